@@ -1,0 +1,5 @@
+"""The command line: one file a command, heavy imports inside the command."""
+
+from hierarchical_lvae.cli.app import hlvae as main
+
+__all__ = ["main"]

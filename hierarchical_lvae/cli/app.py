@@ -1,0 +1,64 @@
+"""`hlvae`: the group of commands, and how it fails: one line that names the cause, and an exit code."""
+
+import logging
+from typing import Any
+
+import click
+
+from hierarchical_lvae import __version__
+from hierarchical_lvae.cli.fit import fit
+from hierarchical_lvae.cli.names import nearest
+
+FAILED, DIVERGED, INTERRUPTED = 1, 3, 130
+
+
+class Failure(click.ClickException):
+    """One line on stderr, and an exit code."""
+
+    def __init__(self, message: str, exit_code: int) -> None:
+        super().__init__(" ".join(message.split()))
+        self.exit_code = exit_code  # type: ignore[misc]  # click declares it on the class
+
+
+class App(click.Group):
+    """A group whose failures are one line, and that suggests the nearest command."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command; turn its exceptions into exit codes (with --debug, let them through)."""
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            raise Failure("interrupted", INTERRUPTED) from None
+        except (click.ClickException, click.exceptions.Exit, click.Abort):
+            raise
+        except Exception as error:
+            if ctx.params["debug"]:
+                raise
+            if isinstance(error, ArithmeticError):
+                raise Failure(f"the fit diverged: {error}", DIVERGED) from error
+            if isinstance(error, OSError | ValueError):
+                raise Failure(str(error), FAILED) from error
+            raise Failure(f"unexpected {type(error).__name__}: {error} (--debug shows where)", FAILED) from error
+
+    def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
+        """Find the command, or suggest the nearest."""
+        if args[0] not in self.commands and not args[0].startswith("-"):
+            ctx.fail(f"no command is called {args[0]!r}{nearest(args[0], self.commands)}")
+        return super().resolve_command(ctx, args)
+
+
+@click.group(cls=App, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(__version__, prog_name="hlvae")
+@click.option("--debug", is_flag=True, help="Show a traceback when something fails.")
+def hlvae(debug: bool) -> None:
+    """Local VAE: train a VAE whose weights are local to each data point's neighbourhood.
+
+    \b
+    Examples:
+      hlvae fit --dataset 3dshapes --preset quick
+      hlvae fit --dataset digits --alpha 0.1 --steps 500
+    """
+    logging.basicConfig(format="%(message)s", level=logging.INFO)
+
+
+hlvae.add_command(fit)

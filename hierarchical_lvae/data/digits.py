@@ -1,0 +1,23 @@
+"""Real scans of handwritten digits, shipped with scikit-learn: 1,797 images of 8 × 8 grey pixels, one factor."""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from hierarchical_lvae.data.factor_images import FactorImages
+
+
+def load(data_dir: Path) -> FactorImages:
+    """Load the digits; nothing is looked for in `data_dir`. Their 17 grey levels are scaled to 0 … 255."""
+    from sklearn.datasets import load_digits
+
+    digits = load_digits()
+    levels = np.rint(digits.images * (255 / 16)).astype(np.uint8)
+    return FactorImages(
+        images=torch.from_numpy(levels).unsqueeze(1),
+        factors=digits.target.reshape(-1, 1),
+        factor_names=("digit",),
+        factor_sizes=(10,),
+        source="handwritten digits of scikit-learn (real scans)",
+    )

@@ -1,0 +1,148 @@
+"""The replica of DeepMind's 3D Shapes data set: all 480,000 images, composited on demand from 480 rendered geometries.
+
+An image is given by six factors; its index counts them in row-major order, orientation fastest:
+
+    floor hue (10), wall hue (10), object hue (10), scale (8), shape (4), orientation (15).
+
+Hues enter through colours alone, so `raycast` renders each of the 8 * 4 * 15 geometries once, as one brightness layer
+for each paint, and an image is the sum of the layers in the colours of its paints, cut off at full brightness.
+"""
+
+import colorsys
+import contextlib
+import hashlib
+import itertools
+import logging
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TypeAlias
+
+import numpy as np
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from hierarchical_lvae.data import raycast
+
+logger = logging.getLogger(__name__)
+
+FACTOR_SIZES = (10, 10, 10, raycast.SCALES, len(raycast.SHAPES), raycast.ORIENTATIONS)
+HUES = 10
+GEOMETRIES = raycast.SCALES * len(raycast.SHAPES) * raycast.ORIENTATIONS
+LAYERS_SHAPE = (GEOMETRIES, len(raycast.PAINTS), raycast.IMAGE_SIZE, raycast.IMAGE_SIZE)
+
+HUE_COLOURS = [[round(255 * c) for c in colorsys.hsv_to_rgb(hue / HUES, 1.0, 1.0)] for hue in range(HUES)]
+SKY_COLOUR = [153, 226, 249]
+LEVELS = 1024  # layers are whole multiples of 1 / LEVELS: their sums are exact in float32 (and TF32), in any order
+
+CHUNK = 250  # images composited at once
+
+RENDERER_VERSION = "1-" + hashlib.sha256(repr((raycast.SCENE, raycast.SUPERSAMPLING, LEVELS)).encode()).hexdigest()[:12]
+"""Names the cache file: the number is for changes of the renderer's code, the digest follows its constants."""
+
+Index: TypeAlias = int | slice | Sequence[int] | np.ndarray | Tensor
+
+
+class ReplicaImages:
+    """The images of the replica, (480000, 3, 64, 64) uint8 in levels of 0 ... 255, composited when they are indexed.
+
+    Image i of geometry g = i mod 480 is round(min(255, sum over paints p of layers[g, p] * colours[i, p])), with the
+    layers (480, 4, 64, 64) in units of full brightness and the colours (4, 3) of floor, wall, object and sky in levels.
+    """
+
+    shape = (int(np.prod(FACTOR_SIZES)), 3, raycast.IMAGE_SIZE, raycast.IMAGE_SIZE)
+    dtype = torch.uint8
+
+    def __init__(self, layers: Tensor) -> None:
+        """`layers`: (480, 4, 64, 64) int16 in units of 1 / LEVELS, as `render_layers` returns them."""
+        self._layers = layers.float().div(LEVELS).flatten(2)
+        self._hues = torch.tensor(HUE_COLOURS, dtype=torch.float32, device=layers.device)
+        self._sky = torch.tensor(SKY_COLOUR, dtype=torch.float32, device=layers.device)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the layers lie and the images appear."""
+        return self._layers.device
+
+    def to(self, device: torch.device | str) -> "ReplicaImages":
+        """The same images on another device."""
+        return ReplicaImages(self._layers.mul(LEVELS).to(device, torch.int16).unflatten(2, LAYERS_SHAPE[2:]))
+
+    def __len__(self) -> int:
+        """Number of images, 480,000."""
+        return self.shape[0]
+
+    def __getitem__(self, index: Index) -> Tensor:
+        """The images of an integer index of any shape: uint8, index.shape + (3, 64, 64), on `device`.
+
+        Negative indices count from the end; IndexError for indices out of range or not integer.
+        """
+        if isinstance(index, slice):
+            index = np.arange(*index.indices(len(self)))
+        indices = index if isinstance(index, Tensor) else torch.from_numpy(np.array(index, order="C"))
+        if indices.numel() and (indices.is_floating_point() or indices.dtype == torch.bool):
+            raise IndexError(f"indices must be integers, not {indices.dtype}")
+        indices = indices.to(self.device, torch.long)
+        if ((indices < -len(self)) | (indices >= len(self))).any():
+            raise IndexError(f"index out of range for {len(self)} images")
+        flat = indices.flatten() % len(self)
+        images = torch.empty(len(flat), *self.shape[1:], dtype=self.dtype, device=self.device)
+        for chunk, out in zip(flat.split(CHUNK), images.flatten(2).split(CHUNK), strict=True):
+            levels = self._colours(chunk) @ self._layers[chunk % GEOMETRIES]
+            out.copy_(levels.round_().clamp_(0, 255))
+        return images.unflatten(0, indices.shape) if indices.dim() else images[0]
+
+    def _colours(self, index: Tensor) -> Tensor:
+        """Colours (n, 3, 4) of the four paints in the images of an index (n,)."""
+        hues = index[:, None] // GEOMETRIES // torch.tensor([100, 10, 1], device=self.device) % HUES
+        colours = torch.cat([self._hues[hues], self._sky.expand(len(index), 1, 3)], dim=1)
+        return colours.transpose(1, 2)
+
+
+def render_layers(supersampling: int = raycast.SUPERSAMPLING) -> Tensor:
+    """The layers of all geometries, (480, 4, 64, 64) int16 in units of 1 / LEVELS, by scale, shape and orientation."""
+    geometries = itertools.product(*map(range, FACTOR_SIZES[3:]))
+    progress = tqdm(geometries, desc="rendering the replica", total=GEOMETRIES, leave=False)
+    layers = torch.stack([raycast.render_geometry(s, k, o, supersampling) for s, k, o in progress])
+    return layers.mul(LEVELS).round().short()
+
+
+def load_replica(cache_dir: Path | None) -> ReplicaImages:
+    """The replica on the CPU, from the layers cached in `cache_dir`, or rendered (and then cached, if possible)."""
+    if cache_dir is None:
+        return ReplicaImages(render_layers())
+    path = Path(cache_dir) / f"3dshapes-replica-{RENDERER_VERSION}.npz"
+    layers = _read(path)
+    if layers is None:
+        layers = render_layers()
+        _write(path, layers)
+    return ReplicaImages(layers)
+
+
+def _read(path: Path) -> Tensor | None:
+    try:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
+            layers = arrays["layers"]
+    except FileNotFoundError:
+        return None
+    except Exception as error:  # whatever is wrong with the file, its content can be rendered anew
+        logger.warning("ignoring the unreadable cache %s: %s", path, error)
+        return None
+    if layers.shape != LAYERS_SHAPE or layers.dtype != np.int16:
+        logger.warning("ignoring the cache %s: it holds %s of shape %s", path, layers.dtype, layers.shape)
+        return None
+    return torch.from_numpy(layers)
+
+
+def _write(path: Path, layers: Tensor) -> None:
+    temporary = path.with_suffix(f".{os.getpid()}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with temporary.open("wb") as file:
+            np.savez_compressed(file, layers=layers.numpy())
+        os.replace(temporary, path)
+    except OSError as error:
+        logger.warning("cannot cache the replica as %s: %s", path, error)
+        with contextlib.suppress(OSError):
+            temporary.unlink()

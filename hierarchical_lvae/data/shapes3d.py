@@ -1,0 +1,82 @@
+"""3D Shapes (Burgess and Kim, 2018): a grid of 480,000 images, from the official `3dshapes.h5` or as a replica.
+
+The grid is row-major in floor hue 10, wall hue 10, object hue 10, scale 8, shape 4, orientation 15, with orientation
+fastest. Factors are indices into these; the label values of the file are used only to check its order.
+"""
+
+import logging
+from collections.abc import Mapping
+from math import prod
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from hierarchical_lvae.data.factor_images import FactorImages, factor_grid
+from hierarchical_lvae.data.replica import FACTOR_SIZES, FACTORS, load_replica
+
+FILE = "3dshapes.h5"
+
+log = logging.getLogger(__name__)
+
+
+def load(data_dir: Path) -> FactorImages:
+    """Load `3dshapes.h5` from `data_dir`; without the file, the replica of the same grid, and say so."""
+    if (data_dir / FILE).exists():
+        return load_h5(data_dir / FILE)
+    log.warning("%s is not in %s: using the rendered replica of 3D Shapes, not the real images", FILE, data_dir)
+    return FactorImages(
+        images=load_replica(data_dir),
+        factors=factor_grid(FACTOR_SIZES),
+        factor_names=FACTORS,
+        factor_sizes=FACTOR_SIZES,
+        source="replica of 3D Shapes (rendered, not the real images)",
+    )
+
+
+def load_h5(path: Path, factor_sizes: tuple[int, ...] = FACTOR_SIZES) -> FactorImages:
+    """Read the official file (or one in its layout, of another grid) into memory once, as uint8: 5.9 GB.
+
+    Raises:
+        ValueError: keys, shapes, dtypes or the order of the images are not the official ones.
+    """
+    import h5py
+
+    try:
+        with h5py.File(path) as file:
+            images, labels = _checked(file, path, prod(factor_sizes), len(factor_sizes))
+            factors = factor_grid(factor_sizes)
+            if not np.array_equal(_ranks(labels[:]), factors):
+                raise ValueError(f"the labels of {path} are not in the official order of the grid {factor_sizes}")
+            pixels = np.empty(images.shape, np.uint8)
+            rows = max(1, 2**26 // max(1, prod(images.shape[1:])))
+            for start in tqdm(range(0, len(pixels), rows), f"reading {path.name}", leave=False, delay=2):
+                images.read_direct(pixels, np.s_[start : start + rows], np.s_[start : start + rows])
+    except OSError as error:
+        raise ValueError(f"{path} cannot be read ({error}): is the download complete?") from error
+    return FactorImages(
+        images=torch.from_numpy(pixels).permute(0, 3, 1, 2),
+        factors=factors,
+        factor_names=FACTORS,
+        factor_sizes=factor_sizes,
+        source=f"3D Shapes ({path.name})",
+    )
+
+
+def _checked(file: Mapping[str, Any], path: Path, num_images: int, num_factors: int) -> tuple[Any, Any]:
+    for key, shape, kind in (
+        ("images", (num_images, 64, 64, 3), "uint8"),
+        ("labels", (num_images, num_factors), "float64"),
+    ):
+        if key not in file:
+            raise ValueError(f"{path} has no {key!r}: the official file has 'images' and 'labels'")
+        if file[key].shape != shape or file[key].dtype != kind:
+            raise ValueError(f"{key!r} of {path} is {file[key].dtype} {file[key].shape}, not {kind} {shape}")
+    return file["images"], file["labels"]
+
+
+def _ranks(labels: np.ndarray) -> np.ndarray:
+    """Replace each label by its rank among the values of its column."""
+    return np.stack([np.unique(column, return_inverse=True)[1] for column in labels.T], axis=1)

@@ -1,0 +1,12 @@
+"""The derivation: adaptation (Eqs. 7, 8), local posteriors, and the bound (Eqs. 3 to 6)."""
+
+import lazy_loader
+
+LOCAL_INFERENCE = {
+    "shared": "hierarchical_lvae.inference.adaptation:Shared",
+    "one-step": "hierarchical_lvae.inference.adaptation:OneStepMAP",
+    "multi-step": "hierarchical_lvae.inference.adaptation:MultiStepMAP",
+}
+"""Local inference by name: "module:attribute", to be read by `pkgutil.resolve_name`."""
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -1,0 +1,111 @@
+"""Equation 1, given the local parameters: the negative ELBO of each neighbourhood, read off two Pyro traces.
+
+    L(θ_N, φ_N; x) = −E_{q(z | x, φ_N)} log p(x | z, θ_N) + β KL(q(z | x, φ_N) ‖ p(z))
+
+The same function serves twice: on the support set, where its sum over the K neighbours is the local loss ℓ_N of
+Equations 7 and 8, and on the query, where it is the global objective of Equation 6.
+
+Nothing here knows of images or networks. The program must only keep its points inside two plates, neighbourhoods at
+dimension −2 and points at −1; every latent site must be reparameterised, for the step is differentiated through.
+"""
+
+from collections.abc import Callable, Collection, Mapping
+from typing import Any
+
+import torch
+from pyro import poutine
+from pyro.distributions.util import scale_and_mask
+from pyro.poutine import Trace
+from pyro.poutine.util import site_is_subsample
+from torch import Tensor
+from torch.distributions import kl_divergence
+
+from hierarchical_lvae.inference.sites import LocalSites
+from hierarchical_lvae.types import LocalLossAt
+
+Program = Callable[[Any], Any]
+
+
+def trace_pair(
+    model: Program, guide: Program, data: Any, local: LocalSites, values: Mapping[str, Tensor]
+) -> tuple[Trace, Trace]:
+    """Run the guide, and the model against it, with the local sites at `values` or else at their prior means."""
+    with local:
+        guide_trace = poutine.trace(poutine.condition(guide, data=values)).get_trace(data)
+        conditioned = poutine.condition(model, data=values)
+        model_trace = poutine.trace(poutine.replay(conditioned, trace=guide_trace)).get_trace(data)
+    return model_trace, guide_trace
+
+
+def negative_elbo(
+    model: Program,
+    guide: Program,
+    data: Any,
+    sites: Collection[str],
+    values: Mapping[str, Tensor] | None = None,
+    beta: float = 1.0,
+) -> LocalLossAt:
+    """One-sample estimate of the negative ELBO per neighbourhood, with analytic KL where there is one.
+
+    Args:
+        model, guide: Pyro programs of one argument.
+        data: that argument, a tensor or a tuple (points in plates of B × K).
+        sites: the names of the local sites; their own densities are not counted.
+        values: the local values, (B, 1, P) by site; a site without one is at its prior mean.
+        beta: weight of the KL of the latent sites.
+
+    Returns:
+        The loss (B,) in nats, with the local values and priors that it was taken at.
+
+    Raises:
+        ValueError: no local site in the program, a latent site that cannot be reparameterised or that only the
+            guide has, or one outside the plate of neighbourhoods.
+    """
+    local = LocalSites(sites)
+    model_trace, guide_trace = trace_pair(model, guide, data, local, values or {})
+    if not local.seen:
+        raise ValueError(f"no local site: neither model nor guide samples any of {', '.join(sorted(sites))}")
+
+    model_sites, guide_sites = (
+        {
+            name: site
+            for name, site in trace.nodes.items()
+            if site["type"] == "sample" and name not in sites and not site_is_subsample(site)
+        }
+        for trace in (model_trace, guide_trace)
+    )
+    if unmatched := guide_sites.keys() - model_sites.keys():
+        raise ValueError(f"the guide's site {min(unmatched)!r} is not in the model: name it in `sites` if it is local")
+
+    loss = torch.zeros(())
+    for name, site in model_sites.items():
+        if site["is_observed"]:
+            term = -_log_prob(site)
+        elif name in guide_sites:
+            term = beta * _kl(name, guide_sites[name], site)
+        else:
+            raise ValueError(f"the model's latent site {name!r} is not in the guide")
+        loss = _per_neighbourhood(name, term) + loss
+    return LocalLossAt(loss, local.values, local.prior)
+
+
+def _log_prob(site: dict[str, Any]) -> Tensor:
+    log_prob = site["fn"].log_prob(site["value"])
+    return scale_and_mask(log_prob, site["scale"], site["mask"])
+
+
+def _kl(name: str, guide_site: dict[str, Any], model_site: dict[str, Any]) -> Tensor:
+    if not guide_site["fn"].has_rsample:
+        raise ValueError(f"the latent site {name!r} is not reparameterised: the local step could not be differentiated")
+    try:
+        kl = kl_divergence(guide_site["fn"], model_site["fn"])
+    except NotImplementedError:
+        return _log_prob(guide_site) - _log_prob(model_site)
+    return scale_and_mask(kl, guide_site["scale"], guide_site["mask"])
+
+
+def _per_neighbourhood(name: str, term: Tensor) -> Tensor:
+    """Sum (..., B, K) to (B,)."""
+    if term.dim() < 2:
+        raise ValueError(f"the site {name!r} lies outside the plates of neighbourhoods (dim −2) and points (dim −1)")
+    return term.movedim(-2, 0).flatten(1).sum(1)

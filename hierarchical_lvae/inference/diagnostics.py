@@ -1,0 +1,74 @@
+"""Is the adaptation doing anything, and is it still stable? What to watch while a Local VAE trains.
+
+For a quadratic ℓ_N a step of size τ² shrinks the loss while τ² λ_max(H) < 2, and has the implied prior of
+`adaptation` while τ² λ_max(H) < 1, where H is the Hessian of ℓ_N in the local parameters.
+"""
+
+import math
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.random import fork_rng
+
+from hierarchical_lvae.inference.bound import Program
+from hierarchical_lvae.inference.elbo import LocalELBO, SupportLoss
+from hierarchical_lvae.inference.sites import variance
+from hierarchical_lvae.types import LocalLossAt
+
+
+class AdaptationInfo(NamedTuple):
+    """What the local inference did to each of B neighbourhoods."""
+
+    loss_before: Tensor
+    """ℓ_N at the meta-parameters: (B,), nats."""
+    loss_after: Tensor
+    """ℓ_N at the centre of the local posterior, with the same draws of the codes: (B,), nats."""
+    distance: Tensor
+    """‖θ_N − θ‖ over all local sites together: (B,)."""
+    sharpness: Tensor
+    """τ² λ_max(H) at the meta-parameters, estimated by power iteration (from below): (B,)."""
+
+
+def diagnose(
+    elbo: LocalELBO, model: Program, guide: Program, support: Any, power_iterations: int = 10
+) -> AdaptationInfo:
+    """Adapt to `support` and report. The random state is left as it was: looking changes nothing."""
+    local_loss = SupportLoss(elbo, model, guide, support, differentiable=False)
+    with torch.enable_grad():
+        with fork_rng():
+            before = local_loss()
+        with fork_rng():
+            posterior = elbo.local(local_loss)
+        centre = {n: posterior[n].mean.detach() if n in posterior else v for n, v in before.values.items()}
+        with fork_rng():
+            after = local_loss(centre)
+        with fork_rng():
+            sharpness = _sharpness(before, power_iterations)
+    moved = [(centre[n] - v.detach()).flatten(1) for n, v in before.values.items()]
+    distance = torch.cat(moved, 1).norm(dim=1) if moved else torch.zeros_like(sharpness)
+    return AdaptationInfo(before.loss.detach(), after.loss.detach(), distance, sharpness)
+
+
+def _sharpness(at: LocalLossAt, iterations: int) -> Tensor:
+    """The dominant eigenvalue of τ H τ, for all neighbourhoods at once: H is block-diagonal over them."""
+    if not at.values:
+        return torch.zeros_like(at.loss)
+    values = list(at.values.values())
+    tau = [variance(prior).sqrt() for prior in at.prior.values()]
+    slopes = torch.autograd.grad(at.loss.sum(), values, create_graph=True)
+
+    def flat(parts: list[Tensor]) -> Tensor:
+        return torch.cat([part.flatten(1) for part in parts], 1)
+
+    sizes = [value[0].numel() for value in values]
+    u = torch.randn_like(flat(values))
+    eigenvalue = torch.full_like(at.loss, math.nan)
+    for _ in range(iterations):
+        u = u / u.norm(dim=1, keepdim=True)
+        parts = [t * part.view_as(v) for t, part, v in zip(tau, u.split(sizes, 1), values, strict=True)]
+        products = torch.autograd.grad(slopes, values, parts, retain_graph=True)
+        image = flat([t * product for t, product in zip(tau, products, strict=True)])
+        eigenvalue = (u * image).sum(1)
+        u = image
+    return eigenvalue.detach()

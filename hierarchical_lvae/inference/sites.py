@@ -1,0 +1,79 @@
+"""The local sites: a Messenger that sets each to its prior mean, and reads its prior off the program.
+
+Inference on a neighbourhood starts at the meta-parameters, so in the inner pass
+
+    theta_N = pyro.sample("theta_N", Normal(theta, tau).to_event(1))
+
+is to be θ itself, for each of the B neighbourhoods. Under `LocalSites` it is: the value is the mean of the site's
+distribution, *expanded* over the neighbourhoods (stride 0: the weights are still shared), and the distribution is
+kept, for its variance τ² is the step size. A conditioned site keeps its value, and its prior is read all the same.
+"""
+
+from collections.abc import Collection
+from typing import Any
+
+import pyro.distributions as dist
+from pyro.poutine.messenger import Messenger
+from torch import Tensor
+
+
+class LocalSites(Messenger):
+    """Set the local sites `names` to their prior means; record values and priors by site.
+
+    A site that is Delta at its meta-parameter (τ = 0) is no random variable: it is set, but not recorded.
+
+    >>> import pyro, torch
+    >>> def program():
+    ...     with pyro.plate("neighbourhood", 3, dim=-2):
+    ...         return pyro.sample("theta_N", dist.Normal(torch.ones(4), 0.5).to_event(1))
+    >>> with LocalSites({"theta_N"}) as local:
+    ...     program().shape
+    torch.Size([3, 1, 4])
+    >>> local.values["theta_N"].stride(0), variance(local.prior["theta_N"])
+    (0, tensor([[[0.2500]]]))
+
+    Raises:
+        ValueError: a local site is neither Normal nor Delta.
+    """
+
+    def __init__(self, names: Collection[str]) -> None:
+        super().__init__()
+        self.names = frozenset(names)
+        self.seen: set[str] = set()
+        self.values: dict[str, Tensor] = {}
+        self.prior: dict[str, dist.TorchDistribution] = {}
+
+    def _pyro_sample(self, msg: dict[str, Any]) -> None:
+        name = msg["name"]
+        if name not in self.names:
+            return
+        self.seen.add(name)
+        prior = msg["fn"]
+        if not isinstance(base(prior), dist.Normal | dist.Delta):
+            raise ValueError(
+                f"the local site {name!r} is {type(base(prior)).__name__}: "
+                "it must be Normal around its meta-parameter (or Delta, for no locality)"
+            )
+        if msg["value"] is None:
+            mean = prior.mean
+            # frozen meta-parameters: the local values can still be differentiated
+            msg["value"] = mean if mean.requires_grad else mean.detach().requires_grad_()
+        if isinstance(base(prior), dist.Normal):
+            self.values[name] = msg["value"]
+            self.prior[name] = prior
+
+
+def base(prior: dist.TorchDistribution) -> dist.TorchDistribution:
+    """Strip the `to_event` off a distribution."""
+    while isinstance(prior, dist.Independent):
+        prior = prior.base_dist
+    return prior
+
+
+def variance(prior: dist.TorchDistribution) -> Tensor:
+    """τ² of a local site, broadcastable to (B, 1, P): expanded dimensions stay of size 1."""
+    scale = base(prior).scale
+    for dim, stride in enumerate(scale.stride()):
+        if stride == 0:
+            scale = scale.narrow(dim, 0, 1)
+    return scale.square()

@@ -1,0 +1,99 @@
+"""Layers whose weights differ from neighbourhood to neighbourhood, applied to all of them at once.
+
+Activations are (K, G, …): K points in each of G neighbourhoods, points first, so that a convolution sees a batch of
+K images of G·C channels in G groups, and no copy is needed between layers. Weights are (G, …).
+All convolutions are 4 × 4, stride 2, padding 1: they halve an image, rounding down, and their transposes undo it.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+KERNEL, STRIDE, PADDING = 4, 2, 1
+
+Shape = tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Linear:
+    """(K, G, inputs) → (K, G, outputs)."""
+
+    inputs: int
+    outputs: int
+
+    @property
+    def shapes(self) -> dict[str, Shape]:
+        """Parameter shapes by name."""
+        return {"weight": (self.outputs, self.inputs), "bias": (self.outputs,)}
+
+    def __call__(self, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        """Map each point by its neighbourhood's weights: one batched matrix product."""
+        y = torch.baddbmm(bias.unsqueeze(1), x.transpose(0, 1), weight.transpose(1, 2))
+        return y.transpose(0, 1)
+
+
+@dataclass(frozen=True)
+class Conv:
+    """(K, G, inputs, H, W) → (K, G, outputs, H // 2, W // 2)."""
+
+    inputs: int
+    outputs: int
+
+    @property
+    def shapes(self) -> dict[str, Shape]:
+        """Parameter shapes by name."""
+        return {"weight": (self.outputs, self.inputs, KERNEL, KERNEL), "bias": (self.outputs,)}
+
+    def __call__(self, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        """Convolve each image with its neighbourhood's kernels: one grouped convolution."""
+        groups = weight.shape[0]
+        y = F.conv2d(x.flatten(1, 2), weight.flatten(0, 1), bias.flatten(), STRIDE, PADDING, groups=groups)
+        return y.unflatten(1, (groups, self.outputs))
+
+
+@dataclass(frozen=True)
+class UpConv:
+    """(K, G, inputs, H, W) → (K, G, outputs, *size), where H = size[0] // 2 and W = size[1] // 2."""
+
+    inputs: int
+    outputs: int
+    size: tuple[int, int]
+
+    @property
+    def shapes(self) -> dict[str, Shape]:
+        """Parameter shapes by name."""
+        return {"weight": (self.inputs, self.outputs, KERNEL, KERNEL), "bias": (self.outputs,)}
+
+    def __call__(self, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        """Convolve, transposed, each map with its neighbourhood's kernels: one grouped transposed convolution."""
+        groups = weight.shape[0]
+        odd = [side % 2 for side in self.size]
+        y = F.conv_transpose2d(x.flatten(1, 2), weight.flatten(0, 1), bias.flatten(), STRIDE, PADDING, odd, groups)
+        return y.unflatten(1, (groups, self.outputs))
+
+
+@dataclass(frozen=True)
+class Activation:
+    """A function of each number."""
+
+    function: Callable[[Tensor], Tensor]
+    shapes: dict[str, Shape] = field(default_factory=dict)
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Apply the function."""
+        return self.function(x)
+
+
+@dataclass(frozen=True)
+class Reshape:
+    """(K, G, *any) → (K, G, *shape)."""
+
+    shape: Shape
+    shapes: dict[str, Shape] = field(default_factory=dict)
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """View each point's activations in another shape."""
+        return x.reshape(*x.shape[:2], *self.shape)

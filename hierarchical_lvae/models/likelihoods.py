@@ -1,0 +1,98 @@
+"""Likelihoods p(x | z, θ_N) of an image, given what the decoder puts out for it; pixels in [0, 1].
+
+Each is a module with two methods: called on the decoder's output it is the distribution of the pixels, and `around`
+is the same noise with a given image as its mean: the observation process that the paper's neighbours are drawn from.
+"""
+
+from typing import Protocol
+
+import pyro.distributions as dist
+import torch
+from pyro.nn import PyroModule
+from torch import Tensor, nn
+
+
+class Likelihood(Protocol):
+    """The noise of an image, one factor a pixel."""
+
+    def __call__(self, output: Tensor) -> dist.TorchDistribution:
+        """The distribution of the pixels, from the decoder's output: batch (..., C, H, W)."""
+        ...
+
+    def around(self, x: Tensor) -> dist.TorchDistribution:
+        """The same noise with mean x, an image with pixels in [0, 1]: batch (..., C, H, W)."""
+        ...
+
+
+class Bernoulli(PyroModule):
+    """The paper's: the output is logits, and a grey pixel x counts as x ones and 1 − x zeros (cross-entropy)."""
+
+    def forward(self, output: Tensor) -> dist.TorchDistribution:
+        """Bernoulli of these logits. Not validated, for data need not be 0 or 1."""
+        return dist.Bernoulli(logits=output, validate_args=False)
+
+    def around(self, x: Tensor) -> dist.TorchDistribution:
+        """Each pixel is 1 with probability x, else 0."""
+        return dist.Bernoulli(probs=x)
+
+
+class Gaussian(PyroModule):
+    """The output is the mean. The scale σ, in units of pixels, is one number: fixed, or learnt with the rest.
+
+    Args:
+        scale: σ, where it starts if it is learnt.
+        learned: whether log σ is a meta-parameter (shared by all neighbourhoods).
+    """
+
+    def __init__(self, scale: float = 0.1, learned: bool = False) -> None:
+        super().__init__()
+        if not scale > 0:
+            raise ValueError(f"scale is {scale}: it must be positive")
+        log_scale = torch.tensor(scale).log()
+        if learned:
+            self.log_scale = nn.Parameter(log_scale)
+        else:
+            self.register_buffer("log_scale", log_scale)
+
+    def forward(self, output: Tensor) -> dist.TorchDistribution:
+        """Normal(output, σ)."""
+        return dist.Normal(output, self.log_scale.exp())
+
+    def around(self, x: Tensor) -> dist.TorchDistribution:
+        """Normal(x, σ): neighbours can leave [0, 1]."""
+        return dist.Normal(x, self.log_scale.detach().exp())
+
+
+class ContinuousBernoulli(PyroModule):
+    """The Bernoulli's cross-entropy, normalised to a density on [0, 1] (Loaiza-Ganem and Cunningham, 2019)."""
+
+    _LEVELS = 256
+
+    def forward(self, output: Tensor) -> dist.TorchDistribution:
+        """Continuous Bernoulli of these logits; its mean is *not* their sigmoid."""
+        return dist.ContinuousBernoulli(logits=output)
+
+    def around(self, x: Tensor) -> dist.TorchDistribution:
+        """Continuous Bernoulli of mean x, to the nearest of 256 levels.
+
+        PyTorch keeps its parameter one rounding error away from 0 and 1, so in single precision the mean does not
+        come nearer to black or white than 0.063.
+        """
+        levels = ((x * (self._LEVELS - 1)).round()).long()
+        return dist.ContinuousBernoulli(logits=self._logits_of_level().to(x)[levels])
+
+    def _logits_of_level(self) -> Tensor:
+        """Invert the mean, which rises with the logit, by bisection."""
+        half = 0.5 / (self._LEVELS - 1)
+        mean = torch.linspace(0, 1, self._LEVELS, dtype=torch.float64).clamp(half, 1 - half)
+        low, high = torch.full_like(mean, -1e3), torch.full_like(mean, 1e3)
+        for _ in range(60):
+            middle = (low + high) / 2
+            below = dist.ContinuousBernoulli(logits=middle).mean < mean
+            low, high = torch.where(below, middle, low), torch.where(below, high, middle)
+        return (low + high) / 2
+
+
+def learned_gaussian() -> Gaussian:
+    """Gaussian whose scale is learnt."""
+    return Gaussian(learned=True)

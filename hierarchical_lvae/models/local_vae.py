@@ -1,0 +1,121 @@
+"""The Local VAE: a hierarchical generative program, and its guide.
+
+    θ_N ~ p(θ_N | θ) = Normal(θ, τ² I)       local decoder weights, one set a neighbourhood
+    z   ~ p(z)       = Normal(0, I)          one code a point
+    x   ~ p(x | z, θ_N)                      likelihood(decoder(z; θ_N))
+
+    φ_N                                      local encoder weights: a variational parameter, one set a neighbourhood
+    z   ~ q(z | x, φ_N) = Normal(μ, σ²)      (μ, log σ) = encoder(x; φ_N)
+
+α has one home: it is the variance τ² = α / (K·C·H·W) of the prior of the local weights, and the step size of the
+local inference is read from there. α = 0 makes both local sites Delta at the meta-parameters: the plain VAE.
+"""
+
+import math
+from pkgutil import resolve_name
+
+import pyro
+import pyro.distributions as dist
+from pyro.nn import PyroModule, pyro_method
+from torch import Tensor, nn
+
+from hierarchical_lvae.models import LIKELIHOODS
+from hierarchical_lvae.models.networks import decoder, encoder
+
+
+class LocalVAE(PyroModule):
+    """A VAE whose weights are local to each data point's neighbourhood, as a Pyro model and guide.
+
+    Args:
+        alpha: the paper's step size, on the loss averaged over neighbours and pixels; 0 is the plain VAE.
+        num_neighbours: K, which turns α into τ².
+        image_shape: (C, H, W), C of 1 or 3, sides of at least 8.
+        latent_dim: D, the size of a code.
+        likelihood: a key of `LIKELIHOODS`.
+        activation: a key of `ACTIVATIONS`; "softplus" for finite differences.
+
+    The meta-parameters are `theta` (decoder) and `phi` (encoder), one flat vector each. Pyro keeps parameters by name
+    in a global store: before a second LocalVAE is trained by `SVI` in one process, call `pyro.clear_param_store()`,
+    or set `pyro.settings.set(module_local_params=True)`.
+
+    >>> import torch
+    >>> vae = LocalVAE()
+    >>> vae.theta.numel() + vae.phi.numel()     # Table 3
+    766295
+    >>> round(vae.tau, 5)
+    0.00285
+    >>> pyro.poutine.trace(vae.model).get_trace(torch.rand(2, 5, 3, 64, 64)).nodes["theta_N"]["value"].shape
+    torch.Size([2, 1, 382339])
+    """
+
+    def __init__(
+        self,
+        alpha: float = 1.0,
+        num_neighbours: int = 10,
+        image_shape: tuple[int, int, int] = (3, 64, 64),
+        latent_dim: int = 10,
+        likelihood: str = "bernoulli",
+        activation: str = "relu",
+    ) -> None:
+        super().__init__()
+        if not (alpha >= 0 and math.isfinite(alpha)):
+            raise ValueError(f"alpha is {alpha}: it must be finite and not negative")
+        if num_neighbours < 1 or latent_dim < 1:
+            raise ValueError(f"num_neighbours is {num_neighbours} and latent_dim {latent_dim}: both must be at least 1")
+        self.alpha = alpha
+        self.image_shape = tuple(image_shape)
+        self.latent_dim = latent_dim
+        self.tau = math.sqrt(alpha / (num_neighbours * math.prod(image_shape)))
+        self.decoder = decoder(image_shape, latent_dim, activation)
+        self.encoder = encoder(image_shape, latent_dim, activation)
+        self.likelihood = resolve_name(LIKELIHOODS[likelihood])()
+        self.theta = nn.Parameter(self.decoder.initial_parameters())
+        self.phi = nn.Parameter(self.encoder.initial_parameters())
+
+    @pyro_method
+    def model(self, x: Tensor) -> Tensor:
+        """p(θ_N | θ) p(z) p(x | z, θ_N).
+
+        Args:
+            x: observed images, K in each of B neighbourhoods: (B, K, C, H, W), pixels in [0, 1]; or queries
+                (B, C, H, W), neighbourhoods of one point. (`pyro.poutine.uncondition` makes it generate instead.)
+        """
+        x = self._by_neighbourhood(x)
+        with pyro.plate("neighbourhood", x.shape[0], dim=-2):
+            theta_N = pyro.sample("theta_N", self._local(self.theta))
+            with pyro.plate("point", x.shape[1], dim=-1):
+                z = pyro.sample("z", dist.Normal(self.theta.new_zeros(self.latent_dim), 1.0).to_event(1))
+                return pyro.sample("x", self.decode(z, theta_N).to_event(3), obs=x)
+
+    @pyro_method
+    def guide(self, x: Tensor) -> Tensor:
+        """q(z | x, φ_N); the local sites have their priors as a default, to be replaced by local inference."""
+        x = self._by_neighbourhood(x)
+        with pyro.plate("neighbourhood", x.shape[0], dim=-2):
+            pyro.sample("theta_N", self._local(self.theta))
+            phi_N = pyro.sample("phi_N", self._local(self.phi), infer={"is_auxiliary": True})
+            with pyro.plate("point", x.shape[1], dim=-1):
+                return pyro.sample("z", self.encode(x, phi_N).to_event(1))
+
+    def encode(self, x: Tensor, phi_N: Tensor) -> dist.Normal:
+        """q(z | x, φ_N) of images (..., K, C, H, W) with weights (..., 1, P): batch (..., K, D)."""
+        mean, log_sigma = self.encoder(x, phi_N).chunk(2, dim=-1)
+        return dist.Normal(mean, log_sigma.exp())
+
+    def decode(self, z: Tensor, theta_N: Tensor) -> dist.TorchDistribution:
+        """p(x | z, θ_N) of codes (..., K, D) with weights (..., 1, P): batch (..., K, C, H, W)."""
+        return self.likelihood(self.decoder(z, theta_N))
+
+    def _local(self, meta: Tensor) -> dist.TorchDistribution:
+        if self.alpha == 0:
+            return dist.Delta(meta, event_dim=1)
+        return dist.Normal(meta, self.tau).to_event(1)
+
+    def _by_neighbourhood(self, x: Tensor) -> Tensor:
+        x = x.unsqueeze(1) if x.dim() == 4 else x
+        if x.dim() != 5 or x.shape[2:] != self.image_shape:
+            raise ValueError(
+                f"images are {tuple(x.shape)}: neighbourhoods of K images (B, K, C, H, W) or queries (B, C, H, W) "
+                f"are needed, with (C, H, W) = {self.image_shape}"
+            )
+        return x

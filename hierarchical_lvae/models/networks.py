@@ -1,0 +1,113 @@
+"""The networks of the paper's Table 3, for images of any size: weights in one flat vector, local to a neighbourhood.
+
+    encoder   C×H×W → 4×4 conv (32, 32, 64, 64), stride 2 → 256 → 2·D (the mean, then log σ)
+    decoder   D → 256 → 64·h·w → 4×4 upconv (64, 32, 32, C), stride 2
+
+Depth follows size: an image is halved while its shorter side is at least 8, four times for 64 × 64; the last two
+convolutions have 64 channels and those before 32, and the decoder mirrors the encoder. For 64×64×3 and D = 10 that is
+766,295 parameters. Weights are Glorot-uniform and biases zero, as in the study that the paper follows.
+"""
+
+from itertools import pairwise
+from math import prod
+from pkgutil import resolve_name
+
+import torch
+from torch import Tensor
+
+from hierarchical_lvae.models import ACTIVATIONS
+from hierarchical_lvae.models.layers import Activation, Conv, Linear, Reshape, Shape, UpConv
+from hierarchical_lvae.types import ParameterLayout
+
+WIDTH = 256
+Layer = Linear | Conv | UpConv | Activation | Reshape
+
+
+class Network:
+    """Layers in sequence, as a function of inputs and of one flat vector of weights per neighbourhood.
+
+    Args:
+        layers: applied in order.
+        event_dim: dimensions of one input point: 1 for a code, 3 for an image.
+
+    >>> network = Network([Linear(4, 8), Activation(torch.tanh), Linear(8, 2)], event_dim=1)
+    >>> flat = network.initial_parameters().expand(5, 1, -1)  # five neighbourhoods, alike
+    >>> network(torch.zeros(5, 3, 4), flat).shape             # three points in each
+    torch.Size([5, 3, 2])
+    """
+
+    def __init__(self, layers: list[Layer], event_dim: int) -> None:
+        self.layers = layers
+        self.event_dim = event_dim
+        self.layout = ParameterLayout(
+            {f"{i}.{name}": shape for i, layer in enumerate(layers) for name, shape in layer.shapes.items()}
+        )
+
+    def __call__(self, inputs: Tensor, flat: Tensor) -> Tensor:
+        """Apply each neighbourhood's weights to its points.
+
+        Args:
+            inputs: (..., K, *event), K points in each neighbourhood.
+            flat: (..., 1, P), the weights of each neighbourhood. Leading dimensions broadcast.
+
+        Returns:
+            (..., K, *event'), what the last layer gives of each point.
+        """
+        event = inputs.shape[inputs.dim() - self.event_dim :]
+        *batch, points = torch.broadcast_shapes(inputs.shape[: -self.event_dim], flat.shape[:-1])
+        groups = prod(batch)
+        x = inputs.expand(*batch, points, *event).reshape(groups, points, *event).transpose(0, 1)
+        weights = self.layout.split(flat.expand(*batch, 1, -1).reshape(groups, -1))
+        for i, layer in enumerate(self.layers):
+            x = layer(x, **{name: weights[f"{i}.{name}"] for name in layer.shapes})
+        return x.transpose(0, 1).reshape(*batch, points, *x.shape[2:])
+
+    def initial_parameters(self) -> Tensor:
+        """Draw Glorot-uniform weights and zero biases: (P,)."""
+        flat = torch.zeros(self.layout.size)
+        for value in self.layout.split(flat).values():
+            if value.dim() > 1:
+                torch.nn.init.xavier_uniform_(value)
+        return flat
+
+
+def encoder(image_shape: Shape, latent_dim: int, activation: str = "relu") -> Network:
+    """Build the encoder: images (C, H, W) → (2·D,), the mean and the log standard deviation of the code."""
+    act = Activation(resolve_name(ACTIVATIONS[activation]))
+    sizes, channels = _pyramid(image_shape)
+    layers: list[Layer] = []
+    for inputs, outputs in pairwise([image_shape[0], *channels]):
+        layers += [Conv(inputs, outputs), act]
+    features = channels[-1] * prod(sizes[-1])
+    layers += [Reshape((features,)), Linear(features, WIDTH), act, Linear(WIDTH, 2 * latent_dim)]
+    return Network(layers, event_dim=3)
+
+
+def decoder(image_shape: Shape, latent_dim: int, activation: str = "relu") -> Network:
+    """Build the decoder: codes (D,) → (C, H, W), the natural parameters of the pixels."""
+    act = Activation(resolve_name(ACTIVATIONS[activation]))
+    sizes, channels = _pyramid(image_shape)
+    smallest = (channels[-1], *sizes[-1])
+    layers: list[Layer] = [
+        Linear(latent_dim, WIDTH),
+        act,
+        Linear(WIDTH, prod(smallest)),
+        act,
+        Reshape(smallest),
+    ]
+    upwards = pairwise([*reversed(channels), image_shape[0]])
+    for (inputs, outputs), size in zip(upwards, reversed(sizes[:-1]), strict=True):
+        layers += [UpConv(inputs, outputs, size), act]
+    return Network(layers[:-1], event_dim=1)
+
+
+def _pyramid(image_shape: Shape) -> tuple[list[tuple[int, int]], list[int]]:
+    """The sizes of the maps, from the image's own down, and the channels of each after the first."""
+    channels, height, width = image_shape
+    if channels not in (1, 3) or min(height, width) < 8:
+        raise ValueError(f"image_shape is {image_shape}: 1 or 3 channels and sides of at least 8 pixels are needed")
+    sizes = [(height, width)]
+    while min(sizes[-1]) >= 8:
+        sizes.append((sizes[-1][0] // 2, sizes[-1][1] // 2))
+    depth = len(sizes) - 1
+    return sizes, [32] * (depth - 2) + [64] * min(depth, 2)

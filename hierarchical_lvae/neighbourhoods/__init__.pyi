@@ -1,0 +1,4 @@
+from .build import Neighbourhood as Neighbourhood
+from .build import build_neighbourhood as build_neighbourhood
+
+NEIGHBOURHOODS: dict[str, str]

@@ -1,0 +1,77 @@
+"""What the rooms share: the local loss ℓ_N, the swappable object that infers from it, and the flat vector.
+
+| name | what it is |
+|---|---|
+| `LocalLoss` | ℓ_N as a function of the local values, of a model, a guide and a support set |
+| `LocalInference` | ℓ_N ↦ q(θ_N given N) and φ_N: `Shared`, `OneStepMAP`, `MultiStepMAP`, … |
+| `ParameterLayout` | where each weight lies in a flat vector: one network is one Pyro site of P numbers |
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from math import prod
+from typing import TYPE_CHECKING, NamedTuple, Protocol
+
+if TYPE_CHECKING:  # rooms without a program, such as `data`, need not load Pyro
+    from pyro.distributions import TorchDistribution
+    from torch import Tensor
+
+
+class LocalLossAt(NamedTuple):
+    """The local loss at one point: what inference on a neighbourhood has to go on."""
+
+    loss: Tensor
+    """ℓ_N, the negative ELBO summed over the K points of each neighbourhood: (B,), in nats."""
+    values: dict[str, Tensor]
+    """The local values at which it was taken, by site: (B, 1, P), part of the loss's graph."""
+    prior: dict[str, TorchDistribution]
+    """The Normal around the meta-parameters of each of these sites: batch (B, 1), event (P,)."""
+
+
+class LocalLoss(Protocol):
+    """ℓ_N as a function of the local values of all B neighbourhoods at once."""
+
+    differentiable: bool
+    """Whether gradients are to flow on through the result of the inference, to the meta-parameters."""
+
+    def __call__(self, values: Mapping[str, Tensor] | None = None) -> LocalLossAt:
+        """Evaluate ℓ_N at `values` ((B, 1, P) by site), or at the prior means where there are none."""
+        ...
+
+
+class LocalInference(Protocol):
+    """Infers the local parameters of B neighbourhoods from their local loss."""
+
+    def __call__(self, local_loss: LocalLoss) -> dict[str, TorchDistribution]:
+        """Return q(θ_N | N) for each local site: batch (B, 1), event (P,).
+
+        A site that is left out stays at its prior mean, the meta-parameter.
+        """
+        ...
+
+
+class ParameterLayout:
+    """Where each named parameter lies in a flat vector of `size` = P numbers.
+
+    >>> import torch
+    >>> layout = ParameterLayout({"weight": (2, 3), "bias": (2,)})
+    >>> layout.size
+    8
+    >>> parts = layout.split(torch.arange(8.0).expand(5, 8))
+    >>> parts["weight"].shape, parts["bias"][0].tolist()
+    (torch.Size([5, 2, 3]), [6.0, 7.0])
+    """
+
+    def __init__(self, shapes: Mapping[str, tuple[int, ...]]) -> None:
+        self.shapes = dict(shapes)
+        self._sizes = [prod(shape) for shape in self.shapes.values()]
+        self.size = sum(self._sizes)
+
+    def split(self, flat: Tensor) -> dict[str, Tensor]:
+        """Cut `flat` (..., P) into views (..., *shape) by name.
+
+        One `split` and no slices: the backward pass of a slice fills a full-size zero tensor each time.
+        """
+        pieces = flat.split(self._sizes, dim=-1)
+        return {n: p.unflatten(-1, s) for (n, s), p in zip(self.shapes.items(), pieces, strict=True)}

@@ -1,0 +1,263 @@
+"""LocalELBO against Pyro's own bounds, finite differences, and closed forms."""
+
+import pyro
+import pyro.distributions as dist
+import pytest
+import torch
+from pyro.infer import SVI, TraceMeanField_ELBO
+
+from hierarchical_lvae.inference import LocalELBO, MultiStepMAP, OneStepMAP, Shared, diagnose
+from hierarchical_lvae.models import FactorAnalysis, LocalLinearRegression, LocalVAE
+
+pytestmark = pytest.mark.usefixtures("double")
+B, K, SHAPE = 3, 2, (1, 8, 8)
+
+
+def local_vae(alpha=1.0, **options):
+    return LocalVAE(alpha, K, SHAPE, latent_dim=3, **options)
+
+
+def images(*batch):
+    return torch.rand(*batch, *SHAPE)
+
+
+def seeded_loss(elbo, vae, query, support):
+    torch.manual_seed(7)
+    return elbo.differentiable_loss(vae.model, vae.guide, query, support)
+
+
+def test_alpha_zero_is_pyros_bound_on_the_plain_vae():
+    vae, query, support = local_vae(alpha=0.0), images(B), images(B, K)
+    losses, gradients = [], []
+    for run in (
+        lambda: LocalELBO(Shared()).loss_and_grads(vae.model, vae.guide, query, support),
+        lambda: TraceMeanField_ELBO().loss_and_grads(vae.model, vae.guide, query),
+    ):
+        vae.zero_grad()
+        torch.manual_seed(7)
+        losses.append(run())
+        gradients.append(torch.cat([vae.theta.grad, vae.phi.grad]))
+    assert losses[0] == pytest.approx(losses[1], rel=1e-10)
+    torch.testing.assert_close(gradients[0], gradients[1], rtol=1e-10, atol=1e-10)
+    assert gradients[0].norm() > 1
+
+
+@pytest.mark.parametrize("likelihood", ["bernoulli", "gaussian", "gaussian-learned", "continuous-bernoulli"])
+@pytest.mark.parametrize("local", [OneStepMAP(), MultiStepMAP(num_steps=2)], ids=["one-step", "multi-step"])
+def test_meta_gradient_is_the_central_difference(local, likelihood):
+    vae = local_vae(1e-4 if likelihood.startswith("gaussian") else 0.01, activation="softplus", likelihood=likelihood)
+    elbo, query, support = LocalELBO(local, beta=1.5), images(B), images(B, K)
+    seeded_loss(elbo, vae, query, support).backward()
+    for parameter in vae.parameters():
+        for _ in range(2):
+            direction = torch.randn_like(parameter)
+            slope = (parameter.grad * direction).sum()
+            start, h = parameter.detach().clone(), 1e-5
+            losses = []
+            with torch.no_grad():
+                for sign in (1, -1):
+                    parameter.copy_(start + sign * h * direction)
+                    losses.append(seeded_loss(elbo, vae, query, support))
+                parameter.copy_(start)
+            difference = (losses[0] - losses[1]) / (2 * h)
+            torch.testing.assert_close(slope, difference, rtol=1e-6, atol=1e-6)
+
+
+def test_first_order_gradient_is_another():
+    vae, query, support = local_vae(0.01, activation="softplus"), images(B), images(B, K)
+    gradients = []
+    for local in (OneStepMAP(), OneStepMAP(first_order=True)):
+        loss = seeded_loss(LocalELBO(local), vae, query, support)
+        gradients.append(torch.autograd.grad(loss, vae.theta)[0])
+    assert (gradients[0] - gradients[1]).norm() > 0.01 * gradients[0].norm()
+
+
+@pytest.mark.parametrize("local", [OneStepMAP(), MultiStepMAP(3)], ids=["one-step", "multi-step"])
+def test_neighbourhoods_do_not_see_each_other(local):
+    """The batched bound is the sum of B bounds: an explicit loop over tasks, with ReLU."""
+    vae, query, support = local_vae(5.0), images(B), images(B, K)
+    vae.phi.data.view(-1)[-3:] = -30.0  # σ of the codes ≈ 1e-13: the noise does not matter
+    elbo = LocalELBO(local)
+    batched = elbo.differentiable_loss(vae.model, vae.guide, query, support)
+    looped = sum(elbo.differentiable_loss(vae.model, vae.guide, query[i : i + 1], support[i : i + 1]) for i in range(B))
+    torch.testing.assert_close(batched, looped, rtol=1e-9, atol=0)
+    gradients = [torch.cat(torch.autograd.grad(loss, [vae.theta, vae.phi])) for loss in (batched, looped)]
+    torch.testing.assert_close(*gradients, rtol=1e-9, atol=1e-9)
+
+
+def test_bound_at_the_true_posterior_is_the_log_evidence():
+    program = FactorAnalysis(torch.randn(5, 2), sigma=0.7)
+    x = torch.randn(B, K, 5)
+    loss = LocalELBO(Shared()).differentiable_loss(program.model, program.guide, x, x)
+    # analytic KL, sampled reconstruction: exact in the mean, and with many particles near it
+    draws = torch.stack(
+        [LocalELBO(Shared()).differentiable_loss(program.model, program.guide, x, x) for _ in range(400)]
+    )
+    error = draws.std() / 20
+    assert abs(draws.mean() + program.log_evidence(x).sum()) < 4 * error
+    assert torch.isfinite(loss)
+
+
+def test_beta_weighs_the_kl():
+    vae, x = local_vae(0.0), images(B)
+    one, three = (seeded_loss(LocalELBO(Shared(), beta=beta), vae, x, x) for beta in (1.0, 3.0))
+    with torch.no_grad():
+        q = vae.encode(x.unsqueeze(1), vae.phi.expand(B, 1, -1))
+        kl = torch.distributions.kl_divergence(q, torch.distributions.Normal(0.0, 1.0)).sum()
+    torch.testing.assert_close(three - one, 2 * kl, rtol=1e-9, atol=1e-9)
+
+
+def test_particles_average():
+    vae, query, support = local_vae(2.0), images(B), images(B, K)
+    many = LocalELBO(OneStepMAP(), num_particles=64)
+    losses = [many.loss(vae.model, vae.guide, query, support) for _ in range(4)]
+    single = torch.tensor([LocalELBO(OneStepMAP()).loss(vae.model, vae.guide, query, support) for _ in range(64)])
+    assert torch.tensor(losses).std() < single.std() / 3
+    assert abs(sum(losses) / 4 - single.mean()) < 5 * single.std() / 8
+
+
+def test_a_gaussian_local_posterior_pays_its_kl():
+    """(4'): with q = p the KL is 0, and shifting q by δ costs w ‖δ‖² / (2τ²) a neighbourhood."""
+    program = LocalLinearRegression(torch.randn(3), tau=0.5, sigma=1.0)
+    data = torch.zeros(B, K, 3), torch.zeros(B, K)  # no inputs: the likelihood ignores θ_N
+
+    class Shifted:
+        def __init__(self, shift):
+            self.shift = shift
+
+        def __call__(self, local_loss):
+            prior = local_loss().prior["theta_N"]
+            return {"theta_N": dist.Normal(prior.mean + self.shift, 0.5).to_event(1)}
+
+    def loss(shift, weight):
+        elbo = LocalELBO(Shifted(shift), kl_weight=weight)
+        return elbo.differentiable_loss(program.model, program.guide, data, data)
+
+    torch.testing.assert_close(loss(0.0, 1.0), loss(0.0, 5.0), rtol=0, atol=1e-12)
+    torch.testing.assert_close(
+        loss(0.2, 2.0) - loss(0.0, 2.0), torch.tensor(2.0 * B * 3 * 0.04 / 0.5), rtol=1e-9, atol=0
+    )
+
+
+def test_evaluation_without_gradients_adapts_too():
+    vae, query, support = local_vae(5.0), images(B), images(B, K)
+    with_gradients = seeded_loss(LocalELBO(OneStepMAP()), vae, query, support)
+    with torch.no_grad():
+        without = seeded_loss(LocalELBO(OneStepMAP()), vae, query, support)
+        posterior = LocalELBO(OneStepMAP()).local_posterior(vae.model, vae.guide, support)
+    assert with_gradients.requires_grad
+    assert not without.requires_grad
+    assert not posterior["theta_N"].mean.requires_grad
+    torch.testing.assert_close(without, with_gradients.detach(), rtol=0, atol=0)
+
+
+def test_frozen_meta_parameters_still_adapt():
+    vae, query, support = local_vae(5.0), images(B), images(B, K)
+    expected = seeded_loss(LocalELBO(OneStepMAP()), vae, query, support)
+    vae.requires_grad_(False)
+    torch.testing.assert_close(seeded_loss(LocalELBO(OneStepMAP()), vae, query, support), expected, rtol=0, atol=0)
+
+
+def test_it_is_an_ordinary_pyro_elbo():
+    vae, query, support = local_vae(5.0), images(B), images(B, K)
+    svi = SVI(vae.model, vae.guide, pyro.optim.Adam({"lr": 1e-3}), LocalELBO(OneStepMAP()))
+    losses = [svi.step(query, support) for _ in range(30)]
+    assert losses[-1] < losses[0] - 1
+    assert svi.evaluate_loss(query, support) < losses[0]
+    elbo = LocalELBO(OneStepMAP())
+    model_trace, guide_trace = next(elbo._get_traces(vae.model, vae.guide, (query, support), {}))
+    assert model_trace.nodes["x"]["value"].shape == (B, 1, *SHAPE)
+    assert (guide_trace.nodes["phi_N"]["value"] - vae.phi).norm() > 0
+
+
+def test_diagnosis_tells_loss_distance_and_sharpness():
+    program = LocalLinearRegression(torch.randn(3), tau=0.3, sigma=0.9)
+    data = torch.randn(B, K, 3), torch.randn(B, K)
+    state = torch.get_rng_state()
+    info = diagnose(LocalELBO(OneStepMAP()), program.model, program.guide, data, power_iterations=200)
+    assert torch.equal(state, torch.get_rng_state())
+    sharpness = 0.3**2 * torch.linalg.eigvalsh(program.curvature(data))[:, -1]
+    torch.testing.assert_close(info.sharpness, sharpness, rtol=1e-6, atol=0)
+    assert (info.loss_after < info.loss_before).all()
+    posterior = LocalELBO(OneStepMAP()).local_posterior(program.model, program.guide, data)["theta_N"]
+    torch.testing.assert_close(info.distance, (posterior.mean.detach().squeeze(1) - program.theta.detach()).norm(dim=1))
+
+
+@pytest.mark.parametrize("alpha", [0.0, 5.0])
+def test_diagnosis_of_a_vae(alpha):
+    vae = local_vae(alpha)
+    info = diagnose(LocalELBO(OneStepMAP()), vae.model, vae.guide, images(B, K))
+    assert all(field.shape == (B,) for field in info)
+    assert (info.loss_after < info.loss_before).all() if alpha else torch.equal(info.loss_after, info.loss_before)
+    assert (info.distance > 0).all() == bool(alpha)
+
+
+class TestProgramsThatCannotBeAdapted:
+    def loss(self, model, guide, sites=("w",)):
+        return LocalELBO(OneStepMAP(), sites=sites).differentiable_loss(
+            model, guide, torch.zeros(2, 3), torch.zeros(2, 3)
+        )
+
+    @staticmethod
+    def nothing(x):
+        pass
+
+    def test_no_local_site(self):
+        def model(x):
+            with pyro.plate("n", 2, dim=-2), pyro.plate("k", 3, dim=-1):
+                pyro.sample("x", dist.Normal(0.0, 1.0), obs=x)
+
+        with pytest.raises(ValueError, match=r"no local site.*'?w"):
+            self.loss(model, self.nothing)
+
+    def test_a_local_site_that_is_not_normal(self):
+        def model(x):
+            with pyro.plate("n", 2, dim=-2):
+                w = pyro.sample("w", dist.Laplace(0.0, 1.0))
+                with pyro.plate("k", 3, dim=-1):
+                    pyro.sample("x", dist.Normal(w, 1.0), obs=x)
+
+        with pytest.raises(ValueError, match="'w' is Laplace: it must be Normal"):
+            self.loss(model, self.nothing)
+
+    def test_a_site_outside_the_plates(self):
+        def model(x):
+            with pyro.plate("n", 2, dim=-2):
+                w = pyro.sample("w", dist.Normal(0.0, 1.0))
+            pyro.sample("x", dist.Normal(w, 1.0).to_event(2), obs=torch.zeros(2, 1))
+
+        with pytest.raises(ValueError, match="'x' lies outside the plates"):
+            self.loss(model, self.nothing)
+
+    def test_a_code_that_is_not_reparameterised(self):
+        def model(x):
+            with pyro.plate("n", 2, dim=-2):
+                w = pyro.sample("w", dist.Normal(0.0, 1.0))
+                with pyro.plate("k", 3, dim=-1):
+                    z = pyro.sample("z", dist.Bernoulli(0.5))
+                    pyro.sample("x", dist.Normal(w + z, 1.0), obs=x)
+
+        def guide(x):
+            with pyro.plate("n", 2, dim=-2), pyro.plate("k", 3, dim=-1):
+                pyro.sample("z", dist.Bernoulli(0.3))
+
+        with pytest.raises(ValueError, match="'z' is not reparameterised"):
+            self.loss(model, guide)
+
+    def test_sites_without_counterpart(self):
+        def model(x):
+            with pyro.plate("n", 2, dim=-2):
+                w = pyro.sample("w", dist.Normal(0.0, 1.0))
+                with pyro.plate("k", 3, dim=-1):
+                    z = pyro.sample("z", dist.Normal(0.0, 1.0))
+                    pyro.sample("x", dist.Normal(w + z, 1.0), obs=x)
+
+        def guide(x):
+            with pyro.plate("n", 2, dim=-2), pyro.plate("k", 3, dim=-1):
+                pyro.sample("z", dist.Normal(0.0, 1.0))
+                pyro.sample("y", dist.Normal(0.0, 1.0), infer={"is_auxiliary": True})
+
+        with pytest.raises(ValueError, match="'z' is not in the guide"):
+            self.loss(model, self.nothing)
+        with pytest.raises(ValueError, match="guide's site 'y' is not in the model"):
+            self.loss(model, guide)

@@ -1,0 +1,72 @@
+"""Who may import whom (the rooms, from the command line down to the types), read off the source files."""
+
+import ast
+import sys
+from pathlib import Path
+
+import pytest
+
+import hierarchical_lvae
+
+PACKAGE = Path(hierarchical_lvae.__file__).parent
+ALLOWED = {
+    "types": set(),
+    "mini": set(),
+    "models": {"types"},
+    "inference": {"types"},
+    "data": {"types"},
+    "neighbourhoods": {"types"},
+    "checkpoints": {"types"},
+    "figures": {"types"},
+    "evaluation": {"types"},
+    "training": {"models", "inference", "data", "neighbourhoods", "checkpoints", "types"},
+    "experiments": {"training", "evaluation", "figures", "types"},
+    "benchmark": {"training", "models", "inference", "data", "neighbourhoods", "types"},
+    "cli": {"experiments", "benchmark", "training", "evaluation", "figures", "models", "inference", "data",
+            "neighbourhoods", "checkpoints", "types"},
+    "__main__": {"cli"},
+    "__init__": set(),
+}  # fmt: skip
+FILES = sorted(path for path in PACKAGE.rglob("*.py*") if path.suffix in (".py", ".pyi"))
+
+
+def room_of(path):
+    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+def imported(path, top_level_only=False):
+    """Full names of the modules that a file imports."""
+    package = ["hierarchical_lvae", *path.relative_to(PACKAGE).parts[:-1]]
+    tree = ast.parse(path.read_text())
+    for node in tree.body if top_level_only else ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = package[: len(package) - node.level + 1] if node.level else []
+            yield ".".join([*base, *([node.module] if node.module else [])])
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_imports_go_one_way(path):
+    room = room_of(path)
+    own = {name.split(".")[1] for name in imported(path) if name.startswith("hierarchical_lvae.")}
+    assert own <= ALLOWED[room] | {room}
+
+
+def test_mini_imports_torch_alone():
+    outside = {name.split(".")[0] for name in imported(PACKAGE / "mini.py")} - sys.stdlib_module_names
+    assert outside == {"torch"}
+    assert len((PACKAGE / "mini.py").read_text().splitlines()) <= 150
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_heavy_libraries_are_imported_where_they_are_used(path):
+    heavy = {"faiss", "torch_fidelity", "arviz", "matplotlib", "h5py", "sklearn"}
+    if room_of(path) == "cli" or path.name == "__init__.py":
+        heavy |= {"torch", "pyro", "numpy"}
+    assert not heavy & {name.split(".")[0] for name in imported(path, top_level_only=True)}
+
+
+def test_nobody_imports_through_the_links():
+    for path in FILES:
+        assert not {"models", "inference"} & {name.split(".")[0] for name in imported(path)}
