@@ -57,12 +57,14 @@ class FitOptions:
     device: str = "cpu"
 
     def __post_init__(self) -> None:
-        for name in ("num_neighbours", "batch", "latent_dim"):
+        for name in ("num_neighbours", "batch", "latent_dim", "steps"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name.replace('_', ' ')} is {getattr(self, name)}: it must be at least 1")
         for name in ("alpha", "beta", "lr"):
             if not (getattr(self, name) >= 0 and math.isfinite(getattr(self, name))):
                 raise ValueError(f"{name} is {getattr(self, name)}: it must be finite and not negative")
+        if self.clip is not None and not self.clip > 0:
+            raise ValueError(f"clip is {self.clip}: it must be positive (leave it out not to clip)")
 
     @classmethod
     def of(cls, preset: str, **options: Any) -> "FitOptions":

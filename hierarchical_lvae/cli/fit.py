@@ -50,6 +50,12 @@ def fit(preset: str | None, device: str, out: Path | None, **options: Any) -> No
 
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise ValueError(
+            f"there is no device {device!r} here ({str(error).splitlines()[0]}): try --device cpu"
+        ) from None
     preset = preset or ("paper" if device.startswith("cuda") else "quick")
     resolved = training.FitOptions.of(preset, device=device, **options)
     now = time.strftime("%Y%m%d-%H%M%S")

@@ -19,6 +19,10 @@ def nearest(name: str, names: Iterable[str]) -> str:
 class Name(click.Choice):
     """A key of a table; an unknown one is answered with the nearest."""
 
+    def get_missing_message(self, param: click.Parameter, ctx: click.Context | None = None) -> str:
+        """List the keys on one line."""
+        return f"There are {', '.join(self.choices)}."
+
     def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
         """Return the value if it is a key."""
         if value not in self.choices:

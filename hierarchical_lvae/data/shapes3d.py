@@ -15,9 +15,10 @@ import torch
 from tqdm import tqdm
 
 from hierarchical_lvae.data.factor_images import FactorImages, factor_grid
-from hierarchical_lvae.data.replica import FACTOR_SIZES, FACTORS, load_replica
+from hierarchical_lvae.data.replica import FACTOR_SIZES, load_replica
 
 FILE = "3dshapes.h5"
+FACTOR_NAMES = ("floor_hue", "wall_hue", "object_hue", "scale", "shape", "orientation")
 
 log = logging.getLogger(__name__)
 
@@ -30,7 +31,7 @@ def load(data_dir: Path) -> FactorImages:
     return FactorImages(
         images=load_replica(data_dir),
         factors=factor_grid(FACTOR_SIZES),
-        factor_names=FACTORS,
+        factor_names=FACTOR_NAMES,
         factor_sizes=FACTOR_SIZES,
         source="replica of 3D Shapes (rendered, not the real images)",
     )
@@ -59,7 +60,7 @@ def load_h5(path: Path, factor_sizes: tuple[int, ...] = FACTOR_SIZES) -> FactorI
     return FactorImages(
         images=torch.from_numpy(pixels).permute(0, 3, 1, 2),
         factors=factors,
-        factor_names=FACTORS,
+        factor_names=FACTOR_NAMES,
         factor_sizes=factor_sizes,
         source=f"3D Shapes ({path.name})",
     )
