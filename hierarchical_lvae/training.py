@@ -7,11 +7,10 @@ run = load_run(out)                                              # and reads it 
 import json
 import math
 import time
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from importlib.metadata import version
 from pathlib import Path
-from pkgutil import resolve_name
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pyro
 import torch
@@ -23,7 +22,10 @@ from hierarchical_lvae.data import FactorImages, load_dataset
 from hierarchical_lvae.inference import LOCAL_INFERENCE, LocalELBO, diagnose
 from hierarchical_lvae.models import LocalVAE
 from hierarchical_lvae.neighbourhoods import Neighbourhood, build_neighbourhood
-from hierarchical_lvae.types import LocalInference
+from hierarchical_lvae.types import Diverged, LocalInference, lookup, nearest, random_state_kept
+
+if TYPE_CHECKING:
+    from pyro.distributions import TorchDistribution
 
 PRESETS: dict[str, dict[str, Any]] = {
     "paper": {"batch": 25, "num_neighbours": 10, "steps": 300_000, "lr": 1e-4, "clip": None, "image_size": None},
@@ -38,7 +40,7 @@ class FitOptions:
 
     dataset: str
     data_dir: str | None = None
-    preset: str = "quick"
+    preset: str = "paper"
     alpha: float = 1.0
     local: str = "one-step"
     first_order: bool = False
@@ -68,23 +70,26 @@ class FitOptions:
 
     @classmethod
     def of(cls, preset: str, **options: Any) -> "FitOptions":
-        """Fill in a preset where an option is None or missing; with α = 0 the local inference is `shared`."""
+        """Fill in a preset where an option is None or missing; with α = 0 the local inference is `shared`.
+
+        >>> options = FitOptions.of("quick", dataset="digits", batch=2)
+        >>> options.batch, options.num_neighbours, options.local
+        (2, 5, 'one-step')
+        """
+        if preset not in PRESETS:
+            raise ValueError(f"no preset is called {preset!r}: {nearest(preset, PRESETS)}")
         given = {name: value for name, value in options.items() if value is not None}
         if given.get("alpha", cls.alpha) == 0:
             given["local"] = "shared"
         return cls(**{**PRESETS[preset], **given, "preset": preset})
 
 
-class Diverged(ArithmeticError):
-    """The loss is not finite."""
-
-
 @dataclass(frozen=True)
 class Run:
     """A trained Local VAE with all that is needed to use it.
 
-    Images are (B, C, H, W), neighbours x_N (B, K, C, H, W), pixels in [0, 1]. Where x_N is left out, K neighbours are
-    drawn around x (by the global random state). Local parameters are the centre of the local posterior.
+    Images x are (B, C, H, W), and their neighbours x_N (B, K, C, H, W) are such as `run.neighbourhood(index, x)` draws;
+    pixels in [0, 1]. Local parameters are the centre of the local posterior.
     """
 
     options: FitOptions
@@ -93,31 +98,31 @@ class Run:
     dataset: FactorImages
     neighbourhood: Neighbourhood
 
-    def adapt(self, x: Tensor, x_N: Tensor | None = None) -> dict[str, Any]:
-        """The local posterior at x: a distribution for each site that inference moves, batch (B, 1), event (P,)."""
-        if x_N is None:
-            x_N = self.neighbourhood(torch.arange(len(x)), x)
-        with torch.no_grad():
+    def adapt(self, x: Tensor, x_N: Tensor) -> "dict[str, TorchDistribution]":
+        """The local posterior at x, by site that inference moves: batch (B, 1), event (P,)."""
+        if len(x) != len(x_N):
+            raise ValueError(f"{len(x)} images and {len(x_N)} neighbourhoods: one neighbourhood an image is needed")
+        with torch.no_grad(), pyro.get_param_store().scope():
             return self.elbo.local_posterior(self.vae.model, self.vae.guide, x_N)
 
     @torch.no_grad()
-    def encode(self, x: Tensor, x_N: Tensor | None = None) -> Tensor:
+    def encode(self, x: Tensor, x_N: Tensor) -> Tensor:
         """The codes of x: means of the local encoder, (B, D)."""
         phi_N = self._centre("phi_N", self.vae.phi, x, x_N)
         return self.vae.encode(x.unsqueeze(1), phi_N).mean.squeeze(1)
 
     @torch.no_grad()
-    def decode(self, z: Tensor, x: Tensor, x_N: Tensor | None = None) -> Tensor:
-        """Mean images (B, S, C, H, W) of codes z (B, S, D) under the local decoders at x."""
-        theta_N = self._centre("theta_N", self.vae.theta, x, x_N)
+    def decode(self, z: Tensor, x_N: Tensor) -> Tensor:
+        """Mean images (B, S, C, H, W), clamped to [0, 1], of codes z (B, S, D) under the local decoders."""
+        theta_N = self._centre("theta_N", self.vae.theta, z, x_N)
         return self.vae.decode(z, theta_N).mean.clamp(0, 1)
 
-    def sample(self, x: Tensor, num_samples: int, x_N: Tensor | None = None) -> Tensor:
+    def sample(self, x: Tensor, x_N: Tensor, num_samples: int) -> Tensor:
         """Images (B, num_samples, C, H, W) of codes drawn from p(z), decoded as the references x say."""
-        z = torch.randn(len(x), num_samples, self.options.latent_dim, device=x.device)
-        return self.decode(z, x, x_N)
+        z = torch.randn(len(x), num_samples, self.options.latent_dim).to(x.device)
+        return self.decode(z, x_N)
 
-    def _centre(self, site: str, meta: Tensor, x: Tensor, x_N: Tensor | None) -> Tensor:
+    def _centre(self, site: str, meta: Tensor, x: Tensor, x_N: Tensor) -> Tensor:
         posterior = self.adapt(x, x_N)
         return posterior[site].mean if site in posterior else meta.expand(len(x), 1, -1)
 
@@ -154,8 +159,12 @@ def fit(options: FitOptions, out: Path, progress: bool = True) -> Run:
     """
     if out.exists():
         raise FileExistsError(f"{out} is there already: choose another --out")
-    run = prepare(options)
     out.mkdir(parents=True)
+    try:
+        run = prepare(options)
+    except BaseException:
+        out.rmdir()
+        raise
     vae, elbo, dataset = run.vae, run.elbo, run.dataset
     versions = {name: version(name) for name in ("hierarchical-lvae", "torch", "pyro-ppl", "numpy")}
     data = {"source": dataset.source, "images": len(dataset), "fingerprint": dataset.fingerprint}
@@ -178,17 +187,18 @@ def fit(options: FitOptions, out: Path, progress: bool = True) -> Run:
             optimizer.zero_grad()
             loss.backward()
             norm = torch.nn.utils.clip_grad_norm_(vae.parameters(), clip)
+            losses.append(loss.item())
+            if not (math.isfinite(losses[-1]) and norm.isfinite()):
+                raise Diverged(
+                    f"the loss is {losses[-1]:g} nats and its gradient {norm:g} at step {step}: "
+                    "lower --alpha or --lr, or clip the gradient with --clip"
+                )
             optimizer.step()
 
-            losses.append(loss.item())
-            if not math.isfinite(losses[-1]):
-                raise Diverged(
-                    f"the loss is {losses[-1]} at step {step}: lower --alpha or --lr, or clip the gradient with --clip"
-                )
             if step % 50 == 0 or step == options.steps:
                 seconds, start = time.perf_counter() - start, time.perf_counter()
                 entry = {"step": step, "loss": sum(losses) / len(losses), "gradient_norm": norm.item()}
-                entry["images_per_second"] = len(losses) * x_N[:, :, 0, 0, 0].numel() / seconds
+                entry["images_per_second"] = len(losses) * options.batch * (options.num_neighbours + 1) / seconds
                 if step % 500 == 0:
                     info = diagnose(elbo, vae.model, vae.guide, x_N)
                     entry |= {name: value.mean().item() for name, value in info._asdict().items()}
@@ -199,22 +209,28 @@ def fit(options: FitOptions, out: Path, progress: bool = True) -> Run:
     return run
 
 
-def load_run(path: str | Path) -> Run:
-    """Read a run directory back, with its data set.
+def load_run(path: str | Path, device: str | None = None) -> Run:
+    """Read a run directory back, with its data set, onto `device` (that of the fit if None).
 
     Raises:
         FileNotFoundError: it is no run, or an unfinished one.
+        ValueError: the data are not those that it was trained on.
     """
     path = Path(path)
     for name in ("options.json", "model.safetensors"):
         if not (path / name).is_file():
             raise FileNotFoundError(f"{path} has no {name}: is it the directory of a finished `hlvae fit`?")
     saved = json.loads((path / "options.json").read_text())
-    run = prepare(FitOptions(**{field.name: saved[field.name] for field in fields(FitOptions)}))
+    options = FitOptions(**{field.name: saved[field.name] for field in fields(FitOptions)})
+    with random_state_kept():
+        run = prepare(options if device is None else replace(options, device=device))
+    if run.dataset.fingerprint != saved["data"]["fingerprint"]:
+        raise ValueError(f"{path} was trained on {saved['data']['source']}, and here is {run.dataset.source}")
     run.vae.load_state_dict(read_tensors(path / "model.safetensors"))
     return run
 
 
 def _local_inference(options: FitOptions) -> LocalInference:
-    local = resolve_name(LOCAL_INFERENCE[options.local])
-    return local(first_order=True) if options.first_order else local()
+    local = lookup(LOCAL_INFERENCE, options.local, "local inference")
+    takes_first_order = "first_order" in (field.name for field in fields(local))
+    return local(first_order=True) if options.first_order and takes_first_order else local()

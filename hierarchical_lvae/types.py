@@ -5,13 +5,17 @@
 | `LocalLoss` | ℓ_N as a function of the local values, of a model, a guide and a support set |
 | `LocalInference` | ℓ_N ↦ q(θ_N given N) and φ_N: `Shared`, `OneStepMAP`, `MultiStepMAP`, … |
 | `ParameterLayout` | where each weight lies in a flat vector: one network is one Pyro site of P numbers |
+| `lookup` | an entry of a table of names, such as `DATASETS` |
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import difflib
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from math import prod
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from pkgutil import resolve_name
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 if TYPE_CHECKING:  # rooms without a program, such as `data`, need not load Pyro
     from pyro.distributions import TorchDistribution
@@ -75,3 +79,41 @@ class ParameterLayout:
         """
         pieces = flat.split(self._sizes, dim=-1)
         return {n: p.unflatten(-1, s) for (n, s), p in zip(self.shapes.items(), pieces, strict=True)}
+
+
+class Diverged(ArithmeticError):
+    """Training has left the finite numbers."""
+
+
+def nearest(name: str, names: Iterable[str]) -> str:
+    """Suggest the nearest of `names`, or list them.
+
+    >>> nearest("one-stop", ["shared", "one-step"])
+    "did you mean 'one-step'?"
+    """
+    names = list(names)
+    near = difflib.get_close_matches(name, names, n=1)
+    return f"did you mean {near[0]!r}?" if near else f"there are {', '.join(names)}"
+
+
+def lookup(table: Mapping[str, str], name: str, kind: str) -> Any:
+    """Import the entry `name` of a table of "module:attribute" strings; `kind` says what it is a table of.
+
+    >>> lookup({"root": "math:sqrt"}, "root", "function")(9)
+    3.0
+
+    Raises:
+        ValueError: there is no such name; the nearest is suggested.
+    """
+    if name not in table:
+        raise ValueError(f"no {kind} is called {name!r}: {nearest(name, table)}")
+    return resolve_name(table[name])
+
+
+@contextmanager
+def random_state_kept() -> Iterator[None]:
+    """Leave PyTorch's random states, on all devices, as they were."""
+    import torch
+
+    with torch.random.fork_rng(range(torch.cuda.device_count())):
+        yield

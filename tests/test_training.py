@@ -7,8 +7,9 @@ import torch
 
 from hierarchical_lvae.checkpoints import atomic, read_tensors
 from hierarchical_lvae.data import load_dataset
-from hierarchical_lvae.inference import LOCAL_INFERENCE
-from hierarchical_lvae.training import PRESETS, Diverged, FitOptions, fit, load_run
+from hierarchical_lvae.inference import LOCAL_INFERENCE, LocalELBO, OneStepMAP
+from hierarchical_lvae.training import PRESETS, FitOptions, fit, load_run
+from hierarchical_lvae.types import Diverged
 
 SMALL = {"dataset": "digits", "batch": 4, "num_neighbours": 3, "latent_dim": 4, "lr": 1e-3}
 
@@ -67,37 +68,106 @@ def test_equal_runs_are_equal_byte_for_byte(tmp_path, changes):
     assert (tmp_path / "c/model.safetensors").read_bytes() != first
 
 
+CHANGES = [{"clip": 1.0}, {"lr": 2e-3}, {"beta": 2.0}, {"activation": "silu"}, {"first_order": True}, {"alpha": 0.5},
+           {"local": "multi-step"}, {"likelihood": "continuous-bernoulli"}, {"latent_dim": 5}, {"num_neighbours": 2},
+           {"batch": 5}, {"steps": 4}, {"seed": 1}]  # fmt: skip
+
+
+@pytest.mark.parametrize("changes", CHANGES, ids=str)
+def test_every_option_matters(tmp_path, changes):
+    for name, change in {"a": {}, "b": changes}.items():
+        fit(options(**{"steps": 3, "clip": None, **change}), tmp_path / name, progress=False)
+    first, second = ((tmp_path / name / "model.safetensors").read_bytes() for name in ("a", "b"))
+    assert first != second
+
+
+@pytest.mark.parametrize("local", LOCAL_INFERENCE)
+def test_first_order_goes_with_every_local(tmp_path, local):
+    fit(options(2, local=local, first_order=True), tmp_path / "run", progress=False)
+
+
+def test_the_adaptation_is_diagnosed_every_500_steps(tmp_path):
+    fit(options(500, batch=1, num_neighbours=2), tmp_path / "run", progress=False)
+    log = [json.loads(line) for line in (tmp_path / "run/log.jsonl").read_text().splitlines()]
+    assert {"loss_before", "loss_after", "distance", "sharpness"} <= log[-1].keys()
+    assert "loss_before" not in log[0]
+    assert log[-1]["loss_after"] < log[-1]["loss_before"]
+
+
+def local_values(run, site, x_N, seed=1):
+    torch.manual_seed(seed)
+    return LocalELBO(OneStepMAP()).local_posterior(run.vae.model, run.vae.guide, x_N)[site].mean.detach()
+
+
 def test_a_run_is_read_back_and_used(tmp_path):
     trained = fit(options(20), tmp_path / "run", progress=False)
+    state = torch.get_rng_state()
     run = load_run(tmp_path / "run")
+    assert torch.equal(state, torch.get_rng_state())
     assert run.options == trained.options
+    for name, value in run.vae.state_dict().items():
+        assert torch.equal(value, trained.vae.state_dict()[name])
     x = run.dataset.batch(torch.arange(6))
     x_N = run.neighbourhood(torch.arange(6), x)
-    for site in ("theta_N", "phi_N"):
-        torch.manual_seed(1)
-        mine = run.adapt(x, x_N)[site]
-        torch.manual_seed(1)
-        assert torch.equal(mine.mean, trained.adapt(x, x_N)[site].mean)
-        assert mine.batch_shape == (6, 1)
-    assert run.encode(x, x_N).shape == run.encode(x).shape == (6, 4)
-    assert run.sample(x, 3).shape == (6, 3, 1, 8, 8)
-    images = run.decode(torch.randn(6, 2, 4), x, x_N)
-    assert images.shape == (6, 2, 1, 8, 8)
+    assert run.adapt(x, x_N)["theta_N"].batch_shape == (6, 1)
+    assert run.sample(x, x_N, 3).shape == (6, 3, 1, 8, 8)
+    assert not dict(pyro.get_param_store().items())
+
+    # codes and images are those of the *local* encoder and decoder
+    phi_N = local_values(run, "phi_N", x_N)
+    torch.manual_seed(1)
+    torch.testing.assert_close(run.encode(x, x_N), run.vae.encode(x.unsqueeze(1), phi_N).mean.squeeze(1))
+    z, theta_N = torch.randn(6, 2, 4), local_values(run, "theta_N", x_N)
+    torch.manual_seed(1)
+    images = run.decode(z, x_N)
+    torch.testing.assert_close(images, run.vae.decode(z, theta_N).mean)
+    meta = run.vae.decode(z, run.vae.theta.expand(6, 1, -1)).mean
+    assert (images - meta).abs().max() > 1e-3
     assert 0 <= images.min() <= images.max() <= 1
 
 
 def test_a_run_with_shared_weights_is_used_alike(tmp_path):
     run = fit(options(3, alpha=0.0), tmp_path / "run", progress=False)
     x = run.dataset.batch(torch.arange(2))
-    assert run.adapt(x) == {}
-    assert run.encode(x).shape == (2, 4)
-    assert run.sample(x, 3).shape == (2, 3, 1, 8, 8)
+    x_N = run.neighbourhood(torch.arange(2), x)
+    assert run.adapt(x, x_N) == {}
+    torch.testing.assert_close(run.encode(x, x_N), run.vae.encode(x[:, None], run.vae.phi.expand(2, 1, -1)).mean[:, 0])
+    assert run.sample(x, x_N, 3).shape == (2, 3, 1, 8, 8)
+
+
+def test_a_run_needs_the_data_it_was_trained_on(tmp_path):
+    fit(options(1), tmp_path / "run", progress=False)
+    path = tmp_path / "run/options.json"
+    path.write_text(path.read_text().replace(load_dataset("digits").fingerprint, "0" * 16))
+    with pytest.raises(ValueError, match="was trained on"):
+        load_run(tmp_path / "run")
+
+
+def test_neighbourhoods_must_be_as_many_as_images(tmp_path):
+    run = fit(options(1), tmp_path / "run", progress=False)
+    x = run.dataset.batch(torch.arange(3))
+    with pytest.raises(ValueError, match="3 images and 2 neighbourhoods"):
+        run.encode(x, run.neighbourhood(torch.arange(2), x[:2]))
 
 
 def test_a_divergence_is_named_with_its_step(tmp_path):
-    with pytest.raises(Diverged, match=r"the loss is (nan|inf) at step \d+: lower --alpha"):
+    with pytest.raises(Diverged, match=r"the loss is \S+ nats and its gradient \S+ at step \d+: lower --alpha"):
         fit(options(200, alpha=1e6, lr=0.1), tmp_path / "run", progress=False)
     assert not (tmp_path / "run/model.safetensors").exists()
+
+
+def test_a_gradient_that_is_not_finite_stops_the_fit_before_it_does_harm(tmp_path, monkeypatch):
+    monkeypatch.setattr(torch.nn.utils, "clip_grad_norm_", lambda *_: torch.tensor(math.nan))
+    with pytest.raises(Diverged, match="its gradient nan at step 1"):
+        fit(options(), tmp_path / "run", progress=False)
+
+
+def test_a_fit_that_cannot_start_leaves_nothing(tmp_path):
+    with pytest.raises(ValueError, match="no local inference is called 'one-stop': did you mean 'one-step'"):
+        fit(options(local="one-stop"), tmp_path / "run", progress=False)
+    assert not list(tmp_path.iterdir())
+    with pytest.raises(ValueError, match="no preset is called 'quik': did you mean 'quick'"):
+        FitOptions.of("quik", dataset="digits")
 
 
 def test_an_existing_directory_is_not_written_to(tmp_path):

@@ -7,7 +7,7 @@ import click
 
 from hierarchical_lvae import __version__
 from hierarchical_lvae.cli.fit import fit
-from hierarchical_lvae.cli.names import nearest
+from hierarchical_lvae.types import Diverged, nearest
 
 FAILED, DIVERGED, INTERRUPTED = 1, 3, 130
 
@@ -34,7 +34,7 @@ class App(click.Group):
         except Exception as error:
             if ctx.params["debug"]:
                 raise
-            if isinstance(error, ArithmeticError):
+            if isinstance(error, Diverged):
                 raise Failure(f"the fit diverged: {error}", DIVERGED) from error
             if isinstance(error, OSError | ValueError):
                 raise Failure(str(error), FAILED) from error
@@ -43,7 +43,7 @@ class App(click.Group):
     def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
         """Find the command, or suggest the nearest."""
         if args[0] not in self.commands and not args[0].startswith("-"):
-            ctx.fail(f"no command is called {args[0]!r}{nearest(args[0], self.commands)}")
+            ctx.fail(f"no command is called {args[0]!r}: {nearest(args[0], self.commands)}")
         return super().resolve_command(ctx, args)
 
 

@@ -76,13 +76,15 @@ def draw_figure_3(run: Any, out: Path, num_references: int = 8, num_codes: int =
 
     from hierarchical_lvae import figures
     from hierarchical_lvae.checkpoints import atomic
+    from hierarchical_lvae.types import random_state_kept
 
     options = run.options
-    with torch.random.fork_rng():
+    with random_state_kept():
         torch.manual_seed(options.seed)
-        references = run.dataset.batch(torch.randint(len(run.dataset), (num_references,)).to(options.device))
+        index = torch.randint(len(run.dataset), (num_references,)).to(options.device)
+        references = run.dataset.batch(index)
         z = torch.randn(num_codes, options.latent_dim).to(options.device)
-        samples = run.decode(z.expand(num_references, -1, -1), references)
+        samples = run.decode(z.expand(num_references, -1, -1), run.neighbourhood(index, references))
     figure = figures.conditional_samples(
         references,
         samples,

@@ -1,19 +1,8 @@
 """Options whose values are keys of a table of names."""
 
-import difflib
-from collections.abc import Iterable
-
 import click
 
-
-def nearest(name: str, names: Iterable[str]) -> str:
-    """Suggest the nearest of `names`, or list them.
-
-    >>> nearest("one-stop", ["shared", "one-step"])
-    ": did you mean 'one-step'?"
-    """
-    near = difflib.get_close_matches(name, list(names), n=1)
-    return f": did you mean {near[0]!r}?" if near else f": there are {', '.join(names)}"
+from hierarchical_lvae.types import nearest
 
 
 class Name(click.Choice):
@@ -26,5 +15,5 @@ class Name(click.Choice):
     def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
         """Return the value if it is a key."""
         if value not in self.choices:
-            self.fail(f"{value!r} is unknown{nearest(value, self.choices)}", param, ctx)
+            self.fail(f"{value!r} is unknown: {nearest(value, self.choices)}", param, ctx)
         return value

@@ -1,12 +1,10 @@
 """A data set: images by index, and what is known of the factors that made them."""
 
-import difflib
 import hashlib
 import os
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from pkgutil import resolve_name
 from typing import Protocol
 
 import numpy as np
@@ -16,6 +14,7 @@ from platformdirs import user_cache_path
 from torch import Tensor
 
 from hierarchical_lvae.data import DATASETS
+from hierarchical_lvae.types import lookup
 
 
 class Images(Protocol):
@@ -123,11 +122,8 @@ def load_dataset(name: str, data_dir: str | Path | None = None) -> FactorImages:
         ValueError: no data set has that name, or a file is not what it should be.
         FileNotFoundError: a data directory was given, and there is none.
     """
-    if name not in DATASETS:
-        near = difflib.get_close_matches(name, DATASETS, n=1)
-        hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(DATASETS)}"
-        raise ValueError(f"no data set is called {name!r}: {hint}")
+    load = lookup(DATASETS, name, "data set")
     if data_dir is not None and not Path(data_dir).is_dir():
         raise FileNotFoundError(f"the data directory {data_dir} does not exist: create it, or leave --data-dir out")
     directory = default_data_dir() if data_dir is None else Path(data_dir)
-    return resolve_name(DATASETS[name])(directory)
+    return load(directory)

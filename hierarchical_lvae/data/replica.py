@@ -144,5 +144,6 @@ def _write(path: Path, layers: Tensor) -> None:
         os.replace(temporary, path)
     except OSError as error:
         logger.warning("cannot cache the replica as %s: %s", path, error)
+    finally:
         with contextlib.suppress(OSError):
             temporary.unlink()

@@ -7,9 +7,12 @@ Equations 7 and 8, and on the query, where it is the global objective of Equatio
 
 Nothing here knows of images or networks. The program must only keep its points inside two plates, neighbourhoods at
 dimension −2 and points at −1; every latent site must be reparameterised, for the step is differentiated through.
+A KL is analytic if there is a closed form and model and guide sample their sites in the same order (mean field);
+else it is the difference of log densities at the draw, which is right on average.
 """
 
 from collections.abc import Callable, Collection, Mapping
+from contextlib import suppress
 from typing import Any
 
 import torch
@@ -70,23 +73,29 @@ def negative_elbo(
         {
             name: site
             for name, site in trace.nodes.items()
-            if site["type"] == "sample" and name not in sites and not site_is_subsample(site)
+            if site["type"] == "sample" and name not in sites and not _is_bookkeeping(site)
         }
         for trace in (model_trace, guide_trace)
     )
     if unmatched := guide_sites.keys() - model_sites.keys():
         raise ValueError(f"the guide's site {min(unmatched)!r} is not in the model: name it in `sites` if it is local")
 
-    loss = torch.zeros(())
+    latent = [name for name, site in model_sites.items() if not site["is_observed"]]
+    mean_field = latent == list(guide_sites)
+    terms = []
     for name, site in model_sites.items():
         if site["is_observed"]:
             term = -_log_prob(site)
         elif name in guide_sites:
-            term = beta * _kl(name, guide_sites[name], site)
+            term = beta * _kl(name, guide_sites[name], site, mean_field)
         else:
             raise ValueError(f"the model's latent site {name!r} is not in the guide")
-        loss = _per_neighbourhood(name, term) + loss
-    return LocalLossAt(loss, local.values, local.prior)
+        terms.append(_per_neighbourhood(name, term))
+    return LocalLossAt(torch.stack(terms).sum(0), local.values, local.prior)
+
+
+def _is_bookkeeping(site: dict[str, Any]) -> bool:
+    return site_is_subsample(site) or site["infer"].get("_deterministic", False)
 
 
 def _log_prob(site: dict[str, Any]) -> Tensor:
@@ -94,14 +103,14 @@ def _log_prob(site: dict[str, Any]) -> Tensor:
     return scale_and_mask(log_prob, site["scale"], site["mask"])
 
 
-def _kl(name: str, guide_site: dict[str, Any], model_site: dict[str, Any]) -> Tensor:
+def _kl(name: str, guide_site: dict[str, Any], model_site: dict[str, Any], mean_field: bool) -> Tensor:
     if not guide_site["fn"].has_rsample:
         raise ValueError(f"the latent site {name!r} is not reparameterised: the local step could not be differentiated")
-    try:
-        kl = kl_divergence(guide_site["fn"], model_site["fn"])
-    except NotImplementedError:
-        return _log_prob(guide_site) - _log_prob(model_site)
-    return scale_and_mask(kl, guide_site["scale"], guide_site["mask"])
+    if mean_field:
+        with suppress(NotImplementedError):
+            kl = kl_divergence(guide_site["fn"], model_site["fn"])
+            return scale_and_mask(kl, guide_site["scale"], guide_site["mask"])
+    return _log_prob(guide_site) - _log_prob(model_site)
 
 
 def _per_neighbourhood(name: str, term: Tensor) -> Tensor:

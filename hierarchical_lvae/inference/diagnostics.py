@@ -9,12 +9,11 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.random import fork_rng
 
 from hierarchical_lvae.inference.bound import Program
 from hierarchical_lvae.inference.elbo import LocalELBO, SupportLoss
 from hierarchical_lvae.inference.sites import variance
-from hierarchical_lvae.types import LocalLossAt
+from hierarchical_lvae.types import LocalLossAt, random_state_kept
 
 
 class AdaptationInfo(NamedTuple):
@@ -27,7 +26,7 @@ class AdaptationInfo(NamedTuple):
     distance: Tensor
     """‖θ_N − θ‖ over all local sites together: (B,)."""
     sharpness: Tensor
-    """τ² λ_max(H) at the meta-parameters, estimated by power iteration (from below): (B,)."""
+    """τ² times the eigenvalue of H of largest magnitude, at the meta-parameters, by power iteration: (B,)."""
 
 
 def diagnose(
@@ -36,14 +35,14 @@ def diagnose(
     """Adapt to `support` and report. The random state is left as it was: looking changes nothing."""
     local_loss = SupportLoss(elbo, model, guide, support, differentiable=False)
     with torch.enable_grad():
-        with fork_rng():
+        with random_state_kept():
             before = local_loss()
-        with fork_rng():
+        with random_state_kept():
             posterior = elbo.local(local_loss)
         centre = {n: posterior[n].mean.detach() if n in posterior else v for n, v in before.values.items()}
-        with fork_rng():
+        with random_state_kept():
             after = local_loss(centre)
-        with fork_rng():
+        with random_state_kept():
             sharpness = _sharpness(before, power_iterations)
     moved = [(centre[n] - v.detach()).flatten(1) for n, v in before.values.items()]
     distance = torch.cat(moved, 1).norm(dim=1) if moved else torch.zeros_like(sharpness)

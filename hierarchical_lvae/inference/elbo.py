@@ -29,7 +29,7 @@ from torch import Tensor
 from torch.distributions import kl_divergence
 
 from hierarchical_lvae.inference.bound import Program, negative_elbo, trace_pair
-from hierarchical_lvae.inference.sites import LocalSites
+from hierarchical_lvae.inference.sites import LocalSites, base
 from hierarchical_lvae.types import LocalInference, LocalLossAt
 
 
@@ -80,13 +80,14 @@ class LocalELBO(ELBO):
             support: their argument for the neighbourhoods, B of K points each.
         """
         posterior = self.local_posterior(model, guide, support)
-        loss = torch.zeros(())
+        losses = []
         for _ in range(self.num_particles):
             values = {name: q.rsample() for name, q in posterior.items()}
             at = negative_elbo(model, guide, query, self.sites, values, self.beta)
-            loss = at.loss.sum() / self.num_particles + loss
+            losses.append(at.loss.sum())
+        loss = torch.stack(losses).mean()
         for name, q in posterior.items():
-            if not isinstance(q, dist.Delta):
+            if not isinstance(base(q), dist.Delta):
                 loss = loss + self.kl_weight * kl_divergence(q, at.prior[name]).sum()
         return loss
 

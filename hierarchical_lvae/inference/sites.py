@@ -33,7 +33,7 @@ class LocalSites(Messenger):
     (0, tensor([[[0.2500]]]))
 
     Raises:
-        ValueError: a local site is neither Normal nor Delta.
+        ValueError: a local site is neither Normal nor Delta, is scaled, or is conditioned on values of another shape.
     """
 
     def __init__(self, names: Collection[str]) -> None:
@@ -53,6 +53,16 @@ class LocalSites(Messenger):
             raise ValueError(
                 f"the local site {name!r} is {type(base(prior)).__name__}: "
                 "it must be Normal around its meta-parameter (or Delta, for no locality)"
+            )
+        if msg["scale"] != 1:
+            raise ValueError(
+                f"the local site {name!r} is scaled by {msg['scale']} (a subsampling plate, or poutine.scale), and so "
+                "would its step be: draw the neighbourhoods before they are given to the program"
+            )
+        if msg["value"] is not None and msg["value"].shape != prior.shape():
+            raise ValueError(
+                f"the local values of {name!r} are {tuple(msg['value'].shape)}, and {tuple(prior.shape())} are needed: "
+                "there must be as many queries as support sets"
             )
         if msg["value"] is None:
             mean = prior.mean

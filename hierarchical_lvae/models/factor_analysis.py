@@ -11,11 +11,13 @@ With τ > 0 it shows what is subtle: as a function of θ_N, the ELBO has another
 import pyro
 import pyro.distributions as dist
 import torch
-from pyro.nn import PyroModule, pyro_method
+from pyro.nn import pyro_method
 from torch import Tensor, nn
 
+from hierarchical_lvae.models.program import Program
 
-class FactorAnalysis(PyroModule):
+
+class FactorAnalysis(Program):
     """Pyro pair of factor analysis; its data are x (B, K, X).
 
     Args:

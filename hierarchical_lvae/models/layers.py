@@ -6,7 +6,8 @@ All convolutions are 4 × 4, stride 2, padding 1: they halve an image, rounding 
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -80,7 +81,7 @@ class Activation:
     """A function of each number."""
 
     function: Callable[[Tensor], Tensor]
-    shapes: dict[str, Shape] = field(default_factory=dict)
+    shapes: ClassVar[dict[str, Shape]] = {}
 
     def __call__(self, x: Tensor) -> Tensor:
         """Apply the function."""
@@ -92,7 +93,7 @@ class Reshape:
     """(K, G, *any) → (K, G, *shape)."""
 
     shape: Shape
-    shapes: dict[str, Shape] = field(default_factory=dict)
+    shapes: ClassVar[dict[str, Shape]] = {}
 
     def __call__(self, x: Tensor) -> Tensor:
         """View each point's activations in another shape."""

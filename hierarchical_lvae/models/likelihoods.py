@@ -4,6 +4,7 @@ Each is a module with two methods: called on the decoder's output it is the dist
 is the same noise with a given image as its mean: the observation process that the paper's neighbours are drawn from.
 """
 
+from functools import cache
 from typing import Protocol
 
 import pyro.distributions as dist
@@ -66,8 +67,6 @@ class Gaussian(PyroModule):
 class ContinuousBernoulli(PyroModule):
     """The Bernoulli's cross-entropy, normalised to a density on [0, 1] (Loaiza-Ganem and Cunningham, 2019)."""
 
-    _LEVELS = 256
-
     def forward(self, output: Tensor) -> dist.TorchDistribution:
         """Continuous Bernoulli of these logits; its mean is *not* their sigmoid."""
         return dist.ContinuousBernoulli(logits=output)
@@ -78,21 +77,22 @@ class ContinuousBernoulli(PyroModule):
         PyTorch keeps its parameter one rounding error away from 0 and 1, so in single precision the mean does not
         come nearer to black or white than 0.063.
         """
-        levels = ((x * (self._LEVELS - 1)).round()).long()
-        return dist.ContinuousBernoulli(logits=self._logits_of_level().to(x)[levels])
-
-    def _logits_of_level(self) -> Tensor:
-        """Invert the mean, which rises with the logit, by bisection."""
-        half = 0.5 / (self._LEVELS - 1)
-        mean = torch.linspace(0, 1, self._LEVELS, dtype=torch.float64).clamp(half, 1 - half)
-        low, high = torch.full_like(mean, -1e3), torch.full_like(mean, 1e3)
-        for _ in range(60):
-            middle = (low + high) / 2
-            below = dist.ContinuousBernoulli(logits=middle).mean < mean
-            low, high = torch.where(below, middle, low), torch.where(below, high, middle)
-        return (low + high) / 2
+        levels = (x * 255).round().long()
+        return dist.ContinuousBernoulli(logits=_continuous_bernoulli_logits().to(x)[levels])
 
 
 def learned_gaussian() -> Gaussian:
     """Gaussian whose scale is learnt."""
     return Gaussian(learned=True)
+
+
+@cache
+def _continuous_bernoulli_logits() -> Tensor:
+    """The logits of 256 means from 0 to 1: the mean rises with the logit, and is inverted by bisection."""
+    mean = torch.linspace(0, 1, 256, dtype=torch.float64).clamp(1 / 510, 1 - 1 / 510)
+    low, high = torch.full_like(mean, -1e3), torch.full_like(mean, 1e3)
+    for _ in range(60):
+        middle = (low + high) / 2
+        below = dist.ContinuousBernoulli(logits=middle).mean < mean
+        low, high = torch.where(below, middle, low), torch.where(below, high, middle)
+    return (low + high) / 2

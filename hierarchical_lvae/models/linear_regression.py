@@ -9,13 +9,15 @@ There is no code z, so ℓ_N(θ_N) = −log p(y | A, θ_N) exactly, a quadratic 
 import pyro
 import pyro.distributions as dist
 import torch
-from pyro.nn import PyroModule, pyro_method
+from pyro.nn import pyro_method
 from torch import Tensor, nn
+
+from hierarchical_lvae.models.program import Program
 
 Data = tuple[Tensor, Tensor]
 
 
-class LocalLinearRegression(PyroModule):
+class LocalLinearRegression(Program):
     """Pyro pair of local linear regression; its data are (inputs (B, K, P), outputs (B, K)).
 
     Args:

@@ -12,18 +12,19 @@ local inference is read from there. α = 0 makes both local sites Delta at the m
 """
 
 import math
-from pkgutil import resolve_name
 
 import pyro
 import pyro.distributions as dist
-from pyro.nn import PyroModule, pyro_method
+from pyro.nn import pyro_method
 from torch import Tensor, nn
 
 from hierarchical_lvae.models import LIKELIHOODS
 from hierarchical_lvae.models.networks import decoder, encoder
+from hierarchical_lvae.models.program import Program
+from hierarchical_lvae.types import lookup
 
 
-class LocalVAE(PyroModule):
+class LocalVAE(Program):
     """A VAE whose weights are local to each data point's neighbourhood, as a Pyro model and guide.
 
     Args:
@@ -34,9 +35,7 @@ class LocalVAE(PyroModule):
         likelihood: a key of `LIKELIHOODS`.
         activation: a key of `ACTIVATIONS`; "softplus" for finite differences.
 
-    The meta-parameters are `theta` (decoder) and `phi` (encoder), one flat vector each. Pyro keeps parameters by name
-    in a global store: before a second LocalVAE is trained by `SVI` in one process, call `pyro.clear_param_store()`,
-    or set `pyro.settings.set(module_local_params=True)`.
+    The meta-parameters are `theta` (decoder) and `phi` (encoder), one flat vector each.
 
     >>> import torch
     >>> vae = LocalVAE()
@@ -68,7 +67,7 @@ class LocalVAE(PyroModule):
         self.tau = math.sqrt(alpha / (num_neighbours * math.prod(image_shape)))
         self.decoder = decoder(image_shape, latent_dim, activation)
         self.encoder = encoder(image_shape, latent_dim, activation)
-        self.likelihood = resolve_name(LIKELIHOODS[likelihood])()
+        self.likelihood = lookup(LIKELIHOODS, likelihood, "likelihood")()
         self.theta = nn.Parameter(self.decoder.initial_parameters())
         self.phi = nn.Parameter(self.encoder.initial_parameters())
 

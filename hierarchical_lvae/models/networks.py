@@ -10,14 +10,13 @@ convolutions have 64 channels and those before 32, and the decoder mirrors the e
 
 from itertools import pairwise
 from math import prod
-from pkgutil import resolve_name
 
 import torch
 from torch import Tensor
 
 from hierarchical_lvae.models import ACTIVATIONS
 from hierarchical_lvae.models.layers import Activation, Conv, Linear, Reshape, Shape, UpConv
-from hierarchical_lvae.types import ParameterLayout
+from hierarchical_lvae.types import ParameterLayout, lookup
 
 WIDTH = 256
 Layer = Linear | Conv | UpConv | Activation | Reshape
@@ -73,7 +72,7 @@ class Network:
 
 def encoder(image_shape: Shape, latent_dim: int, activation: str = "relu") -> Network:
     """Build the encoder: images (C, H, W) → (2·D,), the mean and the log standard deviation of the code."""
-    act = Activation(resolve_name(ACTIVATIONS[activation]))
+    act = Activation(lookup(ACTIVATIONS, activation, "activation"))
     sizes, channels = _pyramid(image_shape)
     layers: list[Layer] = []
     for inputs, outputs in pairwise([image_shape[0], *channels]):
@@ -85,7 +84,7 @@ def encoder(image_shape: Shape, latent_dim: int, activation: str = "relu") -> Ne
 
 def decoder(image_shape: Shape, latent_dim: int, activation: str = "relu") -> Network:
     """Build the decoder: codes (D,) → (C, H, W), the natural parameters of the pixels."""
-    act = Activation(resolve_name(ACTIVATIONS[activation]))
+    act = Activation(lookup(ACTIVATIONS, activation, "activation"))
     sizes, channels = _pyramid(image_shape)
     smallest = (channels[-1], *sizes[-1])
     layers: list[Layer] = [

@@ -12,16 +12,17 @@ import math
 import pyro
 import pyro.distributions as dist
 import torch
-from pyro.nn import PyroModule, pyro_method
+from pyro.nn import pyro_method
 from torch import Tensor, nn
 
 from hierarchical_lvae.models.layers import Activation, Linear
 from hierarchical_lvae.models.networks import Network
+from hierarchical_lvae.models.program import Program
 
 Data = tuple[Tensor, Tensor]
 
 
-class Sinusoid(PyroModule):
+class Sinusoid(Program):
     """Pyro pair of the sinusoid regression; its data are (inputs (B, K), outputs (B, K)).
 
     Args:

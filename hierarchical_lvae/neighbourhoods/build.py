@@ -1,12 +1,12 @@
 """A neighbourhood by its name."""
 
 from collections.abc import Callable
-from pkgutil import resolve_name
 from typing import TYPE_CHECKING, Protocol
 
 from torch import Tensor
 
 from hierarchical_lvae.neighbourhoods import NEIGHBOURHOODS
+from hierarchical_lvae.types import lookup
 
 if TYPE_CHECKING:
     from pyro.distributions import TorchDistribution
@@ -32,4 +32,4 @@ def build_neighbourhood(
     """
     if num_neighbours < 1:
         raise ValueError(f"K is {num_neighbours}: a neighbourhood has at least one point")
-    return resolve_name(NEIGHBOURHOODS[name])(num_neighbours, around)
+    return lookup(NEIGHBOURHOODS, name, "neighbourhood")(num_neighbours, around)

@@ -3,11 +3,13 @@
 import os
 import subprocess
 import sys
+from dataclasses import fields
 
 import pytest
 from click.testing import CliRunner
 
 from hierarchical_lvae.cli import main
+from hierarchical_lvae.cli.fit import fit
 
 FIT = ["fit", "--dataset", "digits", "--preset", "quick", "--steps", "3", "-B", "2", "-K", "2", "--device", "cpu"]
 
@@ -60,10 +62,21 @@ def test_failures_are_one_line_and_a_code(args, code, message, tmp_path):
     result = hlvae(*args, *(["--out", out] if args[0] == "fit" and code != 2 else []))
     assert result.exit_code == code, result.output
     error = result.stderr.splitlines()[-1]
+    lines = [line for line in result.stderr.split("\n") if line and "step/s" not in line and "?step" not in line]
+    assert code == 2 or len(lines) == 1, lines
     assert error.startswith("Error: ")
     assert message in error
     assert "Traceback" not in result.output
     assert code == 3 or not out.exists()
+
+
+def test_defaults_are_those_of_the_python_api():
+    from hierarchical_lvae.training import FitOptions
+
+    defaults = {field.name: field.default for field in fields(FitOptions)}
+    given = {option.name: option.default for option in fit.params}
+    for name in ("alpha", "beta", "latent_dim", "likelihood", "activation", "neighbourhood", "seed"):
+        assert given[name] == defaults[name], name
 
 
 def test_debug_shows_the_traceback():

@@ -1,12 +1,16 @@
 """LocalELBO against Pyro's own bounds, finite differences, and closed forms."""
 
+from functools import partial
+
 import pyro
 import pyro.distributions as dist
 import pytest
 import torch
-from pyro.infer import SVI, TraceMeanField_ELBO
+from pyro.distributions.transforms import LowerCholeskyAffine
+from pyro.infer import SVI, Trace_ELBO, TraceMeanField_ELBO
 
 from hierarchical_lvae.inference import LocalELBO, MultiStepMAP, OneStepMAP, Shared, diagnose
+from hierarchical_lvae.inference.elbo import SupportLoss
 from hierarchical_lvae.models import FactorAnalysis, LocalLinearRegression, LocalVAE
 
 pytestmark = pytest.mark.usefixtures("double")
@@ -85,17 +89,79 @@ def test_neighbourhoods_do_not_see_each_other(local):
     torch.testing.assert_close(*gradients, rtol=1e-9, atol=1e-9)
 
 
+def sampled_posterior(program, stretch=1.0):
+    """The exact posterior of factor analysis as a guide whose KL has no closed form."""
+
+    def guide(x):
+        q = program.posterior(x)
+        standard = dist.Normal(torch.zeros_like(q.mean), 1.0).to_event(1)
+        affine = LowerCholeskyAffine(q.mean * stretch, q.scale_tril[0, 0])
+        with pyro.plate("neighbourhood", x.shape[0], dim=-2), pyro.plate("point", x.shape[1], dim=-1):
+            pyro.sample("z", dist.TransformedDistribution(standard, [affine]))
+
+    return guide
+
+
 def test_bound_at_the_true_posterior_is_the_log_evidence():
+    """At each draw, with a sampled KL; on average, with the analytic one."""
     program = FactorAnalysis(torch.randn(5, 2), sigma=0.7)
-    x = torch.randn(B, K, 5)
-    loss = LocalELBO(Shared()).differentiable_loss(program.model, program.guide, x, x)
-    # analytic KL, sampled reconstruction: exact in the mean, and with many particles near it
-    draws = torch.stack(
-        [LocalELBO(Shared()).differentiable_loss(program.model, program.guide, x, x) for _ in range(400)]
-    )
-    error = draws.std() / 20
-    assert abs(draws.mean() + program.log_evidence(x).sum()) < 4 * error
-    assert torch.isfinite(loss)
+    x, elbo = torch.randn(B, K, 5), LocalELBO(Shared())
+    evidence = program.log_evidence(x).sum().item()
+    for _ in range(3):
+        assert elbo.loss(program.model, sampled_posterior(program), x, x) == pytest.approx(-evidence, rel=1e-12)
+    draws = torch.tensor([elbo.loss(program.model, program.guide, x, x) for _ in range(400)])
+    assert abs(draws.mean() + evidence) < 4 * draws.std() / 20
+
+
+def test_bound_at_another_posterior_is_looser_by_its_kl():
+    program = FactorAnalysis(torch.randn(5, 2), sigma=0.7)
+    x, elbo = torch.randn(B, K, 5), LocalELBO(Shared())
+    q, guide = program.posterior(x), sampled_posterior(program, stretch=1.5)
+    wrong = dist.MultivariateNormal(q.mean * 1.5, scale_tril=q.scale_tril)
+    gap = torch.distributions.kl_divergence(wrong, q).sum().item()
+    draws = torch.tensor([elbo.loss(program.model, guide, x, x) for _ in range(900)])
+    error = draws.std() / 30
+    assert abs(draws.mean() + program.log_evidence(x).sum() - gap) < 4 * error
+    assert gap > 10 * error
+
+
+def test_a_guide_of_another_order_is_bounded_without_analytic_kl():
+    """Where the guide samples b before a, KL(q(a) ‖ p(a)) + KL(q(b) ‖ p(b | a)) would be another number."""
+
+    def model(x):
+        with pyro.plate("n", 1, dim=-2):
+            w = pyro.sample("w", dist.Normal(0.0, 1.0))
+            with pyro.plate("k", 1, dim=-1):
+                a = pyro.sample("a", dist.Normal(0.0, 1.0))
+                b = pyro.sample("b", dist.Normal(a, 0.5))
+                pyro.sample("x", dist.Normal(b + 0 * w, 1.0), obs=x)
+
+    def guide(x):
+        with pyro.plate("n", 1, dim=-2), pyro.plate("k", 1, dim=-1):
+            b = pyro.sample("b", dist.Normal(0.3, 0.7))
+            pyro.sample("a", dist.Normal(0.8 * b, 0.4))
+
+    x = torch.ones(1, 1)
+    ours = torch.tensor([LocalELBO(Shared(), sites=["w"]).loss(model, guide, x, x) for _ in range(1000)])
+    theirs = torch.tensor([Trace_ELBO().loss(pyro.poutine.block(model, hide=["w"]), guide, x) for _ in range(1000)])
+    error = (ours.var() / 1000 + theirs.var() / 1000).sqrt()
+    assert abs(ours.mean() - theirs.mean()) < 4 * error
+
+
+def test_masked_points_do_not_count_and_scaled_ones_count_more():
+    program = FactorAnalysis(torch.randn(5, 2), sigma=0.7)
+    x = torch.randn(1, 3, 5)
+    elbo = LocalELBO(Shared())
+
+    def loss(handler, points):
+        return elbo.loss(handler(program.model), handler(sampled_posterior(program)), points, points)
+
+    keep_two = partial(pyro.poutine.mask, mask=torch.tensor([True, False, True]))
+    evidence = program.log_evidence(x)[0]
+    assert loss(keep_two, x) == pytest.approx(-(evidence[0] + evidence[2]).item(), rel=1e-12)
+    analytic = elbo.loss(keep_two(program.model), keep_two(program.guide), x, x)
+    few = torch.tensor([elbo.loss(program.model, program.guide, x[:, [0, 2]], x) for _ in range(300)])
+    assert abs(analytic - few.mean()) < 5 * few.std()
 
 
 def test_beta_weighs_the_kl():
@@ -105,6 +171,28 @@ def test_beta_weighs_the_kl():
         q = vae.encode(x.unsqueeze(1), vae.phi.expand(B, 1, -1))
         kl = torch.distributions.kl_divergence(q, torch.distributions.Normal(0.0, 1.0)).sum()
     torch.testing.assert_close(three - one, 2 * kl, rtol=1e-9, atol=1e-9)
+
+
+def test_beta_and_particles_count_in_the_inner_loss_too():
+    vae, support = local_vae(2.0), images(B, K)
+    vae.phi.data[-3:] = -30.0  # the codes are their means: nothing is random
+
+    def before(**options):
+        return diagnose(LocalELBO(OneStepMAP(), **options), vae.model, vae.guide, support).loss_before
+
+    with torch.no_grad():
+        q = vae.encode(support, vae.phi.expand(B, 1, -1))
+        kl = torch.distributions.kl_divergence(q, torch.distributions.Normal(0.0, 1.0)).sum((1, 2))
+    torch.testing.assert_close(before(beta=3.0) - before(beta=1.0), 2 * kl, rtol=1e-9, atol=1e-9)
+
+    vae.phi.data[-3:] = 0.0
+    singles = torch.stack([before() for _ in range(2)])
+    assert torch.equal(*singles)  # a diagnosis leaves the random state as it was
+    losses = {}
+    for particles in (1, 25):
+        local_loss = SupportLoss(LocalELBO(OneStepMAP(), num_particles=particles), vae.model, vae.guide, support, False)
+        losses[particles] = torch.stack([local_loss().loss.detach() for _ in range(40)]).std(0)
+    assert (losses[25] < losses[1] / 2.5).all()
 
 
 def test_particles_average():
@@ -192,6 +280,33 @@ def test_diagnosis_of_a_vae(alpha):
     assert (info.distance > 0).all() == bool(alpha)
 
 
+def test_two_programs_in_one_process_are_both_trained():
+    """Pyro's store keeps parameters by name; ours have names of their own."""
+    query, support = images(B), images(B, K)
+    elbo = LocalELBO(OneStepMAP())
+    for _ in range(2):
+        vae = local_vae()
+        before = vae.theta.clone()
+        SVI(vae.model, vae.guide, pyro.optim.Adam({"lr": 1e-3}), elbo).step(query, support)
+        assert (vae.theta - before).norm() > 0
+
+
+def test_deterministic_sites_are_not_in_the_way():
+    def model(x):
+        pyro.deterministic("constant", torch.ones(()))
+        with pyro.plate("n", 2, dim=-2):
+            w = pyro.sample("w", dist.Normal(0.0, 1.0))
+            with pyro.plate("k", 3, dim=-1):
+                pyro.sample("x", dist.Normal(w, 1.0), obs=x)
+
+    def guide(x):
+        pyro.deterministic("other", torch.ones(()))
+
+    x = torch.zeros(2, 3)
+    expected = -6 * dist.Normal(0.0, 1.0).log_prob(torch.tensor(0.0)).item()
+    assert LocalELBO(OneStepMAP(), sites=["w"]).loss(model, guide, x, x) == pytest.approx(expected)
+
+
 class TestProgramsThatCannotBeAdapted:
     def loss(self, model, guide, sites=("w",)):
         return LocalELBO(OneStepMAP(), sites=sites).differentiable_loss(
@@ -219,6 +334,22 @@ class TestProgramsThatCannotBeAdapted:
 
         with pytest.raises(ValueError, match="'w' is Laplace: it must be Normal"):
             self.loss(model, self.nothing)
+
+    def test_a_subsampled_plate_of_neighbourhoods(self):
+        def model(x):
+            with pyro.plate("n", 20, subsample_size=2, dim=-2):
+                w = pyro.sample("w", dist.Normal(0.0, 1.0))
+                with pyro.plate("k", 3, dim=-1):
+                    pyro.sample("x", dist.Normal(w, 1.0), obs=x)
+
+        with pytest.raises(ValueError, match="'w' is scaled by 10"):
+            self.loss(model, self.nothing)
+
+    @pytest.mark.parametrize(("queries", "supports"), [(4, 1), (4, 2), (1, 4)])
+    def test_as_many_queries_as_supports(self, queries, supports):
+        vae = local_vae()
+        with pytest.raises(ValueError, match="there must be as many queries as support sets"):
+            LocalELBO(OneStepMAP()).loss(vae.model, vae.guide, images(queries), images(supports, K))
 
     def test_a_site_outside_the_plates(self):
         def model(x):

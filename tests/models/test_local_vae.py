@@ -31,7 +31,8 @@ def test_sites_and_shapes(vae):
     assert guide.nodes["phi_N"]["value"].shape == (B, 1, vae.phi.numel())
     assert guide.nodes["phi_N"]["infer"]["is_auxiliary"]
     assert guide.nodes["z"]["value"].shape == (B, K, 4)
-    assert {n for n, s in guide.nodes.items() if s["type"] == "param"} == {"theta", "phi"}
+    parameters = {n.split(".")[1] for n, s in guide.nodes.items() if s["type"] == "param"}
+    assert parameters == {"theta", "phi"} == set(vae.state_dict())
 
 
 def test_alpha_is_the_prior_variance():
@@ -86,5 +87,9 @@ def test_impossible_sizes_are_refused(vae):
         LocalVAE(num_neighbours=0)
     with pytest.raises(ValueError, match=r"images are \(3, 2, 1, 9, 8\)"):
         vae.model(torch.rand(B, K, 1, 9, 8))
+    with pytest.raises(ValueError, match="no likelihood is called 'bernouli': did you mean 'bernoulli'"):
+        LocalVAE(likelihood="bernouli")
+    with pytest.raises(ValueError, match="no activation is called"):
+        LocalVAE(activation="reul")
     with pytest.raises(ValueError, match=r"images are \(8, 8\)"):
         vae.guide(torch.rand(8, 8))
