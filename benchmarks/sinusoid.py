@@ -27,7 +27,8 @@ def main(steps: int, lr: float, seed: int) -> None:
         svi.step(*draw_tasks(25))
     query, support = draw_tasks(1_000)
     errors = {}
-    for name, local in {"0 steps": Shared(), "1 step": OneStepMAP(), "10 steps": MultiStepMAP(10)}.items():
+    mode = MultiStepMAP(200, step_size=program.tau**2 / 20)
+    for name, local in {"0 steps": Shared(), "1 step": OneStepMAP(), "the mode": mode}.items():
         posterior = LocalELBO(local).local_posterior(program.model, program.guide, support)
         weights = posterior["theta_N"].mean if posterior else program.theta.expand(1_000, 1, -1)
         with torch.no_grad():

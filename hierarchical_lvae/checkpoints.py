@@ -1,6 +1,11 @@
-"""Files that are whole or absent: every file of a run is written beside its place and moved there in one step."""
+"""Files that are whole or absent: each is written beside its place and moved there in one step.
 
+A checkpoint is one file, `state.safetensors`: what was not in it when the process died is done again.
+"""
+
+import fcntl
 import json
+import math
 import os
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -8,36 +13,149 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from safetensors.torch import load_file, save_file
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save
 from torch import Tensor
+
+LOCK = ".lock"
 
 
 @contextmanager
 def atomic(path: Path) -> Iterator[Path]:
-    """Give a temporary path in the same directory; on success it replaces `path`, on failure it is removed."""
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}-", suffix=path.suffix)
-    os.close(handle)
+    """Give a temporary path in the same directory; on success it replaces `path`, on failure it is removed.
+
+    Raises:
+        OSError: with the cause and a remedy; what stood at `path` before is intact.
+    """
+    temporary = None
     try:
-        yield Path(name)
-        os.chmod(name, 0o644)
-        os.replace(name, path)
-    except BaseException:
-        os.unlink(name)
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}-", suffix=path.suffix)
+        os.close(handle)
+        temporary = Path(name)
+        yield temporary
+        with temporary.open("rb") as file:
+            os.fsync(file.fileno())
+        temporary.chmod(0o644)
+        temporary.replace(path)
+    except BaseException as error:
+        if temporary is not None:
+            temporary.unlink(missing_ok=True)
+        if isinstance(error, OSError):
+            raise _explained(path, error) from error
         raise
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
     """Write a JSON object, atomically."""
     with atomic(path) as temporary:
-        temporary.write_text(json.dumps(content, indent=2) + "\n")
+        temporary.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n")
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
     """Write tensors by name as safetensors, atomically; equal tensors give equal bytes."""
+    content = save({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()})
     with atomic(path) as temporary:
-        save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, temporary)
+        temporary.write_bytes(content)
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
-    """Read what `write_tensors` wrote."""
-    return load_file(path)
+    """Read what `write_tensors` wrote.
+
+    Raises:
+        ValueError: the file is damaged.
+    """
+    try:
+        return load_file(path)
+    except SafetensorError as error:
+        raise ValueError(f"{path} is damaged ({error}): restore it, or fit anew") from error
+
+
+def append_json_line(path: Path, content: Mapping[str, Any]) -> None:
+    """Add a line to a log; a number that is not finite becomes null."""
+    finite = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in content.items()}
+    try:
+        with path.open("a") as file:
+            file.write(json.dumps(finite, allow_nan=False) + "\n")
+    except OSError as error:
+        raise _explained(path, error) from error
+
+
+def truncate_log(path: Path, step: int) -> None:
+    """Leave the lines of a log up to `step`: the later ones will be written again."""
+    lines = path.read_text().splitlines() if path.exists() else []
+    kept = []
+    for line in lines:
+        try:
+            entry = json.loads(line)
+        except ValueError:
+            break  # half a line: the process died as it wrote
+        if entry["step"] <= step:
+            kept.append(line + "\n")
+    with atomic(path) as temporary:
+        temporary.write_text("".join(kept))
+
+
+@contextmanager
+def claimed(path: Path, new: bool) -> Iterator[None]:
+    """Hold a run directory for this process; a new one is made, and removed again if nothing was written to it.
+
+    Raises:
+        FileExistsError: a new directory holds something already.
+        BlockingIOError: another process holds it.
+        OSError: it cannot be made.
+    """
+    if new and path.is_dir() and {file.name for file in path.iterdir()} - {LOCK}:
+        raise FileExistsError(f"{path} holds files already: choose another --out, or go on with --resume {path}")
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        lock = (path / LOCK).open("w")
+    except OSError as error:
+        raise _explained(path, error) from error
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise BlockingIOError(
+                f"another process is training in {path}: wait for it, or choose another --out"
+            ) from None
+        try:
+            yield
+        finally:
+            if [file.name for file in path.iterdir()] == [LOCK]:
+                (path / LOCK).unlink()
+                path.rmdir()
+
+
+def pack(vae: torch.nn.Module, optimizer: torch.optim.Optimizer, step: int, losses: list[float]) -> dict[str, Tensor]:
+    """All that a fit needs to go on exactly, as tensors by name."""
+    moments = optimizer.state_dict()["state"]
+    tensors = {f"vae.{name}": value for name, value in vae.state_dict().items()}
+    tensors |= {f"optimizer.{i}.{key}": value for i, slots in moments.items() for key, value in slots.items()}
+    tensors |= {"step": torch.tensor(step), "losses": torch.tensor(losses, dtype=torch.float64)}
+    tensors["random.cpu"] = torch.get_rng_state()
+    tensors |= {f"random.cuda.{i}": torch.cuda.get_rng_state(i) for i in range(torch.cuda.device_count())}
+    return tensors
+
+
+def unpack(
+    tensors: Mapping[str, Tensor], vae: torch.nn.Module, optimizer: torch.optim.Optimizer
+) -> tuple[int, list[float]]:
+    """Put what `pack` gave back in its places; return the step and the losses not yet logged."""
+    vae.load_state_dict({n.removeprefix("vae."): t for n, t in tensors.items() if n.startswith("vae.")})
+    moments: dict[int, dict[str, Tensor]] = {}
+    for name, tensor in tensors.items():
+        if name.startswith("optimizer."):
+            _, index, key = name.split(".")
+            moments.setdefault(int(index), {})[key] = tensor
+    optimizer.load_state_dict({"state": moments, "param_groups": optimizer.state_dict()["param_groups"]})
+    torch.set_rng_state(tensors["random.cpu"])
+    for i in range(torch.cuda.device_count()):
+        if f"random.cuda.{i}" in tensors:
+            torch.cuda.set_rng_state(tensors[f"random.cuda.{i}"], i)
+    return int(tensors["step"]), tensors["losses"].tolist()
+
+
+def _explained(path: Path, error: OSError) -> OSError:
+    reason = error.strerror or str(error)
+    return OSError(f"{path} cannot be written ({reason}): free space there or choose another --out")

@@ -1,6 +1,8 @@
-"""The paper's figures, from tensors."""
+"""The paper's figures, and what to watch while a Local VAE trains, from tensors and log lines."""
 
-from typing import TYPE_CHECKING
+import math
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -10,33 +12,127 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
+def conditional_prior_samples(samples: Tensor, title: str) -> "Figure":
+    """Figure 2: images of codes drawn from p(z), each under the local decoder of another random reference.
+
+    Args:
+        samples: (R, S, C, H, W), pixels in [0, 1].
+        title: what was trained, on what.
+    """
+    return image_grid(samples, title)
+
+
 def conditional_samples(references: Tensor, samples: Tensor, title: str) -> "Figure":
     """Figure 3: each row a reference image and what its local decoder makes of the codes that all rows share.
 
     Args:
         references: (R, C, H, W), pixels in [0, 1].
         samples: (R, S, C, H, W); column s is the same code in each row.
-        title: what was trained, on what: names the data and the protocol.
+        title: what was trained, on what.
     """
+    label = f"its local decoder, at {samples.shape[1]} codes that all rows share"
+    return image_grid(samples, title, lead=references, lead_label="reference", label=label)
+
+
+def latent_sweep(reference: Tensor, samples: Tensor, values: Sequence[float], title: str) -> "Figure":
+    """Figure 4: each row one latent dimension swept over `values`, the others at the code of the reference.
+
+    Args:
+        reference: (C, H, W), the image whose code and local decoder are used.
+        samples: (D, S, C, H, W), one row a dimension.
+        values: the S values of the swept dimension.
+        title: what was trained, on what.
+    """
+    rows = [f"$z_{{{i + 1}}}$" for i in range(len(samples))]
+    columns = [f"{value:g}" for value in values]
+    lead = torch.ones_like(reference).repeat(len(samples), 1, 1, 1)
+    lead[0] = reference
+    label = "one latent swept, the others as encoded"
+    return image_grid(samples, title, lead=lead, lead_label="reference", label=label, rows=rows, columns=columns)
+
+
+def reconstructions(images: Tensor, neighbours: Tensor, meta: Tensor, local: Tensor, title: str) -> "Figure":
+    """Show what the adaptation does: images, one neighbour of each, and their reconstructions before and after it.
+
+    Args:
+        images, neighbours: (S, C, H, W), pixels in [0, 1].
+        meta, local: (S, C, H, W), reconstructions by the meta-parameters and by the local ones.
+        title: what is trained, on what.
+    """
+    rows = ["image", "neighbour", "meta", "local"]
+    return image_grid(torch.stack([images, neighbours, meta, local]), title, rows=rows)
+
+
+def training_curves(log: Sequence[Mapping[str, Any]], title: str) -> "Figure":
+    """Loss, gradient norm and adaptation over the steps, from the lines of `log.jsonl`, as far as they were logged."""
     from matplotlib.figure import Figure
 
-    rows, columns = samples.shape[:2]
-    figure = Figure(figsize=(0.9 * (columns + 1.4), 0.9 * rows + 1.0), layout="constrained")
+    panels: dict[str, dict[str, tuple[str, str | None]]] = {
+        "loss of the queries, nats an image": {"loss": ("-", None)},
+        "norm of the meta-gradient, nats an image": {"gradient_norm": ("-", None)},
+        "loss of a neighbourhood, nats": {
+            "loss_before": ("--", "at the meta-parameters"),
+            "loss_after": ("-", "at the local ones"),
+        },
+        "the local step": {
+            "sharpness": ("-", r"$\tau^2\lambda$: a quadratic would be stable below 2"),
+            "distance": (":", r"$\|\theta_N - \theta\|$"),
+        },
+    }
+    drawn = {name: curves for name, curves in panels.items() if any(key in entry for entry in log for key in curves)}
+    figure = Figure(figsize=(9, 2.9 * math.ceil(len(drawn) / 2) + 0.5), layout="constrained")
     figure.suptitle(title, fontsize=10)
-    left, right = figure.subfigures(1, 2, squeeze=False, width_ratios=[1.25, columns])[0]
-    for part, images, label in (
-        (left, references.unsqueeze(1), "reference"),
-        (right, samples, f"its local decoder, at {columns} codes that all rows share"),
-    ):
-        part.suptitle(label, fontsize=9)
-        axes = part.subplots(rows, images.shape[1], squeeze=False, gridspec_kw={"wspace": 0.04, "hspace": 0.04})
-        for ax, image in zip(axes.flat, images.flatten(0, 1), strict=True):
-            show_image(ax, image)
+    for i, (name, curves) in enumerate(drawn.items()):
+        ax = figure.add_subplot(math.ceil(len(drawn) / 2), 2, i + 1, title=name, xlabel="step")
+        for key, (style, label) in curves.items():
+            points = [(entry["step"], entry[key]) for entry in log if entry.get(key) is not None]
+            ax.plot(*zip(*points, strict=True), style, color="black", linewidth=1, label=label)
+        if len(curves) > 1:
+            ax.legend(fontsize=8)
+        ax.title.set_fontsize(9)
+        ax.grid(alpha=0.3)
     return figure
 
 
-def show_image(ax: "Axes", image: Tensor) -> None:
-    """Draw one image (C, H, W), C of 1 or 3, pixels in [0, 1], without axes."""
+def image_grid(
+    images: Tensor,
+    title: str,
+    lead: Tensor | None = None,
+    lead_label: str = "",
+    label: str = "",
+    rows: Sequence[str] = (),
+    columns: Sequence[str] = (),
+) -> "Figure":
+    """Lay out images (R, S, C, H, W), C of 1 or 3, pixels in [0, 1]; `lead` (R, C, H, W) is a column apart."""
+    from matplotlib.figure import Figure
+
+    height, width = images.shape[:2]
+    apart = 0.0 if lead is None else 1.25
+    figure = Figure(figsize=(max(4.5, 0.9 * (width + apart) + 0.4), 0.9 * height + 1.0), layout="constrained")
+    figure.suptitle(title, fontsize=10)
+    if lead is None:
+        _fill(figure, images, label, rows, columns)
+    else:
+        left, right = figure.subfigures(1, 2, squeeze=False, width_ratios=[apart, width])[0]
+        _fill(left, lead.unsqueeze(1), lead_label, (), [" "] if columns else ())
+        _fill(right, images, label, rows, columns)
+    return figure
+
+
+def _fill(part: Any, images: Tensor, label: str, rows: Sequence[str], columns: Sequence[str]) -> None:
+    if label:
+        part.suptitle(label, fontsize=9)
+    spacing = {"wspace": 0.04, "hspace": 0.04}
+    axes = part.subplots(*images.shape[:2], squeeze=False, gridspec_kw=spacing)
+    for ax, image in zip(axes.flat, images.flatten(0, 1), strict=True):
+        _show(ax, image)
+    for ax, name in zip(axes[:, 0], rows, strict=False):
+        ax.text(-0.08, 0.5, name, transform=ax.transAxes, ha="right", va="center", fontsize=9)
+    for ax, name in zip(axes[0], columns, strict=False):
+        ax.set_title(name, fontsize=8, pad=2)
+
+
+def _show(ax: "Axes", image: Tensor) -> None:
     pixels = torch.movedim(image, 0, -1).clamp(0, 1).cpu().numpy()
     ax.imshow(pixels.squeeze(-1) if pixels.shape[-1] == 1 else pixels, cmap="gray", vmin=0, vmax=1)
     ax.set_axis_off()

@@ -1,185 +1,142 @@
-"""Training: options, Algorithm 1 as one flat loop, and the trained run.
+"""Algorithm 1 as one flat loop, and what keeps it safe: checkpoints, and an end that is told.
 
-fit(FitOptions.of(dataset="3dshapes", preset="quick"), out)      # writes a run directory
-run = load_run(out)                                              # and reads it back
+fit(FitOptions.of("quick", dataset="3dshapes"), out)    # writes a run directory
+resume(out)                                             # goes on after an interruption, to the same bytes
+run = load_run(out)                                     # reads it back
 """
 
-import json
 import math
+import signal
+import threading
 import time
-from dataclasses import asdict, dataclass, fields, replace
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pyro
 import torch
-from torch import Tensor
 from tqdm import tqdm
 
-from hierarchical_lvae.checkpoints import read_tensors, write_json, write_tensors
-from hierarchical_lvae.data import FactorImages, load_dataset
-from hierarchical_lvae.inference import LOCAL_INFERENCE, LocalELBO, diagnose
-from hierarchical_lvae.models import LocalVAE
-from hierarchical_lvae.neighbourhoods import Neighbourhood, build_neighbourhood
-from hierarchical_lvae.types import Diverged, LocalInference, lookup, nearest, random_state_kept
+from hierarchical_lvae.checkpoints import (
+    append_json_line,
+    claimed,
+    pack,
+    read_tensors,
+    truncate_log,
+    unpack,
+    write_json,
+    write_tensors,
+)
+from hierarchical_lvae.inference import diagnose
+from hierarchical_lvae.options import PRESETS, FitOptions
+from hierarchical_lvae.runs import Run, check_data, load_run, prepare, read_options
+from hierarchical_lvae.types import Diverged, Interrupted, random_state_kept
 
-if TYPE_CHECKING:
-    from pyro.distributions import TorchDistribution
+__all__ = ["PRESETS", "FitOptions", "Run", "estimate_seconds", "fit", "load_run", "read_options", "resume"]
 
-PRESETS: dict[str, dict[str, Any]] = {
-    "paper": {"batch": 25, "num_neighbours": 10, "steps": 300_000, "lr": 1e-4, "clip": None, "image_size": None},
-    "quick": {"batch": 8, "num_neighbours": 5, "steps": 4_000, "lr": 6e-4, "clip": 500.0, "image_size": 32},
-}
-"""Protocols by name: Table 4 of the paper, and one that ends in about ten minutes on two cores."""
-
-
-@dataclass(frozen=True)
-class FitOptions:
-    """All options of a fit, resolved: what `options.json` of a run holds."""
-
-    dataset: str
-    data_dir: str | None = None
-    preset: str = "paper"
-    alpha: float = 1.0
-    local: str = "one-step"
-    first_order: bool = False
-    clip: float | None = None
-    neighbourhood: str = "noise"
-    num_neighbours: int = 10
-    batch: int = 25
-    steps: int = 300_000
-    lr: float = 1e-4
-    beta: float = 1.0
-    likelihood: str = "bernoulli"
-    latent_dim: int = 10
-    activation: str = "relu"
-    image_size: int | None = None
-    seed: int = 0
-    device: str = "cpu"
-
-    def __post_init__(self) -> None:
-        for name in ("num_neighbours", "batch", "latent_dim", "steps"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name.replace('_', ' ')} is {getattr(self, name)}: it must be at least 1")
-        for name in ("alpha", "beta", "lr"):
-            if not (getattr(self, name) >= 0 and math.isfinite(getattr(self, name))):
-                raise ValueError(f"{name} is {getattr(self, name)}: it must be finite and not negative")
-        if self.clip is not None and not self.clip > 0:
-            raise ValueError(f"clip is {self.clip}: it must be positive (leave it out not to clip)")
-
-    @classmethod
-    def of(cls, preset: str, **options: Any) -> "FitOptions":
-        """Fill in a preset where an option is None or missing; with α = 0 the local inference is `shared`.
-
-        >>> options = FitOptions.of("quick", dataset="digits", batch=2)
-        >>> options.batch, options.num_neighbours, options.local
-        (2, 5, 'one-step')
-        """
-        if preset not in PRESETS:
-            raise ValueError(f"no preset is called {preset!r}: {nearest(preset, PRESETS)}")
-        given = {name: value for name, value in options.items() if value is not None}
-        if given.get("alpha", cls.alpha) == 0:
-            given["local"] = "shared"
-        return cls(**{**PRESETS[preset], **given, "preset": preset})
+LOG_EVERY, DIAGNOSE_EVERY = 50, 500
+Watcher = Callable[[Run, dict[str, Any]], None]
 
 
-@dataclass(frozen=True)
-class Run:
-    """A trained Local VAE with all that is needed to use it.
+def fit(
+    options: FitOptions,
+    out: Path,
+    progress: bool = True,
+    checkpoint_every: float = 60.0,
+    watchers: tuple[Watcher, ...] = (),
+    ready: Callable[[Run], None] = lambda run: None,
+) -> Run:
+    """Train by Algorithm 1, and leave a run directory.
 
-    Images x are (B, C, H, W), and their neighbours x_N (B, K, C, H, W) are such as `run.neighbourhood(index, x)` draws;
-    pixels in [0, 1]. Local parameters are the centre of the local posterior.
-    """
+    It holds `options.json`; `model.safetensors`; `state.safetensors` and `state.json`, the checkpoint; and `log.jsonl`:
+    every 50 steps the loss and the norm of the meta-gradient (nats an image) and the images a second (queries and
+    neighbours), every 500 also the diagnosis of the adaptation.
 
-    options: FitOptions
-    vae: LocalVAE
-    elbo: LocalELBO
-    dataset: FactorImages
-    neighbourhood: Neighbourhood
-
-    def adapt(self, x: Tensor, x_N: Tensor) -> "dict[str, TorchDistribution]":
-        """The local posterior at x, by site that inference moves: batch (B, 1), event (P,)."""
-        if len(x) != len(x_N):
-            raise ValueError(f"{len(x)} images and {len(x_N)} neighbourhoods: one neighbourhood an image is needed")
-        with torch.no_grad(), pyro.get_param_store().scope():
-            return self.elbo.local_posterior(self.vae.model, self.vae.guide, x_N)
-
-    @torch.no_grad()
-    def encode(self, x: Tensor, x_N: Tensor) -> Tensor:
-        """The codes of x: means of the local encoder, (B, D)."""
-        phi_N = self._centre("phi_N", self.vae.phi, x, x_N)
-        return self.vae.encode(x.unsqueeze(1), phi_N).mean.squeeze(1)
-
-    @torch.no_grad()
-    def decode(self, z: Tensor, x_N: Tensor) -> Tensor:
-        """Mean images (B, S, C, H, W), clamped to [0, 1], of codes z (B, S, D) under the local decoders."""
-        theta_N = self._centre("theta_N", self.vae.theta, z, x_N)
-        return self.vae.decode(z, theta_N).mean.clamp(0, 1)
-
-    def sample(self, x: Tensor, x_N: Tensor, num_samples: int) -> Tensor:
-        """Images (B, num_samples, C, H, W) of codes drawn from p(z), decoded as the references x say."""
-        z = torch.randn(len(x), num_samples, self.options.latent_dim).to(x.device)
-        return self.decode(z, x_N)
-
-    def _centre(self, site: str, meta: Tensor, x: Tensor, x_N: Tensor) -> Tensor:
-        posterior = self.adapt(x, x_N)
-        return posterior[site].mean if site in posterior else meta.expand(len(x), 1, -1)
-
-
-def prepare(options: FitOptions) -> Run:
-    """Load the data and build an untrained run; its parameters follow from the seed."""
-    dataset = load_dataset(options.dataset, options.data_dir).to(options.device)
-    if options.image_size is not None and options.image_size < min(dataset.image_shape[1:]):
-        dataset = dataset.resized(options.image_size)
-    torch.manual_seed(options.seed)
-    vae = LocalVAE(
-        alpha=options.alpha,
-        num_neighbours=options.num_neighbours,
-        image_shape=dataset.image_shape,
-        latent_dim=options.latent_dim,
-        likelihood=options.likelihood,
-        activation=options.activation,
-    ).to(options.device)
-    elbo = LocalELBO(_local_inference(options), beta=options.beta)
-    neighbourhood = build_neighbourhood(options.neighbourhood, options.num_neighbours, vae.likelihood.around)
-    return Run(options, vae, elbo, dataset, neighbourhood)
-
-
-def fit(options: FitOptions, out: Path, progress: bool = True) -> Run:
-    """Train by Algorithm 1 and leave a run directory: options.json, log.jsonl, model.safetensors.
-
-    Each step draws B images and their neighbours, adapts, and follows the gradient of the mean of Equation 6 by Adam.
-    The log has, every 50 steps, the loss and the norm of the meta-gradient (nats an image), and images a second
-    (queries and neighbours); every 500 steps also the diagnosis of the adaptation.
+    Args:
+        options: what to train, on what, for how long.
+        out: the run directory, new or empty.
+        progress: show a progress bar.
+        checkpoint_every: seconds between checkpoints; the first is written before step 1.
+        watchers: called with the run and each line of the log.
+        ready: called with the run before the first step.
 
     Raises:
-        Diverged: the loss is not finite; the message names the step.
-        FileExistsError: `out` is there already.
+        Diverged: the loss or its gradient is not finite; the last checkpoint stays.
+        Interrupted: SIGINT or SIGTERM came; the checkpoint is of the last step that was done.
+        OSError: `out` holds files already, is held by another process, or cannot be written.
     """
-    if out.exists():
-        raise FileExistsError(f"{out} is there already: choose another --out")
-    out.mkdir(parents=True)
-    try:
+    with claimed(out, new=True):
         run = prepare(options)
-    except BaseException:
-        out.rmdir()
-        raise
-    vae, elbo, dataset = run.vae, run.elbo, run.dataset
-    versions = {name: version(name) for name in ("hierarchical-lvae", "torch", "pyro-ppl", "numpy")}
-    data = {"source": dataset.source, "images": len(dataset), "fingerprint": dataset.fingerprint}
-    write_json(out / "options.json", {**asdict(options), "data": data, "versions": versions})
+        ready(run)
+        _write_options(run, out)
+        return _train(run, out, progress, checkpoint_every, watchers)
 
+
+def resume(
+    path: Path,
+    steps: int | None = None,
+    progress: bool = True,
+    checkpoint_every: float = 60.0,
+    watchers: tuple[Watcher, ...] = (),
+) -> Run:
+    """Go on with a fit from its last checkpoint, to the same bytes as if it had never stopped; see `fit`.
+
+    Args:
+        path: a run directory, finished or not.
+        steps: more steps than it was begun with, if any.
+    """
+    options = read_options(path)
+    if steps is not None and steps < options.steps:
+        raise ValueError(f"{path} was begun for {options.steps} steps: --steps {steps} cannot make them fewer")
+    with claimed(path, new=False):
+        run = prepare(options if steps is None else replace(options, steps=steps))
+        check_data(run, path)
+        _write_options(run, path)
+        return _train(run, path, progress, checkpoint_every, watchers)
+
+
+def estimate_seconds(run: Run, options: FitOptions) -> float:
+    """How long a fit by these options would take here, on the run's data: a step of two neighbourhoods is scaled up."""
+    with random_state_kept(), pyro.validation_enabled(False), pyro.get_param_store().scope():
+        trial = prepare(options, run.dataset)
+        index = torch.randint(len(run.dataset), (2,)).to(options.device)
+        for _ in range(2):  # the first one warms up
+            start = time.perf_counter()
+            x = trial.dataset.batch(index)
+            trial.elbo.loss_and_grads(trial.vae.model, trial.vae.guide, x, trial.neighbourhood(index, x))
+            seconds = time.perf_counter() - start
+    return seconds * options.batch / 2 * options.steps
+
+
+def _train(run: Run, out: Path, progress: bool, checkpoint_every: float, watchers: tuple[Watcher, ...]) -> Run:
+    options, vae, elbo, dataset = run.options, run.vae, run.elbo, run.dataset
     optimizer = torch.optim.Adam(vae.parameters(), lr=options.lr)
     clip = math.inf if options.clip is None else options.clip
-    bar = tqdm(range(1, options.steps + 1), "fit", unit="step", disable=not progress, smoothing=0.05)
-    losses, start = [], time.perf_counter()
+    done, losses = 0, list[float]()
+    if (out / "state.safetensors").exists():
+        done, losses = unpack(read_tensors(out / "state.safetensors"), vae, optimizer)
+
+    def checkpoint(status: str) -> float:
+        write_tensors(out / "state.safetensors", pack(vae, optimizer, done, losses))
+        write_tensors(out / "model.safetensors", vae.state_dict())
+        write_json(out / "state.json", {"status": status, "step": done, "steps": options.steps})
+        return time.monotonic()
+
+    truncate_log(out / "log.jsonl", done)
+    saved = checkpoint("running" if done < options.steps else "finished")
+    bar = tqdm(desc="fit", total=options.steps, initial=done, unit="step", disable=not progress, smoothing=0.05)
+    logged, start = done, time.perf_counter()
     with (
+        bar,
+        _noted_signals() as signals,
         pyro.validation_enabled(False),  # a divergence is seen in the loss, and named with its step
         pyro.get_param_store().scope(),  # leave the caller's parameters alone
-        (out / "log.jsonl").open("w", buffering=1) as log,
     ):
-        for step in bar:
+        while done < options.steps:
+            done += 1
             index = torch.randint(len(dataset), (options.batch,)).to(options.device)
             x = dataset.batch(index)
             x_N = run.neighbourhood(index, x)
@@ -190,47 +147,54 @@ def fit(options: FitOptions, out: Path, progress: bool = True) -> Run:
             losses.append(loss.item())
             if not (math.isfinite(losses[-1]) and norm.isfinite()):
                 raise Diverged(
-                    f"the loss is {losses[-1]:g} nats and its gradient {norm:g} at step {step}: "
-                    "lower --alpha or --lr, or clip the gradient with --clip"
+                    f"the loss is {losses[-1]:g} nats and its gradient {norm:g} at step {done}: lower --alpha or --lr, "
+                    "or clip the gradient with --clip; the last good checkpoint is kept"
                 )
             optimizer.step()
 
-            if step % 50 == 0 or step == options.steps:
-                seconds, start = time.perf_counter() - start, time.perf_counter()
-                entry = {"step": step, "loss": sum(losses) / len(losses), "gradient_norm": norm.item()}
-                entry["images_per_second"] = len(losses) * options.batch * (options.num_neighbours + 1) / seconds
-                if step % 500 == 0:
+            if done % LOG_EVERY == 0 or done == options.steps:
+                seconds = time.perf_counter() - start
+                entry = {"step": done, "loss": sum(losses) / len(losses), "gradient_norm": norm.item()}
+                entry["images_per_second"] = (done - logged) * options.batch * (options.num_neighbours + 1) / seconds
+                if done % DIAGNOSE_EVERY == 0:
                     info = diagnose(elbo, vae.model, vae.guide, x_N)
                     entry |= {name: value.mean().item() for name, value in info._asdict().items()}
-                log.write(json.dumps(entry) + "\n")
+                append_json_line(out / "log.jsonl", entry)
                 bar.set_postfix_str(f"{entry['loss']:.0f} nats an image, {entry['images_per_second']:.0f} images/s")
-                losses = []
-    write_tensors(out / "model.safetensors", vae.state_dict())
+                for watch in watchers:
+                    watch(run, entry)
+                losses, logged, start = [], done, time.perf_counter()
+            bar.update()
+            if signals:
+                checkpoint("interrupted")
+                raise Interrupted(signals[0], f"stopped after step {done}: `hlvae fit --resume {out}` goes on")
+            if time.monotonic() - saved >= checkpoint_every:
+                saved = checkpoint("running")
+    checkpoint("finished")
     return run
 
 
-def load_run(path: str | Path, device: str | None = None) -> Run:
-    """Read a run directory back, with its data set, onto `device` (that of the fit if None).
-
-    Raises:
-        FileNotFoundError: it is no run, or an unfinished one.
-        ValueError: the data are not those that it was trained on.
-    """
-    path = Path(path)
-    for name in ("options.json", "model.safetensors"):
-        if not (path / name).is_file():
-            raise FileNotFoundError(f"{path} has no {name}: is it the directory of a finished `hlvae fit`?")
-    saved = json.loads((path / "options.json").read_text())
-    options = FitOptions(**{field.name: saved[field.name] for field in fields(FitOptions)})
-    with random_state_kept():
-        run = prepare(options if device is None else replace(options, device=device))
-    if run.dataset.fingerprint != saved["data"]["fingerprint"]:
-        raise ValueError(f"{path} was trained on {saved['data']['source']}, and here is {run.dataset.source}")
-    run.vae.load_state_dict(read_tensors(path / "model.safetensors"))
-    return run
+def _write_options(run: Run, out: Path) -> None:
+    versions = {name: version(name) for name in ("hierarchical-lvae", "torch", "pyro-ppl", "numpy")}
+    dataset = run.dataset
+    data = {"source": dataset.source, "images": len(dataset), "fingerprint": dataset.fingerprint}
+    write_json(out / "options.json", {**asdict(run.options), "data": data, "versions": versions})
 
 
-def _local_inference(options: FitOptions) -> LocalInference:
-    local = lookup(LOCAL_INFERENCE, options.local, "local inference")
-    takes_first_order = "first_order" in (field.name for field in fields(local))
-    return local(first_order=True) if options.first_order and takes_first_order else local()
+@contextmanager
+def _noted_signals() -> Iterator[list[int]]:
+    """Collect SIGINT and SIGTERM, to be seen between two steps; a second one has its usual effect."""
+    noted: list[int] = []
+    usual: dict[int, Any] = {}
+
+    def note(number: int, frame: Any) -> None:
+        noted.append(number)
+        signal.signal(number, usual[number])
+
+    if threading.current_thread() is threading.main_thread():
+        usual = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield noted
+    finally:
+        for number, handler in usual.items():
+            signal.signal(number, handler)

@@ -85,6 +85,14 @@ class Diverged(ArithmeticError):
     """Training has left the finite numbers."""
 
 
+class Interrupted(Exception):
+    """A signal has ended the training, after a checkpoint."""
+
+    def __init__(self, signal: int, message: str) -> None:
+        super().__init__(message)
+        self.signal = signal
+
+
 def nearest(name: str, names: Iterable[str]) -> str:
     """Suggest the nearest of `names`, or list them.
 

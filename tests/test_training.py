@@ -8,7 +8,8 @@ import torch
 from hierarchical_lvae.checkpoints import atomic, read_tensors
 from hierarchical_lvae.data import load_dataset
 from hierarchical_lvae.inference import LOCAL_INFERENCE, LocalELBO, OneStepMAP
-from hierarchical_lvae.training import PRESETS, FitOptions, fit, load_run
+from hierarchical_lvae.runs import prepare
+from hierarchical_lvae.training import PRESETS, FitOptions, estimate_seconds, fit, load_run
 from hierarchical_lvae.types import Diverged
 
 SMALL = {"dataset": "digits", "batch": 4, "num_neighbours": 3, "latent_dim": 4, "lr": 1e-3}
@@ -26,6 +27,21 @@ def test_presets_are_the_papers_table_4_and_a_quick_one():
     assert set(PRESETS) == {"paper", "quick"}
 
 
+def test_alpha_per_sum_is_alpha_per_pixel_times_the_pixels():
+    sums = prepare(options(alpha=1e-3, alpha_unit="sum"))
+    pixels = prepare(options(alpha=1e-3 * 64))
+    assert sums.vae.tau == pytest.approx(pixels.vae.tau)
+    with pytest.raises(ValueError, match="no unit of alpha is called 'pixels': did you mean 'pixel'"):
+        options(alpha_unit="pixels")
+
+
+def test_estimates_leave_the_random_state(tmp_path):
+    run = prepare(options())
+    state = torch.get_rng_state()
+    assert 0 < estimate_seconds(run, run.options) < estimate_seconds(run, run.options.under("paper"))
+    assert torch.equal(state, torch.get_rng_state())
+
+
 def test_options_override_presets_and_alpha_zero_is_shared():
     assert FitOptions.of("paper", dataset="digits", batch=3, lr=None).batch == 3
     assert FitOptions.of("paper", dataset="digits", alpha=0.0, local="one-step").local == "shared"
@@ -34,7 +50,7 @@ def test_options_override_presets_and_alpha_zero_is_shared():
 @pytest.mark.parametrize(
     ("name", "value"),
     [("batch", 0), ("num_neighbours", 0), ("latent_dim", 0), ("steps", 0), ("alpha", -1.0), ("alpha", math.nan),
-     ("lr", math.inf), ("beta", -0.1), ("clip", 0.0)],
+     ("lr", math.inf), ("clip", math.nan), ("beta", -0.1), ("clip", 0.0)],
 )  # fmt: skip
 def test_impossible_options_are_refused(name, value):
     with pytest.raises(ValueError, match=f"{name.replace('_', ' ')} is "):
@@ -52,7 +68,7 @@ def test_a_fit_lowers_the_loss_and_leaves_a_run(local, tmp_path):
     assert saved["data"]["fingerprint"] == load_dataset("digits").fingerprint
     assert set(saved["versions"]) >= {"torch", "pyro-ppl"}
     assert read_tensors(tmp_path / "run/model.safetensors").keys() == run.vae.state_dict().keys()
-    assert not list((tmp_path / "run").glob(".*"))
+    assert [file.name for file in (tmp_path / "run").glob(".*")] == [".lock"]
     assert not dict(pyro.get_param_store().items())  # the caller's parameters are left alone
 
 
@@ -68,9 +84,22 @@ def test_equal_runs_are_equal_byte_for_byte(tmp_path, changes):
     assert (tmp_path / "c/model.safetensors").read_bytes() != first
 
 
-CHANGES = [{"clip": 1.0}, {"lr": 2e-3}, {"beta": 2.0}, {"activation": "silu"}, {"first_order": True}, {"alpha": 0.5},
-           {"local": "multi-step"}, {"likelihood": "continuous-bernoulli"}, {"latent_dim": 5}, {"num_neighbours": 2},
-           {"batch": 5}, {"steps": 4}, {"seed": 1}]  # fmt: skip
+CHANGES = [
+    {"clip": 1.0},
+    {"lr": 2e-3},
+    {"beta": 2.0},
+    {"activation": "silu"},
+    {"first_order": True},
+    {"alpha": 0.5},
+    {"alpha_unit": "sum", "alpha": 1e-3},
+    {"local": "multi-step"},
+    {"likelihood": "continuous-bernoulli"},
+    {"latent_dim": 5},
+    {"num_neighbours": 2},
+    {"batch": 5},
+    {"steps": 4},
+    {"seed": 1},
+]
 
 
 @pytest.mark.parametrize("changes", CHANGES, ids=str)
@@ -153,7 +182,9 @@ def test_neighbourhoods_must_be_as_many_as_images(tmp_path):
 def test_a_divergence_is_named_with_its_step(tmp_path):
     with pytest.raises(Diverged, match=r"the loss is \S+ nats and its gradient \S+ at step \d+: lower --alpha"):
         fit(options(200, alpha=1e6, lr=0.1), tmp_path / "run", progress=False)
-    assert not (tmp_path / "run/model.safetensors").exists()
+    state = json.loads((tmp_path / "run/state.json").read_text())
+    assert state["status"] == "running"  # the last good checkpoint, here the first
+    assert read_tensors(tmp_path / "run/state.safetensors")["vae.theta"].isfinite().all()
 
 
 def test_a_gradient_that_is_not_finite_stops_the_fit_before_it_does_harm(tmp_path, monkeypatch):
@@ -172,13 +203,13 @@ def test_a_fit_that_cannot_start_leaves_nothing(tmp_path):
 
 def test_an_existing_directory_is_not_written_to(tmp_path):
     (tmp_path / "kept").write_text("precious")
-    with pytest.raises(FileExistsError, match="choose another --out"):
+    with pytest.raises(FileExistsError, match="choose another --out, or go on with --resume"):
         fit(options(), tmp_path, progress=False)
     assert [p.name for p in tmp_path.iterdir()] == ["kept"]
 
 
 def test_what_is_no_run_is_refused(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"has no options\.json"):
+    with pytest.raises(FileNotFoundError, match=r"is no run directory \(it has no options\.json\)"):
         load_run(tmp_path)
 
 
@@ -186,7 +217,7 @@ def test_atomic_files_are_whole_or_absent(tmp_path):
     path = tmp_path / "file.txt"
     with atomic(path) as temporary:
         temporary.write_text("first")
-    with pytest.raises(FileNotFoundError), atomic(path) as temporary:
-        temporary.write_text((tmp_path / "missing").read_text())
+    with pytest.raises(TypeError), atomic(path) as temporary:
+        temporary.write_text(None)
     assert path.read_text() == "first"
     assert [p.name for p in tmp_path.iterdir()] == ["file.txt"]

@@ -6,8 +6,10 @@ from typing import Any
 import click
 
 from hierarchical_lvae import __version__
+from hierarchical_lvae.cli.data import data
+from hierarchical_lvae.cli.figures import figures
 from hierarchical_lvae.cli.fit import fit
-from hierarchical_lvae.types import Diverged, nearest
+from hierarchical_lvae.types import Diverged, Interrupted, nearest
 
 FAILED, DIVERGED, INTERRUPTED = 1, 3, 130
 
@@ -34,6 +36,8 @@ class App(click.Group):
         except Exception as error:
             if ctx.params["debug"]:
                 raise
+            if isinstance(error, Interrupted):
+                raise Failure(str(error), 128 + error.signal) from None
             if isinstance(error, Diverged):
                 raise Failure(f"the fit diverged: {error}", DIVERGED) from error
             if isinstance(error, OSError | ValueError):
@@ -61,4 +65,5 @@ def hlvae(debug: bool) -> None:
     logging.basicConfig(format="%(message)s", level=logging.INFO)
 
 
-hlvae.add_command(fit)
+for command in (data, fit, figures):
+    hlvae.add_command(command)

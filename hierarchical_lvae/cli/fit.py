@@ -1,25 +1,34 @@
-"""`hlvae fit`: train, and draw Figure 3."""
+"""`hlvae fit`: train, resume, and draw the figures."""
 
+import math
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
+from hierarchical_lvae.cli.figures import draw_all, draw_reconstructions
 from hierarchical_lvae.cli.names import Name
 from hierarchical_lvae.data import DATASETS
 from hierarchical_lvae.inference import LOCAL_INFERENCE
 from hierarchical_lvae.models import ACTIVATIONS, LIKELIHOODS
 from hierarchical_lvae.neighbourhoods import NEIGHBOURHOODS
 
+if TYPE_CHECKING:
+    from hierarchical_lvae.training import FitOptions, Run
+
+CONTACT_SHEET_EVERY = 300.0  # seconds
+
 
 @click.command()
-@click.option("--dataset", type=Name(DATASETS), required=True, help="What to train on.")
+@click.option("--dataset", type=Name(DATASETS), help="What to train on [needed, but for --resume]")
 @click.option(
     "--data-dir", type=click.Path(), help="Where data files and caches lie [default: $HLVAE_DATA or user cache]"
 )
 @click.option("--preset", type=Name(["paper", "quick"]), help="Protocol [default: paper on a GPU, quick on a CPU]")
 @click.option("--alpha", type=float, default=1.0, show_default=True, help="Inner step size; 0 is the plain VAE.")
+@click.option("--alpha-unit", type=Name(["pixel", "sum"]), default="pixel", show_default=True, help="What α is per.")
 @click.option("--local", type=Name(LOCAL_INFERENCE), help="Local inference [default: one-step; shared if alpha is 0]")
 @click.option("--first-order", is_flag=True, help="Do not differentiate through the inner step.")
 @click.option("--clip", type=float, help="Clip the norm of the meta-gradient (nats an image) [default: by preset]")
@@ -36,17 +45,47 @@ from hierarchical_lvae.neighbourhoods import NEIGHBOURHOODS
 @click.option("--seed", type=int, default=0, show_default=True, help="Of parameters, batches and noise.")
 @click.option("--device", default="auto", show_default=True, help="cpu, cuda, cuda:1, …")
 @click.option("--out", type=click.Path(path_type=Path), help="Run directory [default: runs/DATASET-ALPHA-SEED-TIME]")
-def fit(preset: str | None, device: str, out: Path | None, **options: Any) -> None:
-    """Train a Local VAE, and leave a run directory with its weights, log and Figure 3.
+@click.option("--checkpoint-every", type=click.FloatRange(0), default=60.0, show_default=True, help="Seconds.")
+@click.option("--resume", type=click.Path(path_type=Path), help="Go on with this run; no other option is needed.")
+@click.pass_context
+def fit(ctx: click.Context, out: Path | None, checkpoint_every: float, resume: Path | None, **given: Any) -> None:
+    """Train a Local VAE, and leave a run directory with its weights, log, checkpoint and figures.
 
     \b
     Examples:
       hlvae fit --dataset 3dshapes --preset quick
       hlvae fit --dataset digits --alpha 0 --steps 500 --out runs/plain
+      hlvae fit --resume runs/plain --steps 1000
     """
+    from hierarchical_lvae import training
+
+    if resume is not None:
+        chosen = {n: v for n, v in given.items() if ctx.get_parameter_source(n) is ParameterSource.COMMANDLINE}
+        if out is not None:
+            raise click.UsageError("--out contradicts --resume: the run stays where it is")
+        refuse_contradictions(resume, chosen)
+        watchers = (ContactSheets(resume), *tensorboard(resume))
+        run = training.resume(resume, chosen.get("steps"), checkpoint_every=checkpoint_every, watchers=watchers)
+    else:
+        if given["dataset"] is None:
+            raise click.UsageError(f"Missing option '--dataset'. There are {', '.join(DATASETS)}.")
+        options = resolve(**given)
+        now = time.strftime("%Y%m%d-%H%M%S")
+        out = out or Path("runs", f"{options.dataset}-{options.alpha:g}-{options.seed}-{now}")
+        watchers = (ContactSheets(out), *tensorboard(out))
+        run = training.fit(options, out, checkpoint_every=checkpoint_every, watchers=watchers, ready=announce)
+    directory = resume or out
+    assert directory is not None
+    click.echo(f"trained on {run.dataset.source}; weights in {directory / 'model.safetensors'}")
+    for path in draw_all(run, directory):
+        click.echo(path)
+
+
+def resolve(preset: str | None, device: str, data_dir: str | None, **options: Any) -> "FitOptions":
+    """Choose device and preset where they are left open, and fill in the preset."""
     import torch
 
-    from hierarchical_lvae import training
+    from hierarchical_lvae.training import FitOptions
 
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -57,42 +96,82 @@ def fit(preset: str | None, device: str, out: Path | None, **options: Any) -> No
             f"there is no device {device!r} here ({str(error).splitlines()[0]}): try --device cpu"
         ) from None
     preset = preset or ("paper" if device.startswith("cuda") else "quick")
-    resolved = training.FitOptions.of(preset, device=device, **options)
-    now = time.strftime("%Y%m%d-%H%M%S")
-    out = out or Path("runs", f"{resolved.dataset}-{resolved.alpha:g}-{resolved.seed}-{now}")
-
-    click.echo(
-        f"preset {preset}: {resolved.steps:,} steps of B = {resolved.batch} neighbourhoods, "
-        f"K = {resolved.num_neighbours}, α = {resolved.alpha:g}, {resolved.local}, on {device}; writing to {out}"
-    )
-    run = training.fit(resolved, out)
-    click.echo(f"trained on {run.dataset.source}; weights in {out / 'model.safetensors'}")
-    click.echo(f"Figure 3 in {draw_figure_3(run, out)}")
+    place = None if data_dir is None else str(Path(data_dir).absolute())
+    return FitOptions.of(preset, device=device, data_dir=place, **options)
 
 
-def draw_figure_3(run: Any, out: Path, num_references: int = 8, num_codes: int = 10) -> Path:
-    """Decode shared codes by the local weights of seeded references, and write figures/figure3.png."""
-    import torch
-
-    from hierarchical_lvae import figures
-    from hierarchical_lvae.checkpoints import atomic
-    from hierarchical_lvae.types import random_state_kept
+def announce(run: "Run") -> None:
+    """Echo what will be done, and how long both protocols would take here."""
+    from hierarchical_lvae.training import PRESETS, estimate_seconds
 
     options = run.options
-    with random_state_kept():
-        torch.manual_seed(options.seed)
-        index = torch.randint(len(run.dataset), (num_references,)).to(options.device)
-        references = run.dataset.batch(index)
-        z = torch.randn(num_codes, options.latent_dim).to(options.device)
-        samples = run.decode(z.expand(num_references, -1, -1), run.neighbourhood(index, references))
-    figure = figures.conditional_samples(
-        references,
-        samples,
-        f"Local VAE, α = {options.alpha:g}, {options.local}, {options.steps:,} steps (preset {options.preset})\n"
-        f"{run.dataset.source}, {options.neighbourhood} neighbours",
+    click.echo(f"data: {run.dataset.source}")
+    for name in PRESETS:
+        seconds = estimate_seconds(run, options if name == options.preset else options.under(name))
+        hint = "this one" if name == options.preset else f"--preset {name}"
+        click.echo(f"preset {name}: about {duration(seconds)} on this {options.device} ({hint})")
+    unit = "" if options.alpha_unit == "pixel" else f" (per {options.alpha_unit})"
+    click.echo(
+        f"{options.steps:,} steps of B = {options.batch} neighbourhoods, K = {options.num_neighbours}, "
+        f"α = {options.alpha:g}{unit}, {options.local}, {options.neighbourhood} neighbours, {options.likelihood}, "
+        f"preset {options.preset}, seed {options.seed}"
     )
-    path = out / "figures" / "figure3.png"
-    path.parent.mkdir(exist_ok=True)
-    with atomic(path) as temporary:
-        figure.savefig(temporary, dpi=150)
-    return path
+    if options.likelihood.startswith("gaussian") and options.alpha > 0.01:
+        click.echo(
+            "a Gaussian curves more than the paper's Bernoulli: if the loss explodes, try --alpha 0.001", err=True
+        )
+
+
+def duration(seconds: float) -> str:
+    """Say a time as a person would.
+
+    >>> duration(40), duration(600), duration(9_000), duration(400_000)
+    ('1 minute', '10 minutes', '2.5 hours', '4.6 days')
+    """
+    for unit, size, limit in (("minute", 60, 120), ("hour", 3600, 48), ("day", 86400, math.inf)):
+        if seconds / size < limit:
+            number = max(1, round(seconds / size)) if unit == "minute" else round(seconds / size, 1)
+            return f"{number:g} {unit}{'' if number == 1 else 's'}"
+    raise AssertionError
+
+
+def refuse_contradictions(path: Path, chosen: dict[str, Any]) -> None:
+    """Refuse options that are not those of the run; only --steps may grow (and the data may lie elsewhere)."""
+    from hierarchical_lvae.training import read_options
+
+    options = read_options(path)
+    for name, value in chosen.items():
+        was = getattr(options, name)
+        if name not in ("steps", "data_dir") and value != was:
+            flag = {"num_neighbours": "-K", "batch": "-B"}.get(name, "--" + name.replace("_", "-"))
+            raise click.UsageError(f"{flag} {value} contradicts {path}, which was begun with {was}: leave it out")
+
+
+class ContactSheets:
+    """Draws reconstructions now and then while training: figures/reconstructions.png."""
+
+    def __init__(self, out: Path) -> None:
+        self.out, self.last = out, time.monotonic()
+
+    def __call__(self, run: "Run", entry: dict[str, Any]) -> None:
+        """Draw, if it is time."""
+        if time.monotonic() - self.last > CONTACT_SHEET_EVERY:
+            draw_reconstructions(run, self.out)
+            self.last = time.monotonic()
+
+
+def tensorboard(out: Path) -> list[Any]:
+    """Write the log for TensorBoard too, if it is installed."""
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        return []
+    writer = SummaryWriter(str(out / "tensorboard"))
+
+    def watch(run: "Run", entry: dict[str, Any]) -> None:
+        for name, value in entry.items():
+            if name != "step" and value is not None:
+                writer.add_scalar(name, value, entry["step"])
+        writer.flush()
+
+    return [watch]

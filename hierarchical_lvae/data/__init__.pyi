@@ -1,4 +1,5 @@
 from .factor_images import FactorImages as FactorImages
+from .factor_images import default_data_dir as default_data_dir
 from .factor_images import load_dataset as load_dataset
 
 DATASETS: dict[str, str]

@@ -28,8 +28,13 @@ def load(data_dir: Path) -> FactorImages:
     if (data_dir / FILE).exists():
         return load_h5(data_dir / FILE)
     log.warning("%s is not in %s: using the rendered replica of 3D Shapes, not the real images", FILE, data_dir)
+    return replica(data_dir)
+
+
+def replica(cache_dir: Path) -> FactorImages:
+    """The replica, its 480 rendered geometries cached in `cache_dir`."""
     return FactorImages(
-        images=load_replica(data_dir),
+        images=load_replica(cache_dir),
         factors=factor_grid(FACTOR_SIZES),
         factor_names=FACTOR_NAMES,
         factor_sizes=FACTOR_SIZES,
@@ -51,6 +56,7 @@ def load_h5(path: Path, factor_sizes: tuple[int, ...] = FACTOR_SIZES) -> FactorI
             factors = factor_grid(factor_sizes)
             if not np.array_equal(_ranks(labels[:]), factors):
                 raise ValueError(f"the labels of {path} are not in the official order of the grid {factor_sizes}")
+            source = str(file.attrs.get("source", f"3D Shapes ({path.name})"))  # an exported replica says so
             pixels = np.empty(images.shape, np.uint8)
             rows = max(1, 2**26 // max(1, prod(images.shape[1:])))
             for start in tqdm(range(0, len(pixels), rows), f"reading {path.name}", leave=False, delay=2):
@@ -62,7 +68,7 @@ def load_h5(path: Path, factor_sizes: tuple[int, ...] = FACTOR_SIZES) -> FactorI
         factors=factors,
         factor_names=FACTOR_NAMES,
         factor_sizes=factor_sizes,
-        source=f"3D Shapes ({path.name})",
+        source=source,
     )
 
 

@@ -10,6 +10,7 @@ from click.testing import CliRunner
 
 from hierarchical_lvae.cli import main
 from hierarchical_lvae.cli.fit import fit
+from hierarchical_lvae.data import DATASETS
 
 FIT = ["fit", "--dataset", "digits", "--preset", "quick", "--steps", "3", "-B", "2", "-K", "2", "--device", "cpu"]
 
@@ -24,8 +25,47 @@ def test_fit_trains_and_draws_figure_3(tmp_path):
     assert result.exit_code == 0, result.output
     assert "handwritten digits" in result.output
     files = {str(path.relative_to(out)) for path in out.rglob("*") if path.is_file()}
-    assert files == {"options.json", "log.jsonl", "model.safetensors", "figures/figure3.png"}
+    names = ("figure2", "figure3", "figure4", "training", "reconstructions")
+    run_files = {"options.json", "log.jsonl", "model.safetensors", "state.safetensors", "state.json", ".lock"}
+    assert files == run_files | {f"figures/{name}.png" for name in names}
     assert (out / "figures/figure3.png").read_bytes().startswith(b"\x89PNG")
+    assert "preset paper: about" in result.output
+    assert "preset quick: about" in result.output
+    figure = (out / "figures/figure2.png").read_bytes()
+    assert hlvae("figures", out, "--seed", "1").exit_code == 0
+    assert (out / "figures/figure2.png").read_bytes() != figure
+    assert hlvae("figures", out).exit_code == 0
+    assert (out / "figures/figure2.png").read_bytes() == figure
+
+
+def test_resume_needs_no_other_option_and_refuses_contradictions(tmp_path):
+    out = tmp_path / "run"
+    assert hlvae(*FIT, "--out", out).exit_code == 0
+    assert hlvae("fit", "--resume", out).exit_code == 0
+    before = (out / "state.json").read_bytes()
+    for args, message in (
+        (["--alpha", "0.5"], "--alpha 0.5 contradicts"),
+        (["-K", "3"], "-K 3 contradicts"),
+        (["--dataset", "3dshapes"], "--dataset 3dshapes contradicts"),
+        (["--out", tmp_path / "other"], "--out contradicts --resume"),
+    ):
+        result = hlvae("fit", "--resume", out, *args)
+        assert result.exit_code == 2, result.output
+        assert message in result.stderr
+    assert (out / "state.json").read_bytes() == before
+    assert hlvae("fit", "--resume", out, "--steps", "2").exit_code == 1
+    assert hlvae("fit", "--resume", out, "--steps", "5", "--alpha", "1", "-K", "2").exit_code == 0
+    assert '"step": 5' in (out / "state.json").read_text()
+
+
+def test_data_commands(tmp_path):
+    assert hlvae("data", "list").output.split() == list(DATASETS)
+    result = hlvae("data", "info", "digits")
+    assert "1,797 of 8 × 8 pixels, 1 channel, uint8" in result.output
+    assert "digit 10" in result.output
+    result = hlvae("data", "download", "digits", "--data-dir", tmp_path)
+    assert result.exit_code == 1
+    assert "needs no download" in result.stderr
 
 
 def test_the_default_directory_tells_what_was_run(tmp_path, monkeypatch):
@@ -49,6 +89,10 @@ def test_the_default_directory_tells_what_was_run(tmp_path, monkeypatch):
         ([*FIT, "--alpha", "-1"], 1, "alpha is -1.0: it must be finite and not negative"),
         ([*FIT, "--alpha", "nan"], 1, "alpha is nan"),
         ([*FIT, "--data-dir", "/nowhere/at/all"], 1, "does not exist"),
+        (["fit", "--resume", "/nowhere/at/all"], 1, "/nowhere/at/all is no run directory"),
+        (["figures", "/nowhere/at/all"], 1, "is no run directory"),
+        (["data", "info", "digit"], 2, "did you mean 'digits'?"),
+        ([*FIT, "--steps", "200", "--alpha-unit", "sum", "--alpha", "10000"], 3, "the fit diverged: the loss is"),
         ([*FIT, "--device", "abacus"], 1, "try --device cpu"),
         (
             [*FIT, "--steps", "300", "--alpha", "1e6", "--lr", "0.1", "--clip", "1e9"],
@@ -59,7 +103,7 @@ def test_the_default_directory_tells_what_was_run(tmp_path, monkeypatch):
 )
 def test_failures_are_one_line_and_a_code(args, code, message, tmp_path):
     out = tmp_path / "run"
-    result = hlvae(*args, *(["--out", out] if args[0] == "fit" and code != 2 else []))
+    result = hlvae(*args, *(["--out", out] if args[:3] == FIT[:3] and code != 2 else []))
     assert result.exit_code == code, result.output
     error = result.stderr.splitlines()[-1]
     lines = [line for line in result.stderr.split("\n") if line and "step/s" not in line and "?step" not in line]

@@ -1,0 +1,101 @@
+"""`hlvae data`: what there is to train on, and how to get it."""
+
+from pathlib import Path
+
+import click
+
+from hierarchical_lvae.cli.names import Name
+from hierarchical_lvae.data import DATASETS
+
+data_dir_option = click.option(
+    "--data-dir", type=click.Path(path_type=Path), help="Where data files lie [default: $HLVAE_DATA or user cache]"
+)
+
+
+@click.group()
+def data() -> None:
+    """List, describe, download or render data sets.
+
+    \b
+    Examples:
+      hlvae data list
+      hlvae data download 3dshapes --data-dir data
+      hlvae data render 3dshapes --out replica.h5
+    """
+
+
+@data.command("list")
+def list_command() -> None:
+    """List the data sets by name.
+
+    \b
+    Example:
+      hlvae data list
+    """
+    for name in DATASETS:
+        click.echo(name)
+
+
+@data.command()
+@click.argument("name", type=Name(DATASETS))
+@data_dir_option
+def info(name: str, data_dir: Path | None) -> None:
+    """Tell sizes, factors and source of the data set NAME, and how to get its files.
+
+    \b
+    Example:
+      hlvae data info 3dshapes
+    """
+    from hierarchical_lvae.data import default_data_dir, load_dataset
+    from hierarchical_lvae.data.sources import SOURCES
+
+    directory = data_dir or default_data_dir()
+    for source in SOURCES[name]:
+        path = directory / source.file
+        where = f"found, {path}" if path.exists() else f"not in {directory} ({source.size}; hlvae data download {name})"
+        click.echo(f"file     {source.file}: {where}")
+    dataset = load_dataset(name, data_dir)
+    channels, height, width = dataset.image_shape
+    click.echo(f"source   {dataset.source}")
+    click.echo(
+        f"images   {len(dataset):,} of {height} × {width} pixels, {channels} channel{'s' * (channels > 1)}, uint8"
+    )
+    factors = zip(dataset.factor_names, dataset.factor_sizes, strict=True)
+    click.echo("factors  " + (", ".join(f"{factor} {size}" for factor, size in factors) or "none are known"))
+
+
+@data.command()
+@click.argument("name", type=Name(DATASETS))
+@data_dir_option
+def download(name: str, data_dir: Path | None) -> None:
+    """Download the files of the data set NAME, checked against their published checksums; resumable.
+
+    \b
+    Example:
+      hlvae data download 3dshapes --data-dir data
+    """
+    from hierarchical_lvae.data import default_data_dir, sources
+
+    for path in sources.download(name, data_dir or default_data_dir()):
+        click.echo(path)
+
+
+@data.command()
+@click.argument("name", type=Name(["3dshapes"]))
+@click.option("--out", type=click.Path(path_type=Path), required=True, help="The .h5 file to write.")
+@data_dir_option
+def render(name: str, out: Path, data_dir: Path | None) -> None:
+    """Render the replica of 3D Shapes to a file in the layout of the official one.
+
+    \b
+    Example:
+      hlvae data render 3dshapes --out replica.h5
+    """
+    from hierarchical_lvae.data import default_data_dir
+    from hierarchical_lvae.data.export import write_h5
+    from hierarchical_lvae.data.shapes3d import replica
+
+    if out.exists():
+        raise FileExistsError(f"{out} is there already: choose another --out")
+    write_h5(replica(data_dir or default_data_dir()), out)
+    click.echo(out)

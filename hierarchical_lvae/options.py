@@ -1,0 +1,74 @@
+"""The options of a fit, and the two protocols."""
+
+import math
+from dataclasses import dataclass, replace
+from typing import Any
+
+from hierarchical_lvae.types import nearest
+
+PRESETS: dict[str, dict[str, Any]] = {
+    "paper": {"batch": 25, "num_neighbours": 10, "steps": 300_000, "lr": 1e-4, "clip": None, "image_size": None},
+    "quick": {"batch": 8, "num_neighbours": 5, "steps": 4_000, "lr": 6e-4, "clip": 500.0, "image_size": 32},
+}
+"""Protocols by name: Table 4 of the paper, and one that ends in about ten minutes on two cores."""
+
+
+ALPHA_UNITS = ("pixel", "sum")
+"""Whether the loss that α steps along is averaged over pixels, or summed (over neighbours it is averaged)."""
+
+
+@dataclass(frozen=True)
+class FitOptions:
+    """All options of a fit, resolved: what `options.json` of a run holds."""
+
+    dataset: str
+    data_dir: str | None = None
+    preset: str = "paper"
+    alpha: float = 1.0
+    alpha_unit: str = "pixel"
+    local: str = "one-step"
+    first_order: bool = False
+    clip: float | None = None
+    neighbourhood: str = "noise"
+    num_neighbours: int = 10
+    batch: int = 25
+    steps: int = 300_000
+    lr: float = 1e-4
+    beta: float = 1.0
+    likelihood: str = "bernoulli"
+    latent_dim: int = 10
+    activation: str = "relu"
+    image_size: int | None = None
+    seed: int = 0
+    device: str = "cpu"
+
+    def __post_init__(self) -> None:
+        if self.alpha_unit not in ALPHA_UNITS:
+            raise ValueError(f"no unit of alpha is called {self.alpha_unit!r}: {nearest(self.alpha_unit, ALPHA_UNITS)}")
+        for name in ("num_neighbours", "batch", "latent_dim", "steps"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name.replace('_', ' ')} is {getattr(self, name)}: it must be at least 1")
+        for name in ("alpha", "beta", "lr"):
+            if not (getattr(self, name) >= 0 and math.isfinite(getattr(self, name))):
+                raise ValueError(f"{name} is {getattr(self, name)}: it must be finite and not negative")
+        if self.clip is not None and not self.clip > 0:
+            raise ValueError(f"clip is {self.clip}: it must be positive (leave it out not to clip)")
+
+    @classmethod
+    def of(cls, preset: str, **options: Any) -> "FitOptions":
+        """Fill in a preset where an option is None or missing; with α = 0 the local inference is `shared`.
+
+        >>> options = FitOptions.of("quick", dataset="digits", batch=2)
+        >>> options.batch, options.num_neighbours, options.local
+        (2, 5, 'one-step')
+        """
+        if preset not in PRESETS:
+            raise ValueError(f"no preset is called {preset!r}: {nearest(preset, PRESETS)}")
+        given = {name: value for name, value in options.items() if value is not None}
+        if given.get("alpha", cls.alpha) == 0:
+            given["local"] = "shared"
+        return cls(**{**PRESETS[preset], **given, "preset": preset})
+
+    def under(self, preset: str) -> "FitOptions":
+        """The same fit under another protocol."""
+        return replace(self, preset=preset, **PRESETS[preset])

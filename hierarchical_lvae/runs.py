@@ -1,0 +1,139 @@
+"""A Local VAE with all that is needed to use it: built from options, or read back from a run directory."""
+
+import json
+import math
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pyro
+import torch
+from torch import Tensor
+
+from hierarchical_lvae.checkpoints import read_tensors
+from hierarchical_lvae.data import FactorImages, load_dataset
+from hierarchical_lvae.inference import LOCAL_INFERENCE, LocalELBO
+from hierarchical_lvae.models import LocalVAE
+from hierarchical_lvae.neighbourhoods import Neighbourhood, build_neighbourhood
+from hierarchical_lvae.options import FitOptions
+from hierarchical_lvae.types import LocalInference, lookup, random_state_kept
+
+if TYPE_CHECKING:
+    from pyro.distributions import TorchDistribution
+
+
+@dataclass(frozen=True)
+class Run:
+    """A trained Local VAE with all that is needed to use it.
+
+    Images x are (B, C, H, W), and their neighbours x_N (B, K, C, H, W) are such as `run.neighbourhood(index, x)` draws;
+    pixels in [0, 1]. Local parameters are the centre of the local posterior.
+    """
+
+    options: FitOptions
+    vae: LocalVAE
+    elbo: LocalELBO
+    dataset: FactorImages
+    neighbourhood: Neighbourhood
+
+    def adapt(self, x: Tensor, x_N: Tensor) -> "dict[str, TorchDistribution]":
+        """The local posterior at x, by site that inference moves: batch (B, 1), event (P,)."""
+        if len(x) != len(x_N):
+            raise ValueError(f"{len(x)} images and {len(x_N)} neighbourhoods: one neighbourhood an image is needed")
+        with torch.no_grad(), pyro.get_param_store().scope():
+            return self.elbo.local_posterior(self.vae.model, self.vae.guide, x_N)
+
+    @torch.no_grad()
+    def encode(self, x: Tensor, x_N: Tensor | None) -> Tensor:
+        """The codes of x: means of the local encoder, or of the meta encoder if x_N is None: (B, D)."""
+        phi_N = self._centre("phi_N", self.vae.phi, x, x_N)
+        return self.vae.encode(x.unsqueeze(1), phi_N).mean.squeeze(1)
+
+    @torch.no_grad()
+    def decode(self, z: Tensor, x_N: Tensor | None) -> Tensor:
+        """Mean images (B, S, C, H, W), clamped to [0, 1], of codes z (B, S, D), by the meta decoder if x_N is None."""
+        theta_N = self._centre("theta_N", self.vae.theta, z, x_N)
+        return self.vae.decode(z, theta_N).mean.clamp(0, 1)
+
+    def sample(self, x: Tensor, x_N: Tensor, num_samples: int) -> Tensor:
+        """Images (B, num_samples, C, H, W) of codes drawn from p(z), decoded as the references x say."""
+        z = torch.randn(len(x), num_samples, self.options.latent_dim).to(x.device)
+        return self.decode(z, x_N)
+
+    def _centre(self, site: str, meta: Tensor, x: Tensor, x_N: Tensor | None) -> Tensor:
+        posterior = {} if x_N is None else self.adapt(x, x_N)
+        return posterior[site].mean if site in posterior else meta.expand(len(x), 1, -1)
+
+
+def prepare(options: FitOptions, dataset: FactorImages | None = None) -> Run:
+    """Load the data, if they are not given, and build an untrained run; its parameters follow from the seed."""
+    if dataset is None:
+        dataset = load_dataset(options.dataset, options.data_dir).to(options.device)
+    if options.image_size is not None and options.image_size < min(dataset.image_shape[1:]):
+        dataset = dataset.resized(options.image_size)
+    torch.manual_seed(options.seed)
+    pixels = math.prod(dataset.image_shape) if options.alpha_unit == "sum" else 1
+    vae = LocalVAE(
+        alpha=options.alpha * pixels,
+        num_neighbours=options.num_neighbours,
+        image_shape=dataset.image_shape,
+        latent_dim=options.latent_dim,
+        likelihood=options.likelihood,
+        activation=options.activation,
+    ).to(options.device)
+    elbo = LocalELBO(_local_inference(options), beta=options.beta)
+    neighbourhood = build_neighbourhood(options.neighbourhood, options.num_neighbours, vae.likelihood.around)
+    return Run(options, vae, elbo, dataset, neighbourhood)
+
+
+def load_run(path: str | Path, device: str | None = None, data_dir: str | None = None) -> Run:
+    """Read a run directory back, with its data set: on the device and from the data directory of the fit, if None.
+
+    Raises:
+        FileNotFoundError: it is no run, or an unfinished one.
+        ValueError: the data are not those that it was trained on.
+    """
+    path = Path(path)
+    options = read_options(path)
+    if not (path / "model.safetensors").is_file():
+        raise FileNotFoundError(f"{path} has no model.safetensors: its fit was not begun (`hlvae fit --resume {path}`)")
+    with random_state_kept():
+        run = prepare(replace(options, device=device or options.device, data_dir=data_dir or options.data_dir))
+    check_data(run, path)
+    run.vae.load_state_dict(read_tensors(path / "model.safetensors"))
+    return run
+
+
+def read_options(path: Path) -> FitOptions:
+    """Read the options of a run directory.
+
+    Raises:
+        FileNotFoundError: it is no run directory.
+        ValueError: its options cannot be read.
+    """
+    file = path / "options.json"
+    if not file.is_file():
+        raise FileNotFoundError(
+            f"{path} is no run directory (it has no options.json): `hlvae fit --out {path}` makes one"
+        )
+    try:
+        saved = json.loads(file.read_text())
+        return FitOptions(**{field.name: saved[field.name] for field in fields(FitOptions)})
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{file} is not the options of a fit ({error!r}): restore it, or fit anew") from error
+
+
+def check_data(run: Run, path: Path) -> None:
+    """Refuse a data set that is not the one which the run in `path` was trained on."""
+    saved = json.loads((path / "options.json").read_text())["data"]
+    if run.dataset.fingerprint != saved["fingerprint"]:
+        raise ValueError(
+            f"{path} was trained on {saved['source']}, and here is {run.dataset.source}: "
+            "give the directory of its data by --data-dir or $HLVAE_DATA"
+        )
+
+
+def _local_inference(options: FitOptions) -> LocalInference:
+    local = lookup(LOCAL_INFERENCE, options.local, "local inference")
+    takes_first_order = "first_order" in (field.name for field in fields(local))
+    return local(first_order=True) if options.first_order and takes_first_order else local()
