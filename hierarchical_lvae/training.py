@@ -64,7 +64,7 @@ def fit(
         ready: called with the run before the first step.
 
     Raises:
-        Diverged: the loss or its gradient is not finite; the last checkpoint stays.
+        Diverged: the loss or its gradient is not finite, or the local step overshoots; the last checkpoint stays.
         Interrupted: SIGINT or SIGTERM came; the checkpoint is of the last step that was done.
         OSError: `out` holds files already, is held by another process, or cannot be written.
     """
@@ -159,6 +159,7 @@ def _train(run: Run, out: Path, progress: bool, checkpoint_every: float, watcher
                 if done % DIAGNOSE_EVERY == 0:
                     info = diagnose(elbo, vae.model, vae.guide, x_N)
                     entry |= {name: value.mean().item() for name, value in info._asdict().items()}
+                    _refuse_overshoot(entry["loss"], entry["loss_before"] / options.num_neighbours, done)
                 append_json_line(out / "log.jsonl", entry)
                 bar.set_postfix_str(f"{entry['loss']:.0f} nats an image, {entry['images_per_second']:.0f} images/s")
                 for watch in watchers:
@@ -172,6 +173,15 @@ def _train(run: Run, out: Path, progress: bool, checkpoint_every: float, watcher
                 saved = checkpoint("running")
     checkpoint("finished")
     return run
+
+
+def _refuse_overshoot(adapted: float, plain: float, step: int) -> None:
+    """Clipping can keep a hopeless fit finite: call it diverged where adapting is ten times worse than not adapting."""
+    if adapted - plain > 9 * abs(plain):
+        raise Diverged(
+            f"at step {step} the loss is {adapted:,.0f} nats an image with the local step and {plain:,.0f} without: "
+            "lower --alpha; the last good checkpoint is kept"
+        )
 
 
 def _write_options(run: Run, out: Path) -> None:

@@ -193,6 +193,11 @@ def test_a_gradient_that_is_not_finite_stops_the_fit_before_it_does_harm(tmp_pat
         fit(options(), tmp_path / "run", progress=False)
 
 
+def test_a_step_that_overshoots_is_a_divergence_even_if_clipping_keeps_it_finite(tmp_path):
+    with pytest.raises(Diverged, match=r"at step 500 the loss is .* with the local step and .* without: lower"):
+        fit(options(600, alpha=200.0, clip=1.0, lr=1e-5, batch=1, num_neighbours=1), tmp_path / "run", progress=False)
+
+
 def test_a_fit_that_cannot_start_leaves_nothing(tmp_path):
     with pytest.raises(ValueError, match="no local inference is called 'one-stop': did you mean 'one-step'"):
         fit(options(local="one-stop"), tmp_path / "run", progress=False)

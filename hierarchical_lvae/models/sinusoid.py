@@ -4,6 +4,8 @@
     y   ~ Normal(network(x; θ_N), σ²)
 
 With σ = 1 the loss ℓ_N is half the sum of squared errors, so MAML's step α on their mean is τ² = 2 α / K.
+After 15,000 meta-steps (`benchmarks/sinusoid.py`, one seed) one step on 10 points takes the squared error of new tasks
+from 2.94 to 0.41, 7.2 times less; the mode of the local posterior, for which it was not trained, gives 0.96.
 Tasks are y = a sin(x − b) with a in [0.1, 5], b in [0, π] and x in [−5, 5] (Finn, Abbeel, Levine, 2017, section 5.1).
 """
 
