@@ -105,7 +105,7 @@ def claimed(path: Path, new: bool) -> Iterator[None]:
         BlockingIOError: another process holds it.
         OSError: it cannot be made.
     """
-    if new and path.is_dir() and {file.name for file in path.iterdir()} - {LOCK}:
+    if new and path.is_dir() and not all(file.name.startswith(".") for file in path.iterdir()):
         raise FileExistsError(f"{path} holds files already: choose another --out, or go on with --resume {path}")
     try:
         path.mkdir(parents=True, exist_ok=True)
@@ -119,6 +119,8 @@ def claimed(path: Path, new: bool) -> Iterator[None]:
             raise BlockingIOError(
                 f"another process is training in {path}: wait for it, or choose another --out"
             ) from None
+        for leftover in path.glob(".*-*"):  # of a process that was killed as it wrote
+            leftover.unlink()
         try:
             yield
         finally:

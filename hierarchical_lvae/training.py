@@ -78,6 +78,7 @@ def fit(
 def resume(
     path: Path,
     steps: int | None = None,
+    data_dir: str | None = None,
     progress: bool = True,
     checkpoint_every: float = 60.0,
     watchers: tuple[Watcher, ...] = (),
@@ -87,28 +88,29 @@ def resume(
     Args:
         path: a run directory, finished or not.
         steps: more steps than it was begun with, if any.
+        data_dir: where the data lie now, if elsewhere.
     """
     options = read_options(path)
     if steps is not None and steps < options.steps:
         raise ValueError(f"{path} was begun for {options.steps} steps: --steps {steps} cannot make them fewer")
     with claimed(path, new=False):
-        run = prepare(options if steps is None else replace(options, steps=steps))
+        run = prepare(replace(options, steps=steps or options.steps, data_dir=data_dir or options.data_dir))
         check_data(run, path)
         _write_options(run, path)
         return _train(run, path, progress, checkpoint_every, watchers)
 
 
 def estimate_seconds(run: Run, options: FitOptions) -> float:
-    """How long a fit by these options would take here, on the run's data: a step of two neighbourhoods is scaled up."""
+    """How long a fit by these options would take here, on the data of `run`: a step of up to 8 neighbourhoods is timed."""
     with random_state_kept(), pyro.validation_enabled(False), pyro.get_param_store().scope():
         trial = prepare(options, run.dataset)
-        index = torch.randint(len(run.dataset), (2,)).to(options.device)
+        index = torch.randint(len(run.dataset), (min(options.batch, 8),)).to(options.device)
         for _ in range(2):  # the first one warms up
             start = time.perf_counter()
             x = trial.dataset.batch(index)
             trial.elbo.loss_and_grads(trial.vae.model, trial.vae.guide, x, trial.neighbourhood(index, x))
             seconds = time.perf_counter() - start
-    return seconds * options.batch / 2 * options.steps
+    return seconds * options.batch / len(index) * options.steps
 
 
 def _train(run: Run, out: Path, progress: bool, checkpoint_every: float, watchers: tuple[Watcher, ...]) -> Run:

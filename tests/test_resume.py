@@ -201,6 +201,23 @@ def test_places_that_cannot_be_written_are_named(tmp_path):
         fit(options(1), tmp_path / "file" / "run", progress=False)
 
 
+def test_leftovers_of_a_killed_process_are_swept_up(tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run/.options-abc.json").write_text("{")
+    fit(options(1), tmp_path / "run", progress=False)
+    (tmp_path / "run/.state-abc.safetensors").write_text("half")
+    resume(tmp_path / "run", progress=False)
+    assert [file.name for file in (tmp_path / "run").glob(".*")] == [".lock"]
+
+
+def test_the_data_may_have_moved(tmp_path):
+    fit(options(1), tmp_path / "run", progress=False)
+    (tmp_path / "elsewhere").mkdir()
+    assert resume(tmp_path / "run", data_dir=str(tmp_path / "elsewhere"), progress=False).options.data_dir
+    with pytest.raises(FileNotFoundError, match="does not exist"):
+        resume(tmp_path / "run", data_dir=str(tmp_path / "nowhere"), progress=False)
+
+
 def test_half_a_line_of_log_is_dropped(tmp_path):
     log = tmp_path / "log.jsonl"
     for step in (50, 100, 150):

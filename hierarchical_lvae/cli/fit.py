@@ -2,6 +2,7 @@
 
 import math
 import time
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -65,7 +66,8 @@ def fit(ctx: click.Context, out: Path | None, checkpoint_every: float, resume: P
             raise click.UsageError("--out contradicts --resume: the run stays where it is")
         refuse_contradictions(resume, chosen)
         watchers = (ContactSheets(resume), *tensorboard(resume))
-        run = training.resume(resume, chosen.get("steps"), checkpoint_every=checkpoint_every, watchers=watchers)
+        steps, data_dir = chosen.get("steps"), chosen.get("data_dir")
+        run = training.resume(resume, steps, data_dir, checkpoint_every=checkpoint_every, watchers=watchers)
     else:
         if given["dataset"] is None:
             raise click.UsageError(f"Missing option '--dataset'. There are {', '.join(DATASETS)}.")
@@ -166,12 +168,15 @@ def tensorboard(out: Path) -> list[Any]:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError:
         return []
-    writer = SummaryWriter(str(out / "tensorboard"))
+
+    @cache
+    def writer() -> Any:  # made with the first line: before that the run directory is not ours
+        return SummaryWriter(str(out / "tensorboard"))
 
     def watch(run: "Run", entry: dict[str, Any]) -> None:
         for name, value in entry.items():
             if name != "step" and value is not None:
-                writer.add_scalar(name, value, entry["step"])
-        writer.flush()
+                writer().add_scalar(name, value, entry["step"])
+        writer().flush()
 
     return [watch]

@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 from dataclasses import fields
+from types import SimpleNamespace
 
 import pytest
 from click.testing import CliRunner
@@ -66,6 +67,26 @@ def test_data_commands(tmp_path):
     result = hlvae("data", "download", "digits", "--data-dir", tmp_path)
     assert result.exit_code == 1
     assert "needs no download" in result.stderr
+
+
+def test_the_log_goes_to_tensorboard_where_it_is_installed(tmp_path, monkeypatch):
+    written = []
+
+    class SummaryWriter:
+        def __init__(self, directory):
+            written.append(directory)
+
+        def add_scalar(self, name, value, step):
+            written.append((name, step))
+
+        def flush(self):
+            pass
+
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", SimpleNamespace(SummaryWriter=SummaryWriter))
+    assert hlvae(*FIT, "--out", tmp_path / "run").exit_code == 0
+    assert written == [
+        str(tmp_path / "run/tensorboard"), ("loss", 3), ("gradient_norm", 3), ("images_per_second", 3)
+    ]  # fmt: skip
 
 
 def test_the_default_directory_tells_what_was_run(tmp_path, monkeypatch):
