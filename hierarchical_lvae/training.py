@@ -101,7 +101,7 @@ def resume(
 
 
 def estimate_seconds(run: Run, options: FitOptions) -> float:
-    """How long a fit by these options would take here, on the data of `run`: a step of up to 8 neighbourhoods is timed."""
+    """How long a fit by these options would take here, on the data of `run`, by a step of at most 8 queries."""
     with random_state_kept(), pyro.validation_enabled(False), pyro.get_param_store().scope():
         trial = prepare(options, run.dataset)
         index = torch.randint(len(run.dataset), (min(options.batch, 8),)).to(options.device)
@@ -164,8 +164,9 @@ def _train(run: Run, out: Path, progress: bool, checkpoint_every: float, watcher
                     _refuse_overshoot(entry["loss"], entry["loss_before"] / options.num_neighbours, done)
                 append_json_line(out / "log.jsonl", entry)
                 bar.set_postfix_str(f"{entry['loss']:.0f} nats an image, {entry['images_per_second']:.0f} images/s")
-                for watch in watchers:
-                    watch(run, entry)
+                with random_state_kept():
+                    for watch in watchers:
+                        watch(run, entry)
                 losses, logged, start = [], done, time.perf_counter()
             bar.update()
             if signals:

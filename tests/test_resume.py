@@ -14,6 +14,7 @@ import pytest
 import torch
 
 from hierarchical_lvae.checkpoints import append_json_line, claimed, truncate_log
+from hierarchical_lvae.cli.figures import draw_all, draw_reconstructions
 from hierarchical_lvae.inference import LOCAL_INFERENCE
 from hierarchical_lvae.neighbourhoods import NEIGHBOURHOODS
 from hierarchical_lvae.training import FitOptions, fit, load_run, resume
@@ -66,6 +67,26 @@ def test_a_resumed_fit_is_the_unbroken_one(tmp_path, local, neighbourhood):
     ]
     assert logs[0] == logs[1]
     assert [step for step, _ in logs[0]] == [50, 100, 110]
+
+
+def test_watching_changes_nothing(tmp_path):
+    """Contact sheets are drawn by the clock: what they draw of the random state must not count."""
+    fit(options(60), tmp_path / "unwatched", progress=False)
+
+    def watch(run, entry):
+        torch.randn(7)
+        draw_reconstructions(run, tmp_path / "watched")
+
+    fit(options(60), tmp_path / "watched", progress=False, watchers=(watch,))
+    assert (tmp_path / "watched/figures/reconstructions.png").exists()
+    assert model_bytes(tmp_path / "watched") == model_bytes(tmp_path / "unwatched")
+
+
+def test_figures_leave_the_random_state(tmp_path):
+    run = fit(options(2), tmp_path / "run", progress=False)
+    state = torch.get_rng_state()
+    draw_all(run, tmp_path / "run")
+    assert torch.equal(state, torch.get_rng_state())
 
 
 def test_losses_not_yet_logged_are_not_lost(tmp_path):

@@ -1,6 +1,8 @@
 """`hlvae figures`: the paper's Figures 2, 3 and 4, training curves and reconstructions of a run."""
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -38,7 +40,8 @@ def draw_all(run: "Run", out: Path, seed: int | None = None) -> list[Path]:
     """Draw all figures of a run; seeded, and leaving the random state as it was. Returns their paths."""
     from hierarchical_lvae import figures
 
-    samples, references, shared, sweep = _images(run, run.options.seed if seed is None else seed)
+    with seeded(run, seed):
+        samples, references, shared, sweep = _images(run)
     log = [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
     title = describe(run)
     drawn = {
@@ -54,8 +57,9 @@ def draw_reconstructions(run: "Run", out: Path, seed: int | None = None, number:
     """Draw images, neighbours and reconstructions by meta and by local weights, with the weights of this moment."""
     from hierarchical_lvae import figures
 
-    x, x_N = _references(run, run.options.seed if seed is None else seed, number)
-    meta, local = (run.decode(run.encode(x, given).unsqueeze(1), given).squeeze(1) for given in (None, x_N))
+    with seeded(run, seed):
+        x, x_N = _references(run, number)
+        meta, local = (run.decode(run.encode(x, given).unsqueeze(1), given).squeeze(1) for given in (None, x_N))
     return save(figures.reconstructions(x, x_N[:, 0], meta, local, describe(run)), out, "reconstructions")
 
 
@@ -81,35 +85,38 @@ def save(figure: "Figure", out: Path, name: str) -> Path:
     return path
 
 
-def _references(run: "Run", seed: int, number: int) -> "tuple[Tensor, Tensor]":
+@contextmanager
+def seeded(run: "Run", seed: int | None) -> Iterator[None]:
+    """Draw by `seed` (the run's own if None), and leave the random state as it was."""
+    import torch
+
+    from hierarchical_lvae.types import random_state_kept
+
+    with random_state_kept():
+        torch.manual_seed(run.options.seed if seed is None else seed)
+        yield
+
+
+def _references(run: "Run", number: int) -> "tuple[Tensor, Tensor]":
     """Random images of the data set, and fresh neighbours of each."""
     import torch
 
-    from hierarchical_lvae.types import random_state_kept
-
-    with random_state_kept():
-        torch.manual_seed(seed)
-        index = torch.randint(len(run.dataset), (number,)).to(run.options.device)
-        x = run.dataset.batch(index)
-        return x, run.neighbourhood(index, x)
+    index = torch.randint(len(run.dataset), (number,)).to(run.options.device)
+    x = run.dataset.batch(index)
+    return x, run.neighbourhood(index, x)
 
 
-def _images(run: "Run", seed: int) -> "tuple[Tensor, Tensor, Tensor, Tensor]":
+def _images(run: "Run") -> "tuple[Tensor, Tensor, Tensor, Tensor]":
     """The samples of Figure 2, the references and samples of Figure 3, and the sweep of Figure 4."""
     import torch
 
-    from hierarchical_lvae.types import random_state_kept
-
-    many, many_N = _references(run, seed + 1, 100)
-    x, x_N = _references(run, seed, 8)
-    with random_state_kept():
-        torch.manual_seed(seed)
-        shared = torch.randn(10, run.options.latent_dim).to(x.device)
-        samples = run.sample(many, many_N, 1).view(10, 10, *x.shape[1:])
-        code = run.encode(x[:1], x_N[:1])
-    values = torch.tensor(SWEEP).to(x.device)
-    swept = code.repeat(run.options.latent_dim, len(SWEEP), 1)
+    x, x_N = _references(run, 8)
+    shared = torch.randn(10, run.options.latent_dim).to(x.device)
+    conditional = run.decode(shared.expand(len(x), -1, -1), x_N)
+    many, many_N = _references(run, 100)
+    samples = run.sample(many, many_N, 1).view(10, 10, *x.shape[1:])
+    swept = run.encode(x[:1], x_N[:1]).repeat(run.options.latent_dim, len(SWEEP), 1)
     for i in range(run.options.latent_dim):
-        swept[i, :, i] = values
+        swept[i, :, i] = torch.tensor(SWEEP)
     sweep = run.decode(swept.view(1, -1, run.options.latent_dim), x_N[:1]).view(*swept.shape[:2], *x.shape[1:])
-    return samples, x, run.decode(shared.expand(len(x), -1, -1), x_N), sweep
+    return samples, x, conditional, sweep
