@@ -1,0 +1,97 @@
+"""Programs that cannot be adapted are refused, with the site's name and the remedy."""
+
+import pyro
+import pyro.distributions as dist
+import pytest
+import torch
+
+from hierarchical_lvae.inference import LocalELBO, OneStepMAP
+from hierarchical_lvae.models import LocalVAE
+
+
+class TestProgramsThatCannotBeAdapted:
+    def loss(self, model, guide, sites=("w",)):
+        return LocalELBO(OneStepMAP(), sites=sites).differentiable_loss(
+            model, guide, torch.zeros(2, 3), torch.zeros(2, 3)
+        )
+
+    @staticmethod
+    def nothing(x):
+        pass
+
+    def test_no_local_site(self):
+        def model(x):
+            with pyro.plate("n", 2, dim=-2), pyro.plate("k", 3, dim=-1):
+                pyro.sample("x", dist.Normal(0.0, 1.0), obs=x)
+
+        with pytest.raises(ValueError, match=r"no local site.*'?w"):
+            self.loss(model, self.nothing)
+
+    def test_a_local_site_that_is_not_normal(self):
+        def model(x):
+            with pyro.plate("n", 2, dim=-2):
+                w = pyro.sample("w", dist.Laplace(0.0, 1.0))
+                with pyro.plate("k", 3, dim=-1):
+                    pyro.sample("x", dist.Normal(w, 1.0), obs=x)
+
+        with pytest.raises(ValueError, match="'w' is Laplace: it must be Normal"):
+            self.loss(model, self.nothing)
+
+    def test_a_subsampled_plate_of_neighbourhoods(self):
+        def model(x):
+            with pyro.plate("n", 20, subsample_size=2, dim=-2):
+                w = pyro.sample("w", dist.Normal(0.0, 1.0))
+                with pyro.plate("k", 3, dim=-1):
+                    pyro.sample("x", dist.Normal(w, 1.0), obs=x)
+
+        with pytest.raises(ValueError, match="'w' is scaled by 10"):
+            self.loss(model, self.nothing)
+
+    @pytest.mark.parametrize(("queries", "supports"), [(4, 1), (4, 2), (1, 4)])
+    def test_as_many_queries_as_supports(self, queries, supports):
+        vae = LocalVAE(1.0, num_neighbours=2, image_shape=(1, 8, 8), latent_dim=3)
+        query, support = torch.rand(queries, 1, 8, 8), torch.rand(supports, 2, 1, 8, 8)
+        with pytest.raises(ValueError, match="there must be as many queries as support sets"):
+            LocalELBO(OneStepMAP()).loss(vae.model, vae.guide, query, support)
+
+    def test_a_site_outside_the_plates(self):
+        def model(x):
+            with pyro.plate("n", 2, dim=-2):
+                w = pyro.sample("w", dist.Normal(0.0, 1.0))
+            pyro.sample("x", dist.Normal(w, 1.0).to_event(2), obs=torch.zeros(2, 1))
+
+        with pytest.raises(ValueError, match="'x' lies outside the plates"):
+            self.loss(model, self.nothing)
+
+    def test_a_code_that_is_not_reparameterised(self):
+        def model(x):
+            with pyro.plate("n", 2, dim=-2):
+                w = pyro.sample("w", dist.Normal(0.0, 1.0))
+                with pyro.plate("k", 3, dim=-1):
+                    z = pyro.sample("z", dist.Bernoulli(0.5))
+                    pyro.sample("x", dist.Normal(w + z, 1.0), obs=x)
+
+        def guide(x):
+            with pyro.plate("n", 2, dim=-2), pyro.plate("k", 3, dim=-1):
+                pyro.sample("z", dist.Bernoulli(0.3))
+
+        with pytest.raises(ValueError, match="'z' is not reparameterised"):
+            self.loss(model, guide)
+
+    def test_sites_without_counterpart(self):
+        def model(x):
+            with pyro.plate("n", 2, dim=-2):
+                w = pyro.sample("w", dist.Normal(0.0, 1.0))
+                with pyro.plate("k", 3, dim=-1):
+                    z = pyro.sample("z", dist.Normal(0.0, 1.0))
+                    pyro.sample("x", dist.Normal(w + z, 1.0), obs=x)
+
+        def guide(x):
+            with pyro.plate("n", 2, dim=-2), pyro.plate("k", 3, dim=-1):
+                pyro.sample("z", dist.Normal(0.0, 1.0))
+                pyro.sample("y", dist.Normal(0.0, 1.0), infer={"is_auxiliary": True})
+
+        with pytest.raises(ValueError, match="'z' is not in the guide"):
+            self.loss(model, self.nothing)
+        with pytest.raises(ValueError, match="guide's site 'y' is not in the model"):
+            self.loss(model, guide)
