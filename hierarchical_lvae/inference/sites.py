@@ -54,7 +54,7 @@ class LocalSites(Messenger):
                 f"the local site {name!r} is {type(base(prior)).__name__}: "
                 "it must be Normal around its meta-parameter (or Delta, for no locality)"
             )
-        if msg["scale"] != 1:
+        if msg["scale"] != 1 and isinstance(base(prior), dist.Normal):
             raise ValueError(
                 f"the local site {name!r} is scaled by {msg['scale']} (a subsampling plate, or poutine.scale), and so "
                 "would its step be: draw the neighbourhoods before they are given to the program"

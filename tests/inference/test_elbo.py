@@ -159,9 +159,15 @@ def test_masked_points_do_not_count_and_scaled_ones_count_more():
     keep_two = partial(pyro.poutine.mask, mask=torch.tensor([True, False, True]))
     evidence = program.log_evidence(x)[0]
     assert loss(keep_two, x) == pytest.approx(-(evidence[0] + evidence[2]).item(), rel=1e-12)
-    analytic = elbo.loss(keep_two(program.model), keep_two(program.guide), x, x)
-    few = torch.tensor([elbo.loss(program.model, program.guide, x[:, [0, 2]], x) for _ in range(300)])
-    assert abs(analytic - few.mean()) < 5 * few.std()
+    twice = partial(pyro.poutine.scale, scale=2.0)
+    assert loss(twice, x) == pytest.approx(-2 * evidence.sum().item(), rel=1e-12)
+    losses = []
+    for beta in (1.0, 3.0):  # at the same draws the difference is twice the analytic KL
+        torch.manual_seed(7)
+        losses.append(LocalELBO(Shared(), beta=beta).loss(keep_two(program.model), keep_two(program.guide), x, x))
+    prior = dist.MultivariateNormal(torch.zeros(2), torch.eye(2))
+    kl = torch.distributions.kl_divergence(program.posterior(x), prior)[0]
+    assert losses[1] - losses[0] == pytest.approx(2 * (kl[0] + kl[2]).item(), rel=1e-9)
 
 
 def test_beta_weighs_the_kl():
