@@ -63,6 +63,55 @@ def reconstructions(images: Tensor, neighbours: Tensor, meta: Tensor, local: Ten
     return image_grid(torch.stack([images, neighbours, meta, local]), title, rows=rows)
 
 
+def predictive_deviation(
+    references: Tensor, means: Mapping[str, Tensor], deviations: Mapping[str, Tensor], title: str
+) -> "Figure":
+    """Show where each local posterior is unsure: predicted pixel means, and their standard deviation over its draws.
+
+    Args:
+        references: (R, C, H, W), pixels in [0, 1].
+        means: by method, (R, C, H, W).
+        deviations: by method, for those that have one, (R, C, H, W); averaged over channels, on one scale for all.
+        title: what was trained, on what.
+    """
+    from matplotlib.figure import Figure
+
+    columns = ["reference", *(f"{m}: mean" for m in means), *(f"{m}: deviation" for m in deviations)]
+    images = [references, *means.values()]
+    figure = Figure(figsize=(1.25 * len(columns) + 0.8, 1.15 * len(references) + 1.2), layout="constrained")
+    figure.suptitle(title, fontsize=10)
+    axes = figure.subplots(len(references), len(columns), squeeze=False, gridspec_kw={"wspace": 0.04, "hspace": 0.04})
+    largest = max(float(d.mean(1).max()) for d in deviations.values())
+    for row, line in enumerate(axes):
+        for ax, image in zip(line, images, strict=False):
+            _show(ax, image[row])
+        for ax, deviation in zip(line[len(images) :], deviations.values(), strict=True):
+            shown = ax.imshow(deviation[row].mean(0).cpu().numpy(), cmap="magma", vmin=0, vmax=largest)
+            ax.set_axis_off()
+    for ax, name in zip(axes[0], columns, strict=True):
+        ax.set_title(name.replace(": ", "\n"), fontsize=7, pad=3)
+    bar = figure.colorbar(shown, ax=axes[:, -1].tolist(), shrink=0.6)
+    bar.ax.tick_params(labelsize=7)
+    return figure
+
+
+def posterior_draws(reference: Tensor, samples: Mapping[str, Tensor], title: str, number: int = 10) -> "Figure":
+    """Show one image as single draws of the local weights see it: each row a method, each column a draw.
+
+    Args:
+        reference: (C, H, W), pixels in [0, 1].
+        samples: by method, predicted pixel means at each draw, (S, C, H, W).
+        title: what was trained, on what.
+        number: of draws shown.
+    """
+    images = torch.stack([drawn[:number] for drawn in samples.values()])
+    lead = torch.ones_like(reference).repeat(len(images), 1, 1, 1)
+    lead[0] = reference
+    label = "its reconstruction at draws of the local weights"
+    rows = [name.replace("laplace-", "laplace-\n") for name in samples]
+    return image_grid(images, title, lead=lead, lead_label="reference", label=label, rows=rows)
+
+
 def training_curves(log: Sequence[Mapping[str, Any]], title: str) -> "Figure":
     """Loss, gradient norm and adaptation over the steps, from the lines of `log.jsonl`, as far as they were logged."""
     from matplotlib.figure import Figure
@@ -78,6 +127,7 @@ def training_curves(log: Sequence[Mapping[str, Any]], title: str) -> "Figure":
             "sharpness": ("-", r"$\tau^2\lambda$: a quadratic would be stable below 2"),
             "distance": (":", r"$\|\theta_N - \theta\|$"),
         },
+        r"$\alpha$, as the evidence has it": {"alpha": ("-", None)},
     }
     drawn = {name: curves for name, curves in panels.items() if any(key in entry for entry in log for key in curves)}
     figure = Figure(figsize=(9, 2.9 * math.ceil(len(drawn) / 2) + 0.5), layout="constrained")

@@ -13,18 +13,24 @@ PRESETS: dict[str, dict[str, Any]] = {
 """Protocols by name: Table 4 of the paper, and one that ends in about ten minutes on two cores."""
 
 
+AUTO = "auto"
+"""As α: to be found by the evidence."""
+
 ALPHA_UNITS = ("pixel", "sum")
 """Whether the loss that α steps along is averaged over pixels, or summed (over neighbours it is averaged)."""
 
 
 @dataclass(frozen=True)
 class FitOptions:
-    """All options of a fit, resolved: what `options.json` of a run holds."""
+    """All options of a fit, resolved: what `options.json` of a run holds.
+
+    α can be "auto": then it begins at 1 (per pixel) and follows the evidence of the neighbourhoods as the fit goes on.
+    """
 
     dataset: str
     data_dir: str | None = None
     preset: str = "paper"
-    alpha: float = 1.0
+    alpha: float | str = 1.0
     alpha_unit: str = "pixel"
     local: str = "one-step"
     first_order: bool = False
@@ -48,7 +54,16 @@ class FitOptions:
         for name in ("num_neighbours", "batch", "latent_dim", "steps"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name.replace('_', ' ')} is {getattr(self, name)}: it must be at least 1")
-        for name in ("alpha", "beta", "lr"):
+        if isinstance(self.alpha, str) and self.alpha != AUTO:
+            raise ValueError(f"alpha is {self.alpha!r}: a number is needed, or {AUTO!r}")
+        if self.alpha == AUTO and self.local == "shared":
+            raise ValueError("alpha 'auto' needs local weights, and with --local shared there are none: leave one out")
+        if self.alpha == 0 and self.local.startswith("laplace"):
+            raise ValueError(
+                f"{self.local} needs local weights, and with alpha 0 there are none: "
+                "leave out --local for the plain VAE, or give an --alpha above 0"
+            )
+        for name in ("alpha", "beta", "lr") if self.alpha != AUTO else ("beta", "lr"):
             if not (getattr(self, name) >= 0 and math.isfinite(getattr(self, name))):
                 raise ValueError(f"{name} is {getattr(self, name)}: it must be finite and not negative")
         if self.clip is not None and not self.clip > 0:
@@ -65,7 +80,7 @@ class FitOptions:
         if preset not in PRESETS:
             raise ValueError(f"no preset is called {preset!r}: {nearest(preset, PRESETS)}")
         given = {name: value for name, value in options.items() if value is not None}
-        if given.get("alpha", cls.alpha) == 0:
+        if given.get("alpha", cls.alpha) == 0 and not given.get("local", cls.local).startswith("laplace"):
             given["local"] = "shared"
         return cls(**{**PRESETS[preset], **given, "preset": preset})
 

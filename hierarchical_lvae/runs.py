@@ -3,6 +3,7 @@
 import json
 import math
 from dataclasses import dataclass, fields, replace
+from inspect import signature
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,7 +16,7 @@ from hierarchical_lvae.data import FactorImages, load_dataset
 from hierarchical_lvae.inference import LOCAL_INFERENCE, LocalELBO
 from hierarchical_lvae.models import LocalVAE
 from hierarchical_lvae.neighbourhoods import Neighbourhood, build_neighbourhood
-from hierarchical_lvae.options import FitOptions
+from hierarchical_lvae.options import AUTO, FitOptions
 from hierarchical_lvae.types import LocalInference, lookup, random_state_kept
 
 if TYPE_CHECKING:
@@ -74,7 +75,7 @@ def prepare(options: FitOptions, dataset: FactorImages | None = None) -> Run:
     torch.manual_seed(options.seed)
     pixels = math.prod(dataset.image_shape) if options.alpha_unit == "sum" else 1
     vae = LocalVAE(
-        alpha=options.alpha * pixels,
+        alpha=1.0 if options.alpha == AUTO else float(options.alpha) * pixels,
         num_neighbours=options.num_neighbours,
         image_shape=dataset.image_shape,
         latent_dim=options.latent_dim,
@@ -135,5 +136,5 @@ def check_data(run: Run, path: Path) -> None:
 
 def _local_inference(options: FitOptions) -> LocalInference:
     local = lookup(LOCAL_INFERENCE, options.local, "local inference")
-    takes_first_order = "first_order" in (field.name for field in fields(local))
+    takes_first_order = "first_order" in signature(local).parameters
     return local(first_order=True) if options.first_order and takes_first_order else local()

@@ -30,14 +30,17 @@ from hierarchical_lvae.checkpoints import (
     write_json,
     write_tensors,
 )
-from hierarchical_lvae.inference import diagnose
-from hierarchical_lvae.options import PRESETS, FitOptions
+from hierarchical_lvae.inference import diagnose, reestimate
+from hierarchical_lvae.options import AUTO, PRESETS, FitOptions
 from hierarchical_lvae.runs import Run, check_data, load_run, prepare, read_options
 from hierarchical_lvae.types import Diverged, Interrupted, random_state_kept
 
 __all__ = ["PRESETS", "FitOptions", "Run", "estimate_seconds", "fit", "load_run", "read_options", "resume"]
 
 LOG_EVERY, DIAGNOSE_EVERY = 50, 500
+REESTIMATE_EVERY, REESTIMATE_ON = 200, 4  # steps, neighbourhoods
+ALPHA_RANGE = 1e-3, 10.0
+"""Where `alpha="auto"` may go: the paper's fits train there, and overshoot at 100."""
 Watcher = Callable[[Run, dict[str, Any]], None]
 
 
@@ -153,10 +156,15 @@ def _train(run: Run, out: Path, progress: bool, checkpoint_every: float, watcher
                     "or clip the gradient with --clip; the last good checkpoint is kept"
                 )
             optimizer.step()
+            if options.alpha == AUTO and done % REESTIMATE_EVERY == 0:
+                factor = reestimate(elbo, vae.model, vae.guide, x_N[:REESTIMATE_ON])
+                vae.alpha = min(max(vae.alpha * factor, ALPHA_RANGE[0]), ALPHA_RANGE[1])
 
             if done % LOG_EVERY == 0 or done == options.steps:
                 seconds = time.perf_counter() - start
                 entry = {"step": done, "loss": sum(losses) / len(losses), "gradient_norm": norm.item()}
+                if options.alpha == AUTO:
+                    entry["alpha"] = vae.alpha
                 entry["images_per_second"] = (done - logged) * options.batch * (options.num_neighbours + 1) / seconds
                 if done % DIAGNOSE_EVERY == 0:
                     info = diagnose(elbo, vae.model, vae.guide, x_N)

@@ -2,8 +2,9 @@
 
 | name | what it is |
 |---|---|
+| `Observation` | a factor of the likelihood, for the curvature of ℓ_N |
 | `LocalLoss` | ℓ_N as a function of the local values, of a model, a guide and a support set |
-| `LocalInference` | ℓ_N ↦ q(θ_N given N) and φ_N: `Shared`, `OneStepMAP`, `MultiStepMAP`, … |
+| `LocalInference` | ℓ_N ↦ q(θ_N given N) and φ_N: `Shared`, `OneStepMAP`, `MultiStepMAP`, `Laplace`, … |
 | `ParameterLayout` | where each weight lies in a flat vector: one network is one Pyro site of P numbers |
 | `lookup` | an entry of a table of names, such as `DATASETS` |
 """
@@ -13,6 +14,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from fnmatch import fnmatchcase
 from math import prod
 from pkgutil import resolve_name
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
@@ -20,6 +22,15 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 if TYPE_CHECKING:  # rooms without a program, such as `data`, need not load Pyro
     from pyro.distributions import TorchDistribution
     from torch import Tensor
+
+
+class Observation(NamedTuple):
+    """A factor of the likelihood as it enters ℓ_N: what curvature is made of, without the data themselves."""
+
+    distribution: TorchDistribution
+    """p(x | z, θ_N): batch (B, K), its parameters part of the loss's graph."""
+    weight: Tensor | float
+    """How much its log density counts in ℓ_N: (B, K), or 1 throughout. A mask, a scale, one of several particles."""
 
 
 class LocalLossAt(NamedTuple):
@@ -31,6 +42,11 @@ class LocalLossAt(NamedTuple):
     """The local values at which it was taken, by site: (B, 1, P), part of the loss's graph."""
     prior: dict[str, TorchDistribution]
     """The Normal around the meta-parameters of each of these sites: batch (B, 1), event (P,)."""
+    parameters: dict[str, ParameterLayout | None]
+    """Those sites that the model has: θ_N, each with the layout that the program states for it (or None). The others
+    are variational parameters, φ_N, and stay points in every method."""
+    observations: tuple[Observation, ...]
+    """The observed sites of the model."""
 
 
 class LocalLoss(Protocol):
@@ -71,6 +87,29 @@ class ParameterLayout:
         self.shapes = dict(shapes)
         self._sizes = [prod(shape) for shape in self.shapes.values()]
         self.size = sum(self._sizes)
+
+    def positions(self, *names: str) -> Tensor:
+        """Where the parameters whose names match a pattern of `names` lie in the flat vector: (p,), ascending.
+
+        "last" is the last layer.
+
+        >>> layout = ParameterLayout({"0.weight": (2, 3), "0.bias": (2,), "2.weight": (1, 2), "2.bias": (1,)})
+        >>> layout.positions("*.bias"), layout.positions("last")
+        (tensor([ 6,  7, 10]), tensor([ 8,  9, 10]))
+
+        Raises:
+            ValueError: none matches.
+        """
+        import torch
+
+        last = list(self.shapes)[-1].rpartition(".")[0] + ".*"
+        patterns = [last if name == "last" else name for name in names]
+        chosen = torch.zeros(self.size, dtype=torch.bool)
+        for name, part in self.split(chosen).items():
+            part.fill_(any(fnmatchcase(name, pattern) for pattern in patterns))
+        if not chosen.any():
+            raise ValueError(f"no parameter matches {' or '.join(names)}: there are {', '.join(self.shapes)}")
+        return chosen.nonzero().squeeze(1)
 
     def split(self, flat: Tensor) -> dict[str, Tensor]:
         """Cut `flat` (..., P) into views (..., *shape) by name.

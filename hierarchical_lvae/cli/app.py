@@ -6,6 +6,7 @@ from typing import Any
 import click
 
 from hierarchical_lvae import __version__
+from hierarchical_lvae.cli.compare import compare
 from hierarchical_lvae.cli.data import data
 from hierarchical_lvae.cli.figures import figures
 from hierarchical_lvae.cli.fit import fit
@@ -60,10 +61,11 @@ def hlvae(debug: bool) -> None:
     \b
     Examples:
       hlvae fit --dataset 3dshapes --preset quick
-      hlvae fit --dataset digits --alpha 0.1 --steps 500
+      hlvae fit --dataset digits --alpha 0.1 --steps 500 --out runs/digits
+      hlvae compare runs/digits
     """
     logging.basicConfig(format="%(message)s", level=logging.INFO)
 
 
-for command in (data, fit, figures):
+for command in (data, fit, figures, compare):
     hlvae.add_command(command)

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from torch import Tensor
 
-    from hierarchical_lvae.training import Run
+    from hierarchical_lvae.training import FitOptions, Run
 
 SWEEP = tuple(-2 + 4 * i / 9 for i in range(10))
 
@@ -66,12 +66,19 @@ def draw_reconstructions(run: "Run", out: Path, seed: int | None = None, number:
 def describe(run: "Run") -> str:
     """Say in two lines what was trained, and on what."""
     options = run.options
-    unit = "" if options.alpha_unit == "pixel" else f" (per {options.alpha_unit})"
-    model = f"Local VAE, α = {options.alpha:g}{unit}, {options.local}" if options.alpha else "VAE (α = 0)"
+    reached = f" ({run.vae.alpha:.2g} now)" if options.alpha == "auto" else ""
+    model = f"Local VAE, α = {said(options)}{reached}, {options.local}" if options.alpha else "VAE (α = 0)"
     return (
         f"{model}, {options.steps:,} steps of B = {options.batch}, K = {options.num_neighbours} "
         f"(preset {options.preset}, seed {options.seed})\n{run.dataset.source}, {options.neighbourhood} neighbours"
     )
+
+
+def said(options: "FitOptions") -> str:
+    """Say α, with its unit if that is not the pixel."""
+    if isinstance(options.alpha, str):
+        return options.alpha
+    return f"{options.alpha:g}" + ("" if options.alpha_unit == "pixel" else f" (per {options.alpha_unit})")
 
 
 def save(figure: "Figure", out: Path, name: str) -> Path:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.core import ParameterSource
 
-from hierarchical_lvae.cli.figures import draw_all, draw_reconstructions
+from hierarchical_lvae.cli.figures import draw_all, draw_reconstructions, said
 from hierarchical_lvae.cli.names import Name
 from hierarchical_lvae.data import DATASETS
 from hierarchical_lvae.inference import LOCAL_INFERENCE
@@ -22,13 +22,29 @@ if TYPE_CHECKING:
 CONTACT_SHEET_EVERY = 300.0  # seconds
 
 
+class Alpha(click.ParamType):
+    """A number, or auto."""
+
+    name = "FLOAT|auto"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float | str:
+        """Read a number, but leave auto."""
+        return value if value == "auto" else click.FLOAT.convert(value, param, ctx)
+
+
 @click.command()
 @click.option("--dataset", type=Name(DATASETS), help="What to train on [needed, but for --resume]")
 @click.option(
     "--data-dir", type=click.Path(), help="Where data files and caches lie [default: $HLVAE_DATA or user cache]"
 )
 @click.option("--preset", type=Name(["paper", "quick"]), help="Protocol [default: paper on a GPU, quick on a CPU]")
-@click.option("--alpha", type=float, default=1.0, show_default=True, help="Inner step size; 0 is the plain VAE.")
+@click.option(
+    "--alpha",
+    type=Alpha(),
+    default=1.0,
+    show_default=True,
+    help="Inner step size; 0 is the plain VAE; auto follows the evidence of the neighbourhoods.",
+)
 @click.option("--alpha-unit", type=Name(["pixel", "sum"]), default="pixel", show_default=True, help="What α is per.")
 @click.option("--local", type=Name(LOCAL_INFERENCE), help="Local inference [default: one-step; shared if alpha is 0]")
 @click.option("--first-order", is_flag=True, help="Do not differentiate through the inner step.")
@@ -73,7 +89,8 @@ def fit(ctx: click.Context, out: Path | None, checkpoint_every: float, resume: P
             raise click.UsageError(f"Missing option '--dataset'. There are {', '.join(DATASETS)}.")
         options = resolve(**given)
         now = time.strftime("%Y%m%d-%H%M%S")
-        out = out or Path("runs", f"{options.dataset}-{options.alpha:g}-{options.seed}-{now}")
+        alpha = options.alpha if isinstance(options.alpha, str) else f"{options.alpha:g}"
+        out = out or Path("runs", f"{options.dataset}-{alpha}-{options.seed}-{now}")
         watchers = (ContactSheets(out), *tensorboard(out))
         run = training.fit(options, out, checkpoint_every=checkpoint_every, watchers=watchers, ready=announce)
     directory = resume or out
@@ -112,13 +129,12 @@ def announce(run: "Run") -> None:
         seconds = estimate_seconds(run, options if name == options.preset else options.under(name))
         hint = "this one" if name == options.preset else f"--preset {name}"
         click.echo(f"preset {name}: about {duration(seconds)} on this {options.device} ({hint})")
-    unit = "" if options.alpha_unit == "pixel" else f" (per {options.alpha_unit})"
     click.echo(
         f"{options.steps:,} steps of B = {options.batch} neighbourhoods, K = {options.num_neighbours}, "
-        f"α = {options.alpha:g}{unit}, {options.local}, {options.neighbourhood} neighbours, {options.likelihood}, "
+        f"α = {said(options)}, {options.local}, {options.neighbourhood} neighbours, {options.likelihood}, "
         f"preset {options.preset}, seed {options.seed}"
     )
-    if options.likelihood.startswith("gaussian") and options.alpha > 0.01:
+    if options.likelihood.startswith("gaussian") and run.vae.alpha > 0.01:
         click.echo(
             "a Gaussian curves more than the paper's Bernoulli: if the loss explodes, try --alpha 0.001", err=True
         )

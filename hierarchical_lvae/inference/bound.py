@@ -13,7 +13,7 @@ else it is the difference of log densities at the draw, which is right on averag
 
 from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from pyro import poutine
@@ -24,7 +24,7 @@ from torch import Tensor
 from torch.distributions import kl_divergence
 
 from hierarchical_lvae.inference.sites import LocalSites
-from hierarchical_lvae.types import LocalLossAt
+from hierarchical_lvae.types import LocalLossAt, Observation, ParameterLayout
 
 Program = Callable[[Any], Any]
 
@@ -58,12 +58,52 @@ def negative_elbo(
         beta: weight of the KL of the latent sites.
 
     Returns:
-        The loss (B,) in nats, with the local values and priors that it was taken at.
+        The loss (B,) in nats, with the local values, priors and factors of the likelihood that it was taken at.
 
     Raises:
         ValueError: no local site in the program, a latent site that cannot be reparameterised or that only the
             guide has, or one outside the plate of neighbourhoods.
     """
+    local, parameters, pairs, mean_field = _matched(model, guide, data, sites, values)
+    terms, observations = [], []
+    for name, site, guide_site in pairs:
+        if guide_site is None:
+            term = -_log_prob(site)
+            observations.append(Observation(site["fn"], _weight(site)))
+        else:
+            term = beta * _kl(name, guide_site, site, mean_field)
+        terms.append(_per_neighbourhood(name, term))
+    return LocalLossAt(torch.stack(terms).sum(0), local.values, local.prior, parameters, tuple(observations))
+
+
+def log_weights(
+    model: Program, guide: Program, data: Any, sites: Collection[str], values: Mapping[str, Tensor] | None = None
+) -> Tensor:
+    """log p(x, z | θ_N) − log q(z | x, φ_N) of each point, at one draw of z from the guide: (B, K), nats.
+
+    Their exponentials are unbiased estimates of p(x | θ_N). Arguments and errors are those of `negative_elbo`.
+    """
+    terms: list[Tensor] = []
+    for name, site, guide_site in _matched(model, guide, data, sites, values).pairs:
+        term = _log_prob(site) if guide_site is None else _log_prob(site) - _log_prob(guide_site)
+        if term.dim() < 2 or (terms and term.shape[-2:] != terms[0].shape[-2:]):
+            raise ValueError(f"the site {name!r} has no term for each point: it must lie in both plates")
+        terms.append(term.reshape(-1, *term.shape[-2:]).sum(0))
+    return torch.stack(terms).sum(0)
+
+
+class _Matched(NamedTuple):
+    local: LocalSites
+    parameters: dict[str, ParameterLayout | None]
+    pairs: list[tuple[str, dict[str, Any], dict[str, Any] | None]]
+    """The model's other sites, each with the guide's; observed ones with None."""
+    mean_field: bool
+    """Whether model and guide have them in one order."""
+
+
+def _matched(
+    model: Program, guide: Program, data: Any, sites: Collection[str], values: Mapping[str, Tensor] | None
+) -> _Matched:
     local = LocalSites(sites)
     model_trace, guide_trace = trace_pair(model, guide, data, local, values or {})
     if not local.seen:
@@ -79,19 +119,12 @@ def negative_elbo(
     )
     if unmatched := guide_sites.keys() - model_sites.keys():
         raise ValueError(f"the guide's site {min(unmatched)!r} is not in the model: name it in `sites` if it is local")
-
     latent = [name for name, site in model_sites.items() if not site["is_observed"]]
-    mean_field = latent == list(guide_sites)
-    terms = []
-    for name, site in model_sites.items():
-        if site["is_observed"]:
-            term = -_log_prob(site)
-        elif name in guide_sites:
-            term = beta * _kl(name, guide_sites[name], site, mean_field)
-        else:
-            raise ValueError(f"the model's latent site {name!r} is not in the guide")
-        terms.append(_per_neighbourhood(name, term))
-    return LocalLossAt(torch.stack(terms).sum(0), local.values, local.prior)
+    if missing := set(latent) - guide_sites.keys():
+        raise ValueError(f"the model's latent site {min(missing)!r} is not in the guide")
+    parameters = {name: local.layout[name] for name in local.values if name in model_trace}
+    pairs = [(name, site, guide_sites.get(name)) for name, site in model_sites.items()]
+    return _Matched(local, parameters, pairs, latent == list(guide_sites))
 
 
 def _is_bookkeeping(site: dict[str, Any]) -> bool:
@@ -101,6 +134,11 @@ def _is_bookkeeping(site: dict[str, Any]) -> bool:
 def _log_prob(site: dict[str, Any]) -> Tensor:
     log_prob = site["fn"].log_prob(site["value"])
     return scale_and_mask(log_prob, site["scale"], site["mask"])
+
+
+def _weight(site: dict[str, Any]) -> Tensor | float:
+    mask = 1.0 if site["mask"] is None else site["mask"]
+    return site["scale"] * (mask.to(site["value"].dtype) if isinstance(mask, Tensor) else float(mask))
 
 
 def _kl(name: str, guide_site: dict[str, Any], model_site: dict[str, Any], mean_field: bool) -> Tensor:

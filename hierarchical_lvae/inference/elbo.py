@@ -128,9 +128,10 @@ class SupportLoss:
     def __call__(self, values: Mapping[str, Tensor] | None = None) -> LocalLossAt:
         """Evaluate ℓ_N, averaged over the particles, at `values` or the prior means."""
         elbo = self.elbo
-        losses = []
+        losses, observations = [], []
         for _ in range(elbo.num_particles):
             at = negative_elbo(self.model, self.guide, self.support, elbo.sites, values, elbo.beta)
             losses.append(at.loss)
+            observations += [o._replace(weight=o.weight / elbo.num_particles) for o in at.observations]
             values = at.values
-        return at._replace(loss=torch.stack(losses).mean(0))
+        return at._replace(loss=torch.stack(losses).mean(0), observations=tuple(observations))

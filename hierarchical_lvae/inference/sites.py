@@ -7,6 +7,9 @@ Inference on a neighbourhood starts at the meta-parameters, so in the inner pass
 is to be θ itself, for each of the B neighbourhoods. Under `LocalSites` it is: the value is the mean of the site's
 distribution, *expanded* over the neighbourhoods (stride 0: the weights are still shared), and the distribution is
 kept, for its variance τ² is the step size. A conditioned site keeps its value, and its prior is read all the same.
+
+A program may state where each weight lies in the flat vector, by `infer={"layout": ParameterLayout(…)}` at the site:
+then a local inference can tell layers apart, such as the last one.
 """
 
 from collections.abc import Collection
@@ -15,6 +18,8 @@ from typing import Any
 import pyro.distributions as dist
 from pyro.poutine.messenger import Messenger
 from torch import Tensor
+
+from hierarchical_lvae.types import ParameterLayout
 
 
 class LocalSites(Messenger):
@@ -42,6 +47,7 @@ class LocalSites(Messenger):
         self.seen: set[str] = set()
         self.values: dict[str, Tensor] = {}
         self.prior: dict[str, dist.TorchDistribution] = {}
+        self.layout: dict[str, ParameterLayout | None] = {}
 
     def _pyro_sample(self, msg: dict[str, Any]) -> None:
         name = msg["name"]
@@ -71,6 +77,7 @@ class LocalSites(Messenger):
         if isinstance(base(prior), dist.Normal):
             self.values[name] = msg["value"]
             self.prior[name] = prior
+            self.layout[name] = msg["infer"].get("layout")
 
 
 def base(prior: dist.TorchDistribution) -> dist.TorchDistribution:

@@ -15,6 +15,7 @@ import math
 
 import pyro
 import pyro.distributions as dist
+import torch
 from pyro.nn import pyro_method
 from torch import Tensor, nn
 
@@ -37,11 +38,10 @@ class LocalVAE(Program):
 
     The meta-parameters are `theta` (decoder) and `phi` (encoder), one flat vector each.
 
-    >>> import torch
     >>> vae = LocalVAE()
     >>> vae.theta.numel() + vae.phi.numel()     # Table 3
     766295
-    >>> round(vae.tau, 5)
+    >>> round(vae.tau.item(), 5)
     0.00285
     >>> pyro.poutine.trace(vae.model).get_trace(torch.rand(2, 5, 3, 64, 64)).nodes["theta_N"]["value"].shape
     torch.Size([2, 1, 382339])
@@ -61,15 +61,31 @@ class LocalVAE(Program):
             raise ValueError(f"alpha is {alpha}: it must be finite and not negative")
         if num_neighbours < 1 or latent_dim < 1:
             raise ValueError(f"num_neighbours is {num_neighbours} and latent_dim {latent_dim}: both must be at least 1")
-        self.alpha = alpha
         self.image_shape = tuple(image_shape)
         self.latent_dim = latent_dim
-        self.tau = math.sqrt(alpha / (num_neighbours * math.prod(image_shape)))
+        self.num_neighbours = num_neighbours
+        self.is_local = alpha > 0
+        self.register_buffer("tau", torch.tensor(math.sqrt(alpha / self._terms)))
         self.decoder = decoder(image_shape, latent_dim, activation)
         self.encoder = encoder(image_shape, latent_dim, activation)
         self.likelihood = lookup(LIKELIHOODS, likelihood, "likelihood")()
         self.theta = nn.Parameter(self.decoder.initial_parameters())
         self.phi = nn.Parameter(self.encoder.initial_parameters())
+
+    @property
+    def alpha(self) -> float:
+        """α = τ²·K·C·H·W. It can be set anew, as long as it stays positive."""
+        return self.tau.item() ** 2 * self._terms
+
+    @alpha.setter
+    def alpha(self, value: float) -> None:
+        if not (self.is_local and value > 0 and math.isfinite(value)):
+            raise ValueError(f"alpha cannot go from {self.alpha:g} to {value:g}: a local VAE's is finite and positive")
+        self.tau.fill_(math.sqrt(value / self._terms))
+
+    @property
+    def _terms(self) -> int:
+        return self.num_neighbours * math.prod(self.image_shape)
 
     @pyro_method
     def model(self, x: Tensor) -> Tensor:
@@ -81,7 +97,7 @@ class LocalVAE(Program):
         """
         x = self._by_neighbourhood(x)
         with pyro.plate("neighbourhood", x.shape[0], dim=-2):
-            theta_N = pyro.sample("theta_N", self._local(self.theta))
+            theta_N = pyro.sample("theta_N", self._local(self.theta), infer={"layout": self.decoder.layout})
             with pyro.plate("point", x.shape[1], dim=-1):
                 z = pyro.sample("z", dist.Normal(self.theta.new_zeros(self.latent_dim), 1.0).to_event(1))
                 return pyro.sample("x", self.decode(z, theta_N).to_event(3), obs=x)
@@ -106,7 +122,7 @@ class LocalVAE(Program):
         return self.likelihood(self.decoder(z, theta_N))
 
     def _local(self, meta: Tensor) -> dist.TorchDistribution:
-        if self.alpha == 0:
+        if not self.is_local:
             return dist.Delta(meta, event_dim=1)
         return dist.Normal(meta, self.tau).to_event(1)
 

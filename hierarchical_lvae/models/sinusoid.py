@@ -45,7 +45,8 @@ class Sinusoid(Program):
         """p(θ_N | θ) p(y | x, θ_N)."""
         inputs, outputs = data
         with pyro.plate("neighbourhood", inputs.shape[0], dim=-2):
-            theta_N = pyro.sample("theta_N", dist.Normal(self.theta, self.tau).to_event(1))
+            prior = dist.Normal(self.theta, self.tau).to_event(1)
+            theta_N = pyro.sample("theta_N", prior, infer={"layout": self.network.layout})
             with pyro.plate("point", inputs.shape[1], dim=-1):
                 return pyro.sample("y", dist.Normal(self.predict(inputs, theta_N), 1.0), obs=outputs)
 

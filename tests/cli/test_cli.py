@@ -59,6 +59,51 @@ def test_resume_needs_no_other_option_and_refuses_contradictions(tmp_path):
     assert '"step": 5' in (out / "state.json").read_text()
 
 
+def test_compare_prints_tables_and_leaves_figures_and_draws(tmp_path):
+    import arviz
+
+    out = tmp_path / "run"
+    assert hlvae(*FIT, "--out", out).exit_code == 0
+    few = [
+        "--neighbourhoods",
+        "2",
+        "--reference",
+        "1",
+        "--draws",
+        "50",
+        "--local",
+        "one-step,laplace,laplace-block,nuts",
+    ]
+    result = hlvae("compare", out, *few)
+    assert result.exit_code == 0, result.output
+    lines = result.stdout.splitlines()
+    assert lines[3] == "All local weights (neighbourhoods: 2)"
+    assert " ".join(lines[4].split()) == "method random held-out gain ± evidence calibration coverage k̂ LOO cost"
+    assert [line.split()[0] for line in lines[5:7]] == ["one-step", "laplace"]
+    assert "The block 5.bias, the rest at the one-step estimate (neighbourhoods: 1)" in lines
+    for name in ("deviation", "draws", "forest", "density"):
+        assert (out / f"figures/{name}.png").read_bytes().startswith(b"\x89PNG")
+    table = (out / "compare.csv").read_text().splitlines()
+    assert table[0].startswith("part,method,random_parameters,held_out,gain")
+    assert len(table) == 1 + 2 + 3
+    data = arviz.from_netcdf(out / "posterior.nc")
+    assert data["posterior"]["theta_N"].sizes["inference"] == 2
+    assert data["posterior"]["z"].dims == ("chain", "draw", "inference", "neighbourhood", "point", "latent")
+
+
+def test_compare_refuses_what_it_cannot_compare(tmp_path):
+    assert hlvae(*FIT, "--alpha", "0", "--out", tmp_path / "plain").exit_code == 0
+    for args, code, message in (
+        ([tmp_path / "plain"], 1, "this run has α = 0: its weights are not local"),
+        ([tmp_path / "plain", "--local", "one-step,laplas"], 2, "'laplas' is unknown: did you mean 'laplace'?"),
+        ([tmp_path / "nowhere"], 1, "is no run directory"),
+    ):
+        result = hlvae("compare", *args)
+        assert result.exit_code == code, result.output
+        assert message in result.stderr.splitlines()[-1]
+    assert not (tmp_path / "plain/compare.csv").exists()
+
+
 def test_data_commands(tmp_path):
     assert hlvae("data", "list").output.split() == list(DATASETS)
     result = hlvae("data", "info", "digits")
@@ -109,6 +154,8 @@ def test_the_default_directory_tells_what_was_run(tmp_path, monkeypatch):
         (["fit", "--dataset", "digits", "-B", "0"], 2, "0 is not in the range x>=1"),
         ([*FIT, "--alpha", "-1"], 1, "alpha is -1.0: it must be finite and not negative"),
         ([*FIT, "--alpha", "nan"], 1, "alpha is nan"),
+        ([*FIT, "--alpha", "automatic"], 2, "'automatic' is not a valid float"),
+        ([*FIT, "--alpha", "0", "--local", "laplace"], 1, "leave out --local for the plain VAE, or give an --alpha"),
         ([*FIT, "--data-dir", "/nowhere/at/all"], 1, "does not exist"),
         (["fit", "--resume", "/nowhere/at/all"], 1, "/nowhere/at/all is no run directory"),
         (["figures", "/nowhere/at/all"], 1, "is no run directory"),

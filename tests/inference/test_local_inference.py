@@ -44,6 +44,10 @@ def test_gradients_reach_all_meta_parameters(name):
 def test_nothing_moves_where_alpha_is_zero(name):
     vae = LocalVAE(0.0, K, SHAPE, 3)
     elbo, support = elbo_of(name), torch.rand(B, K, *SHAPE)
+    if name.startswith("laplace"):
+        with pytest.raises(ValueError, match="there are none: α = 0 is the plain VAE"):
+            elbo.local_posterior(vae.model, vae.guide, support)
+        return
     assert elbo.local_posterior(vae.model, vae.guide, support) == {}
     query = torch.rand(B, *SHAPE)
     losses = []
@@ -60,6 +64,7 @@ def test_all_meet_the_plain_vae_as_alpha_vanishes(name):
     query, support = torch.rand(B, *SHAPE), torch.rand(B, K, *SHAPE)
     torch.manual_seed(1)
     vae = LocalVAE(1e-9, K, SHAPE, 3)
+    elbo_of(name).local_posterior(vae.model, vae.guide, support)
     vae.phi.data[-3:] = -30.0
     local = elbo_of(name).loss(vae.model, vae.guide, query, support)
     plain = elbo_of("shared").loss(vae.model, vae.guide, query, support)
@@ -77,9 +82,13 @@ def test_any_number_of_neighbourhoods_and_points(name):
 @every_local
 def test_it_knows_no_network(name):
     program = LocalLinearRegression(torch.randn(3), tau=0.1, sigma=1.0)
-    data = torch.randn(B, 5, 3), torch.randn(B, 5)
+    data = torch.randn(B, 5, 3), 5 * torch.randn(B, 5)
+    if name == "laplace-last-layer":
+        with pytest.raises(ValueError, match="the program states no layout"):
+            elbo_of(name).loss(program.model, program.guide, data, data)
+        return
     local, shared = (elbo_of(n).loss(program.model, program.guide, data, data) for n in (name, "shared"))
-    assert local < shared or name == "shared"  # adapting to the query itself can only help
+    assert local < shared or name == "shared"  # adapting to the query itself helps, by more than a KL
 
 
 @every_local

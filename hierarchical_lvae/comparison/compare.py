@@ -1,0 +1,157 @@
+"""What a one-step estimate of the local weights throws away, and what a Gaussian around it gives back.
+
+Of R neighbourhoods of a run, each with support points, which are adapted on, and held-out points, which are not:
+
+- *all weights*: methods that infer all of θ_N, by held-out density, evidence, calibration and cost;
+- *a block*: a few dozen of them, the rest held at the one-step estimate (`block`), with NUTS for the truth.
+
+Gains over one-step are on the same neighbourhoods and points.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import pyro
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from hierarchical_lvae.comparison import BLOCK_METHODS, DEFAULT_METHODS
+from hierarchical_lvae.comparison.block import Block, last_biases
+from hierarchical_lvae.comparison.measure import Measured, Points, Settings, draw_points, measure
+from hierarchical_lvae.evaluation import calibration_error, coverage
+from hierarchical_lvae.inference import LOCAL_INFERENCE
+from hierarchical_lvae.runs import Run
+from hierarchical_lvae.types import nearest, random_state_kept
+
+BASELINE = "one-step"
+
+
+class Row(NamedTuple):
+    """One method of a table; what does not apply is None."""
+
+    method: str
+    random_parameters: int
+    """Local parameters of a neighbourhood that have a distribution, and are no point."""
+    held_out: float
+    """log p(x | N) of held-out points: nats an image."""
+    gain: float
+    """Of that over one-step: nats an image."""
+    gain_error: float | None
+    """Standard error of the gain, over neighbourhoods."""
+    evidence: float | None
+    """log p(N) by Laplace's formula: nats a neighbourhood."""
+    calibration: float
+    """Expected calibration error of the pixel means of held-out points, in units of pixels."""
+    coverage: float | None
+    """Share of the references' pixels within the 90 % interval of their predicted means."""
+    k_hat: float | None
+    """Pareto k̂ of the draws against the posterior: the median over neighbourhoods."""
+    loo: float | None
+    """Leave-one-out estimate of `held_out` from the support points alone: nats an image."""
+    cost: float
+    """Time of the inference in multiples of a one-step estimate."""
+
+
+class Comparison(NamedTuple):
+    """What `compare` finds."""
+
+    all_weights: list[Row]
+    block: list[Row]
+    patterns: tuple[str, ...]
+    """Names of the block's parameters."""
+    posteriors: dict[str, Any]
+    """ArviZ objects of the block's methods."""
+    references: Tensor
+    """(R, C, H, W)."""
+    means: dict[str, Tensor]
+    """Predicted pixel means of the references by method of all weights: (R, C, H, W)."""
+    deviations: dict[str, Tensor]
+    """Their standard deviations over the local posterior, of methods that have one: (R, C, H, W)."""
+    samples: dict[str, Tensor]
+    """Predicted pixel means of the first reference at single draws of the weights: (S, C, H, W)."""
+
+
+@torch.no_grad()
+def compare(
+    run: Run,
+    methods: Sequence[str] = DEFAULT_METHODS,
+    settings: Settings | None = None,
+    block: tuple[str, ...] = (),
+    progress: bool = True,
+) -> Comparison:
+    """Compare local posteriors of a trained run. The random state is left as it was.
+
+    Args:
+        run: with α > 0.
+        methods: keys of `LOCAL_INFERENCE`, "laplace-block" and "nuts".
+        settings: how much to compute.
+        block: patterns of names of decoder parameters; the biases of its last layers, up to 50 of them, when empty.
+        progress: show progress bars.
+
+    Raises:
+        ValueError: the run has no local parameters, there is no such method, or the block is too large.
+    """
+    settings = settings or Settings()
+    if run.options.alpha == 0:
+        raise ValueError("this run has α = 0: its weights are not local, so there are no local posteriors to compare")
+    known = [*LOCAL_INFERENCE, *BLOCK_METHODS]
+    if unknown := [method for method in methods if method not in known]:
+        raise ValueError(f"no local inference is called {unknown[0]!r}: {nearest(unknown[0], known)}")
+    with random_state_kept(), pyro.get_param_store().scope(), pyro.validation_enabled(False):
+        torch.manual_seed(settings.seed)
+        points = draw_points(run, settings.neighbourhoods)
+        few = Points(*(t[: settings.reference_neighbourhoods] for t in points))
+        everything = [m for m in dict.fromkeys([BASELINE, *methods]) if m not in BLOCK_METHODS]
+        patterns = block or last_biases(run)
+        reference = Block(run, patterns, few, settings)
+        tasks: dict[str, Any] = {m: lambda m=m: measure(run, m, points, settings) for m in everything}
+        if set(methods) & set(BLOCK_METHODS):
+            tasks["one-step (block)"] = reference.one_step
+        if "laplace-block" in methods:
+            tasks["laplace-block"] = reference.laplace
+        if "nuts" in methods:
+            tasks["nuts"] = lambda: reference.nuts(progress)
+        measured = {name: task() for name, task in _with_progress(tasks, progress)}
+    wide = {m: measured[m] for m in everything}
+    narrow = {m: measured[m] for m in tasks if m not in everything}
+    pixels = {m: result.pixels for m, result in wide.items() if m in methods}
+    return Comparison(
+        [row for row in _rows(wide, BASELINE, points) if row.method in methods],
+        _rows(narrow, "one-step (block)", few),
+        patterns,
+        {m: result.arviz for m, result in narrow.items()},
+        points.x,
+        {m: p.mean(0) for m, p in pixels.items()},
+        {m: p.std(0) for m, p in pixels.items() if len(p) > 1},
+        {m: p[:, 0] for m, p in pixels.items() if len(p) > 1},
+    )
+
+
+def _with_progress(tasks: Mapping[str, Any], progress: bool) -> Iterator[tuple[str, Any]]:
+    with tqdm(tasks.items(), desc="compare", unit="method", disable=not progress) as bar:
+        for name, task in bar:
+            bar.set_postfix_str(name)
+            yield name, task
+
+
+def _rows(measured: Mapping[str, Measured], baseline: str, points: Points) -> list[Row]:
+    rows = []
+    for method, result in measured.items():
+        gains = (result.held_out - measured[baseline].held_out).mean(1)
+        rows.append(
+            Row(
+                method,
+                result.random_parameters,
+                result.held_out.mean().item(),
+                gains.mean().item(),
+                gains.std().item() / len(gains) ** 0.5 if len(gains) > 1 else None,
+                result.evidence,
+                calibration_error(result.predicted.cpu(), points.held_out.cpu()),
+                coverage(result.pixels.cpu(), points.x.cpu()) if len(result.pixels) > 1 else None,
+                result.k_hat,
+                result.loo,
+                result.seconds / measured[baseline].seconds,
+            )
+        )
+    return rows

@@ -1,0 +1,11 @@
+from .calibration import calibration_error as calibration_error
+from .calibration import coverage as coverage
+from .posterior import Loo as Loo
+from .posterior import loo as loo
+from .posterior import merge as merge
+from .posterior import pareto_k as pareto_k
+from .posterior import plot_density as plot_density
+from .posterior import plot_forest as plot_forest
+from .posterior import save as save
+from .posterior import summarise as summarise
+from .posterior import to_arviz as to_arviz

@@ -1,0 +1,47 @@
+"""Are predicted pixel means right on average, and is their stated uncertainty?"""
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+
+def calibration_error(predicted: ArrayLike, observed: ArrayLike, bins: int = 20) -> float:
+    """The expected calibration error: mean |average observed − average predicted| over bins of equal counts.
+
+    0 is perfect; it is in the unit of the pixels, [0, 1]. (Naeini, Cooper, Hauskrecht, 2015, for classifiers.)
+
+    Args:
+        predicted: predicted means of pixels, of any shape.
+        observed: pixels, of the same shape.
+        bins: how many groups of pixels of like predictions.
+
+    >>> calibration_error([0.1, 0.1, 0.9, 0.9], [0, 0, 1, 1], bins=2)
+    0.1
+
+    Raises:
+        ValueError: the shapes differ, or a value is not finite.
+    """
+    predicted, observed = np.asarray(predicted, float), np.asarray(observed, float)
+    if predicted.shape != observed.shape:
+        raise ValueError(f"predictions are {predicted.shape} and pixels {observed.shape}: one for each is needed")
+    if not (np.isfinite(predicted).all() and np.isfinite(observed).all()):
+        raise ValueError("a prediction or a pixel is not finite")
+    order = np.argsort(predicted, axis=None, kind="stable")
+    error = (observed - predicted).ravel()[order]
+    groups = np.array_split(error, min(bins, error.size))
+    return float(sum(abs(group.sum()) for group in groups) / error.size)
+
+
+def coverage(draws: ArrayLike, truth: ArrayLike, level: float = 0.9) -> float:
+    """The share of the truth inside the central credible interval: `level` if the uncertainty is right.
+
+    Args:
+        draws: of each number, (S, ...).
+        truth: the numbers, (...).
+        level: of the interval.
+
+    >>> coverage(np.linspace(0, 1, 101)[:, None] * [1, 1], [0.5, 0.99])
+    0.5
+    """
+    low, high = np.quantile(np.asarray(draws, float), [(1 - level) / 2, (1 + level) / 2], axis=0)
+    truth = np.asarray(truth, float)
+    return float(((low <= truth) & (truth <= high)).mean())

@@ -1,0 +1,170 @@
+"""The curvature H of ℓ_N in the local parameters: the generalised Gauss-Newton matrix, which is the Fisher information.
+
+    H = E_{q(z)} Σ_{k ∈ N} J_kᵀ F_k J_k
+
+J_k is the Jacobian of what the decoder puts out for point k (means, logits) in θ_N, and F_k the Fisher information of
+the likelihood in it: diagonal, positive, and blind to the data. So H is positive semi-definite, where the Hessian of
+ℓ_N need not be; grey pixels need no special case; and where the output is linear in θ_N, H *is* the Hessian.
+Each of the B neighbourhoods has a matrix of its own. All results are detached: they carry no third derivatives.
+
+| function | gives | passes over the network |
+|---|---|---|
+| `fisher_diagonal` | unbiased estimate of diag H | one backward (that is two passes) a draw |
+| `ggn_product` | v ↦ H v | two to begin with, then three a product |
+| `ggn_matrix` | H, or a block of p × p | two for each output, or three for each column |
+| `ggn_factor` | W with W Wᵀ ≈ H, of rank r | six for each of r + 5 columns |
+
+Why no Kronecker factors: they are made of each layer's inputs and of the gradients at its outputs, one by one, and
+none of these are to be seen from here. Inference gets ℓ_N as a function of one flat vector, for any program.
+
+(Schraudolph, 2002, for the product; Kunstner, Balles, Hennig, 2019, for the two matrices being one;
+Tropp, Yurtsever, Udell, Cevher, 2017, "Fixed-rank approximation of a positive-semidefinite matrix", for the factor.)
+"""
+
+import math
+from collections.abc import Callable, Iterator
+
+import pyro.distributions as dist
+import torch
+from torch import Tensor
+
+from hierarchical_lvae.inference.sites import base
+from hierarchical_lvae.types import LocalLossAt
+
+OVERSAMPLING, SWEEPS = 5, 1
+
+
+def fisher_diagonal(at: LocalLossAt, site: str, num_draws: int) -> Tensor:
+    """Estimate diag H without bias, by data drawn from the model itself: (B, 1, P).
+
+    For y_k ~ p(y | z_k, θ_N), the score ∇ log p(y_k) has mean 0 and covariance J_kᵀ F_k J_k. Draws for different points
+    are independent, so the cross terms in the square of the *summed* score vanish on average, and one backward pass a
+    draw will do: no gradients of single points. The error of an entry falls as √(2 / num_draws) of it, or less.
+    """
+    squares = [score.square() for score in _scores(at, site, num_draws)]
+    return torch.stack(squares).mean(0)
+
+
+def ggn_product(at: LocalLossAt, site: str) -> Callable[[Tensor], Tensor]:
+    """The function v ↦ H v, for v of (B, 1, P).
+
+    J v is taken as the derivative of Jᵀ u in u, which is linear in it.
+    """
+    value = at.values[site]
+    outputs, information = _outputs(at, site)
+    probes = [torch.zeros_like(output, requires_grad=True) for output in outputs]
+    pulled = torch.autograd.grad(outputs, value, probes, create_graph=True)
+
+    def product(vector: Tensor) -> Tensor:
+        pushed = torch.autograd.grad(pulled, probes, vector, retain_graph=True)
+        weighted = [f * p for f, p in zip(information, pushed, strict=True)]
+        return torch.autograd.grad(outputs, value, weighted, retain_graph=True)[0]
+
+    return product
+
+
+def ggn_matrix(at: LocalLossAt, site: str, positions: Tensor | None = None) -> Tensor:
+    """H itself, or its block at `positions` (p,): (B, 1, p, p).
+
+    Row by row of the Jacobian, or, where there are more than twice as many outputs as p, column by column of H.
+    """
+    value = at.values[site]
+    positions = torch.arange(value.shape[-1]).to(value.device) if positions is None else positions
+    outputs, information = _outputs(at, site)
+    if 2 * len(positions) < sum(output[0].numel() for output in outputs):
+        product = ggn_product(at, site)
+        units = torch.zeros(len(positions), value.shape[-1]).to(value)
+        units[torch.arange(len(positions)), positions] = 1
+        return torch.stack([product(unit.expand_as(value))[..., positions] for unit in units], -1)
+    H = value.new_zeros(*value.shape[:-1], len(positions), len(positions))
+    for output, weight in zip(outputs, information, strict=True):
+        for entry, f in zip(output.flatten(1).unbind(1), weight.flatten(1).unbind(1), strict=True):
+            row = torch.autograd.grad(entry.sum(), value, retain_graph=True)[0][..., positions]
+            H += f.view(-1, 1, 1, 1) * row.unsqueeze(-1) * row.unsqueeze(-2)
+    return H
+
+
+def ggn_factor(at: LocalLossAt, site: str, rank: int, positions: Tensor | None = None) -> Tensor:
+    """W of rank at most `rank` with W Wᵀ ≈ H, from below: (B, 1, P, rank), or (B, 1, p, rank) at `positions` (p,).
+
+    A randomised Nyström approximation: with the products Y = H Ω of random directions Ω, sharpened by one sweep of
+    subspace iteration, H ≈ Y (Ωᵀ Y)⁻¹ Yᵀ, truncated to its `rank` largest eigenvalues. Exact where H has that rank.
+    """
+    value = at.values[site]
+    product = ggn_product(at, site)
+
+    def products(rows: Tensor) -> Tensor:
+        if positions is None:
+            return torch.stack([product(v) for v in rows.unbind(-2)], -2)
+        whole = (torch.zeros_like(value).index_copy(-1, positions, v) for v in rows.unbind(-2))
+        return torch.stack([product(v)[..., positions] for v in whole], -2)
+
+    size = value.shape[-1] if positions is None else len(positions)
+    number = min(rank + OVERSAMPLING, size)
+    directions = _orthonormal(torch.randn(*value.shape[:-1], number, size).to(value))
+    for _ in range(SWEEPS):
+        directions = _orthonormal(products(directions))
+    image = products(directions)
+    image = _scaled_rows(directions @ image.mT, image, size)
+    _, V = torch.linalg.eigh(image @ image.mT)
+    return (V.mT @ image)[..., -rank:, :].mT.detach()
+
+
+def _scaled_rows(inner: Tensor, image: Tensor, size: int) -> Tensor:
+    """S^−½ Y with S = Ωᵀ Y, where S is not singular."""
+    eigenvalues, V = torch.linalg.eigh((inner + inner.mT) / 2)
+    floor = torch.finfo(inner.dtype).eps * size**0.5 * eigenvalues[..., -1:].clamp(min=0)
+    scale = torch.where(eigenvalues > floor, eigenvalues, math.inf).rsqrt()
+    return (V * scale.unsqueeze(-2)).mT @ image
+
+
+def _orthonormal(rows: Tensor) -> Tensor:
+    """An orthonormal basis of what few long rows span, (..., r, P): by their Gram matrix, twice against rounding."""
+    for _ in range(2):
+        eigenvalues, V = torch.linalg.eigh(rows @ rows.mT)
+        floor = torch.finfo(rows.dtype).eps * eigenvalues[..., -1:] + torch.finfo(rows.dtype).tiny
+        rows = (V * eigenvalues.clamp(min=floor).rsqrt().unsqueeze(-2)).mT @ rows
+    return rows
+
+
+def _scores(at: LocalLossAt, site: str, num_draws: int) -> Iterator[Tensor]:
+    """∇ of minus the log density of data drawn from the model, summed over the points: (B, 1, P) each."""
+    for _ in range(num_draws):
+        # a factor that counts w times has w times the information, and so √w of the score
+        loss = sum((-o.distribution.log_prob(o.distribution.sample()) * o.weight**0.5).sum() for o in at.observations)
+        yield torch.autograd.grad(loss, at.values[site], retain_graph=True)[0]
+
+
+def _outputs(at: LocalLossAt, site: str) -> tuple[list[Tensor], list[Tensor]]:
+    """What the likelihood is made from, as far as the site reaches it, and its Fisher information: (B, …) each."""
+    outputs, information = [], []
+    for observation in at.observations:
+        factors = base(observation.distribution)
+        for output, fisher in _parameters(factors):
+            if not output.requires_grad or _is_apart(output, at.values[site]):
+                continue
+            batch = len(observation.distribution.batch_shape)
+            weight = torch.as_tensor(observation.weight).to(output)
+            weight = weight.reshape(weight.shape + (1,) * (output.dim() - batch))
+            outputs.append(output.movedim(batch - 2, 0))
+            information.append((fisher * weight).movedim(batch - 2, 0).detach())
+    if not outputs:
+        raise ValueError(f"no observed site depends on the local site {site!r}: it has no curvature")
+    return outputs, information
+
+
+def _is_apart(output: Tensor, value: Tensor) -> bool:
+    return torch.autograd.grad(output.sum(), value, retain_graph=True, allow_unused=True)[0] is None
+
+
+def _parameters(factors: dist.TorchDistribution) -> list[tuple[Tensor, Tensor]]:
+    """The parameters of independent factors, with the Fisher information in each."""
+    match factors:
+        case dist.Normal():
+            return [(factors.loc, factors.scale**-2), (factors.scale, 2 * factors.scale**-2)]
+        case dist.Bernoulli() | dist.ContinuousBernoulli():
+            return [(factors.logits, factors.variance)]
+    raise ValueError(
+        f"the exact curvature of a {type(factors).__name__} likelihood is not known (of Normal, Bernoulli and "
+        "ContinuousBernoulli it is): the diagonal, by draws from the likelihood, needs no such knowledge"
+    )

@@ -1,0 +1,183 @@
+"""Gaussian local posteriors beyond Pyro's own, and KL(q(θ_N | N) ‖ p(θ_N | θ)) of them all in closed form.
+
+Curvature makes a posterior *precise* in few directions of many: Λ = D + W Wᵀ with D the precision of the prior. Pyro's
+`LowRankMultivariateNormal` is the other way round, wide in few directions (its *covariance* is D + W Wᵀ), and cannot
+say it. And a posterior of a few of the weights, the rest being a point, is no density over all of them.
+"""
+
+import math
+from typing import ClassVar
+
+import pyro.distributions as dist
+import torch
+from torch import Tensor
+from torch.distributions import constraints
+from torch.distributions.kl import kl_divergence, register_kl
+
+from hierarchical_lvae.inference.sites import base
+
+
+class LowRankPrecisionNormal(dist.TorchDistribution):
+    """Normal(loc, Λ⁻¹) with Λ = diag(d) + W Wᵀ, at a cost linear in P.
+
+    With A = d^−½ W = U S Vᵀ, Λ⁻¹ = d^−½ (I − U diag(s² / (1 + s²)) Uᵀ) d^−½.
+
+    Args:
+        loc: (..., P).
+        precision_diag: d, (..., P), positive.
+        factor: W, (..., P, r).
+
+    >>> q = LowRankPrecisionNormal(torch.zeros(2), torch.ones(2), torch.tensor([[1.0], [0.0]]))
+    >>> q.variance, q.covariance_times(torch.tensor([2.0, 2.0]))
+    (tensor([0.5000, 1.0000]), tensor([1., 2.]))
+    """
+
+    arg_constraints: ClassVar[dict[str, constraints.Constraint]] = {"loc": constraints.real_vector}
+    support = constraints.real_vector
+    has_rsample = True
+
+    def __init__(self, loc: Tensor, precision_diag: Tensor, factor: Tensor, validate_args: bool | None = None) -> None:
+        self.loc = loc
+        self.precision_diag = precision_diag.expand_as(loc)
+        scaled = factor / self.precision_diag.sqrt().unsqueeze(-1)
+        eigenvalues, V = torch.linalg.eigh(scaled.mT @ scaled)  # of r × r, and of Λ − d in its own units
+        self._gain = eigenvalues.clamp(min=0)
+        self._U = scaled @ (V * torch.where(eigenvalues > 0, eigenvalues, math.inf).rsqrt().unsqueeze(-2))
+        super().__init__(loc.shape[:-1], loc.shape[-1:], validate_args=validate_args)
+
+    def expand(self, batch_shape: torch.Size, _instance: None = None) -> "LowRankPrecisionNormal":
+        """Repeat over more batch dimensions."""
+        new = self._get_checked_instance(LowRankPrecisionNormal, _instance)
+        shape = torch.Size(batch_shape) + self.event_shape
+        new.loc, new.precision_diag = self.loc.expand(shape), self.precision_diag.expand(shape)
+        new._gain, new._U = self._gain, self._U
+        super(LowRankPrecisionNormal, new).__init__(torch.Size(batch_shape), self.event_shape, validate_args=False)
+        return new
+
+    @property
+    def mean(self) -> Tensor:
+        """(..., P)."""
+        return self.loc
+
+    @property
+    def variance(self) -> Tensor:
+        """The diagonal of Λ⁻¹: (..., P)."""
+        return (1 - (self._U.square() * self._shrink(1.0)).sum(-1)) / self.precision_diag
+
+    def rsample(self, sample_shape: torch.Size = torch.Size()) -> Tensor:  # noqa: B008  # as in torch
+        """Draw loc + Λ^−½ ε."""
+        noise = torch.randn(self._extended_shape(sample_shape)).to(self.loc)
+        return self.loc + self._reduce(noise, 0.5) / self.precision_diag.sqrt()
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        """The log density: (...)."""
+        difference = (value - self.loc) * self.precision_diag.sqrt()
+        along = (difference.unsqueeze(-2) @ self._U).squeeze(-2)
+        squares = difference.square().sum(-1) + (self._gain * along.square()).sum(-1)
+        log_det = self.log_det_precision(torch.ones_like(self.precision_diag))
+        return 0.5 * (log_det - squares - self.event_shape[0] * math.log(2 * math.pi))
+
+    def log_det_precision(self, scale: Tensor) -> Tensor:
+        """log det(scale Λ) for a scale of each dimension, broadcastable to (..., P): (...)."""
+        return (scale * self.precision_diag).log().sum(-1) + self._gain.log1p().sum(-1)
+
+    def covariance_times(self, vector: Tensor) -> Tensor:
+        """Λ⁻¹ v for v of (..., P)."""
+        scale = self.precision_diag.rsqrt()
+        return scale * self._reduce(scale * vector, 1.0)
+
+    def _shrink(self, power: float) -> Tensor:
+        return (1 - (1 + self._gain) ** -power).unsqueeze(-2)
+
+    def _reduce(self, vector: Tensor, power: float) -> Tensor:
+        """(I + A Aᵀ)^−power v."""
+        along = vector.unsqueeze(-2) @ self._U
+        return vector - ((self._shrink(power) * along) @ self._U.mT).squeeze(-2)
+
+
+class Embedded(dist.TorchDistribution):
+    """A posterior of some of the local parameters, the others being a point.
+
+    It is no density over all of them: `log_prob` and the KL are those of the random ones.
+
+    Args:
+        block: the distribution of the parameters at `positions`: batch (...), event (p,).
+        point: all parameters, (..., P); those at `positions` do not count.
+        positions: (p,).
+
+    >>> block = dist.Normal(torch.ones(1), 0.1).to_event(1)
+    >>> Embedded(block, torch.zeros(3), torch.tensor([1])).mean
+    tensor([0., 1., 0.])
+    """
+
+    arg_constraints: ClassVar[dict[str, constraints.Constraint]] = {}
+    support = constraints.real_vector
+    has_rsample = True
+
+    def __init__(self, block: dist.TorchDistribution, point: Tensor, positions: Tensor) -> None:
+        self.block, self.point, self.positions = block, point, positions
+        super().__init__(point.shape[:-1], point.shape[-1:], validate_args=False)
+
+    @property
+    def mean(self) -> Tensor:
+        """(..., P)."""
+        return self._embed(self.block.mean)
+
+    @property
+    def variance(self) -> Tensor:
+        """(..., P): 0 where there is a point."""
+        return torch.zeros_like(self.point).index_copy(-1, self.positions, self.block.variance)
+
+    def rsample(self, sample_shape: torch.Size = torch.Size()) -> Tensor:  # noqa: B008  # as in torch
+        """Draw the block, and put it into the point."""
+        return self._embed(self.block.rsample(sample_shape))
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        """The log density of the block: (...)."""
+        return self.block.log_prob(value[..., self.positions])
+
+    def _embed(self, block: Tensor) -> Tensor:
+        return self.point.expand(*block.shape[:-1], -1).index_copy(-1, self.positions, block)
+
+
+def covariance_times(q: dist.TorchDistribution, vector: Tensor) -> Tensor:
+    """Σ v for a Gaussian q with covariance Σ, and v of (..., P)."""
+    match q:
+        case LowRankPrecisionNormal():
+            return q.covariance_times(vector)
+        case dist.MultivariateNormal():
+            return (q.scale_tril @ (q.scale_tril.mT @ vector.unsqueeze(-1))).squeeze(-1)
+    return q.variance * vector
+
+
+def log_det_precision(q: dist.TorchDistribution, scale: Tensor) -> Tensor:
+    """log det(scale Λ) for a Gaussian q with precision Λ, and a scale of each dimension, broadcastable to (..., P).
+
+    With the prior's variance τ² as the scale, that is how much narrower than the prior q is: twice its nats. (To take
+    log det Λ and log τ² apart would cost all of single precision's digits, where P is large.)
+    """
+    match q:
+        case LowRankPrecisionNormal():
+            return q.log_det_precision(scale)
+        case dist.MultivariateNormal():
+            return -2 * (q.scale_tril.diagonal(dim1=-2, dim2=-1) / scale.sqrt()).log().sum(-1)
+    return -(q.variance / scale).log().sum(-1)
+
+
+@register_kl(LowRankPrecisionNormal, torch.distributions.Independent)
+@register_kl(torch.distributions.MultivariateNormal, torch.distributions.Independent)
+def _kl_to_prior(q: dist.TorchDistribution, prior: dist.TorchDistribution) -> Tensor:
+    """KL(q ‖ prior) of a Gaussian to one of independent entries: (...), nats.
+
+    ½ [ Σ_i (Σ_ii + (μ_i − θ_i)²) / τ² − P + log det(τ² Λ) ]
+    """
+    tau2 = base(prior).variance
+    squares = q.variance + (q.mean - base(prior).mean).square()
+    return 0.5 * ((squares / tau2 - 1).sum(-1) + log_det_precision(q, tau2))
+
+
+@register_kl(Embedded, torch.distributions.Independent)
+def _kl_of_the_block(q: Embedded, prior: dist.TorchDistribution) -> Tensor:
+    normal = base(prior)
+    mean, scale = (t[..., q.positions] for t in (normal.mean, normal.scale))
+    return kl_divergence(q.block, dist.Normal(mean, scale).to_event(1))

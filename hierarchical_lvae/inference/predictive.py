@@ -1,0 +1,67 @@
+"""What local posteriors foretell: the held-out density log p(x | N), and the pixels, of points not adapted on.
+
+    log p(x | N) = log E_{q(θ_N | N)} E_{q(z | x, φ_N)} [ p(x | z, θ_N) p(z) / q(z | x, φ_N) ]
+
+by importance sampling, for points, Gaussians and draws of NUTS alike: a local posterior is whatever values it gives.
+"""
+
+import math
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from typing import Any
+
+import pyro.distributions as dist
+import torch
+from torch import Tensor
+
+from hierarchical_lvae.inference.bound import Program, log_weights
+from hierarchical_lvae.types import random_state_kept
+
+Values = Mapping[str, Tensor]
+
+
+def draws(posterior: Mapping[str, dist.TorchDistribution], number: int) -> Iterator[dict[str, Tensor]]:
+    """Draw local values (B, 1, P) by site, `number` times; a point gives the same each time."""
+    for _ in range(number):
+        yield {name: q.sample() for name, q in posterior.items()}
+
+
+@torch.no_grad()
+def log_likelihoods(
+    model: Program,
+    guide: Program,
+    data: Any,
+    values: Iterable[Values],
+    num_codes: int,
+    sites: Collection[str] = ("theta_N", "phi_N"),
+) -> Tensor:
+    """log p(x | θ_N) of each point at each of S local values, codes integrated out by importance: (S, B, K), nats.
+
+    Args:
+        model, guide: the Pyro pair.
+        data: their argument.
+        values: S local values by site.
+        num_codes: draws of the codes for each. The estimate is from below, on average, and rises with their number.
+            They are the same draws for each of the S, so that differences between these are not noise of the codes.
+        sites: names of the local sites.
+    """
+    seed = int(torch.randint(2**31, ()))
+    results = []
+    for value in values:
+        with random_state_kept():
+            torch.manual_seed(seed)
+            weights = [log_weights(model, guide, data, sites, value) for _ in range(num_codes)]
+        results.append(torch.stack(weights).logsumexp(0) - math.log(num_codes))
+    return torch.stack(results)
+
+
+def log_predictive(
+    model: Program,
+    guide: Program,
+    query: Any,
+    values: Iterable[Values],
+    num_codes: int = 20,
+    sites: Collection[str] = ("theta_N", "phi_N"),
+) -> Tensor:
+    """log p(x | N) of each held-out point, averaged over S local values: (B, K), nats. See `log_likelihoods`."""
+    results = log_likelihoods(model, guide, query, values, num_codes, sites)
+    return results.logsumexp(0) - math.log(len(results))

@@ -1,0 +1,128 @@
+"""Local posteriors of a small run side by side."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from hierarchical_lvae.comparison import Settings, compare
+from hierarchical_lvae.comparison.measure import draw_points
+from hierarchical_lvae.runs import prepare
+from hierarchical_lvae.training import FitOptions
+
+SMALL = Settings(
+    neighbourhoods=3, reference_neighbourhoods=2, num_draws=50, num_codes=2, warmup_steps=10, seed=1
+)  # fmt: skip
+
+
+def run_of(**changes):
+    options = {"dataset": "digits", "num_neighbours": 4, "latent_dim": 3, "alpha": 0.1, **changes}
+    return prepare(FitOptions.of("quick", **options))
+
+
+@pytest.fixture(scope="module")
+def run():
+    return run_of()
+
+
+@pytest.fixture(scope="module")
+def result(run):
+    return compare(run, settings=SMALL, progress=False)
+
+
+def test_all_methods_have_a_row_and_what_applies_to_them(result):
+    rows = {row.method: row for row in result.all_weights}
+    assert list(rows) == ["one-step", "shared", "multi-step", "laplace", "laplace-low-rank"]
+    for name, row in rows.items():
+        gaussian = name.startswith("laplace")
+        assert (row.random_parameters > 0) == gaussian
+        assert (row.evidence is not None) == (row.coverage is not None) == gaussian
+        assert row.k_hat is None
+        assert row.loo is None
+        assert math.isfinite(row.held_out)
+        assert row.held_out - rows["one-step"].held_out == pytest.approx(row.gain, abs=1e-3)
+        assert 0 <= row.calibration < 1
+    assert rows["one-step"].gain == 0
+    assert rows["one-step"].cost == 1
+    assert rows["laplace"].cost > 1
+
+    block = {row.method: row for row in result.block}
+    assert list(block) == ["one-step (block)", "laplace-block", "nuts"]
+    assert [row.random_parameters for row in result.block] == [0, 1, 1]
+    assert result.patterns == ("5.bias",)
+    assert block["laplace-block"].k_hat < 0.7  # one bias of an untrained net: all but Gaussian
+    assert block["nuts"].k_hat is None
+    assert abs(block["laplace-block"].loo - block["nuts"].loo) < 1
+
+
+def test_laplace_of_one_bias_is_the_posterior_that_nuts_draws(result):
+    """The curvature in one bias is that of a sigmoid, well known: means and deviations agree."""
+    laplace, draws = (result.posteriors[m]["posterior"]["theta_N"].values for m in ("laplace-block", "nuts"))
+    for r in range(2):
+        a, b = laplace[..., r, 0].ravel(), draws[..., r, 0].ravel()
+        assert abs(a.mean() - b.mean()) < 1.5 * b.std()
+        assert 0.6 < a.std() / b.std() < 1.6
+
+
+def test_pictures_have_the_shapes_of_the_references(result):
+    assert result.references.shape == (3, 1, 8, 8)
+    for name, mean in result.means.items():
+        assert mean.shape == (3, 1, 8, 8), name
+        assert 0 <= mean.min() <= mean.max() <= 1
+    assert set(result.deviations) == set(result.samples) == {"laplace", "laplace-low-rank"}
+    assert all((deviation > 0).any() for deviation in result.deviations.values())
+    assert all(drawn.shape == (50, 1, 8, 8) for drawn in result.samples.values())
+
+
+def test_it_is_seeded_and_leaves_the_random_state(run):
+    state = torch.get_rng_state()
+    methods = ("one-step", "laplace", "laplace-block")
+    first, again = (compare(run, methods, SMALL, progress=False) for _ in range(2))
+    assert torch.equal(state, torch.get_rng_state())
+    for a, b in zip(first.all_weights + first.block, again.all_weights + again.block, strict=True):
+        assert a._replace(cost=0) == b._replace(cost=0)
+    draws = [c.posteriors["laplace-block"]["posterior"]["theta_N"].values for c in (first, again)]
+    np.testing.assert_array_equal(*draws)
+
+
+def test_only_what_is_asked_for_is_done(run):
+    result = compare(run, ("laplace",), SMALL, progress=False)
+    assert [row.method for row in result.all_weights] == ["laplace"]
+    assert result.block == []
+    assert result.posteriors == {}
+
+
+def test_a_block_by_name(run):
+    result = compare(run, ("laplace-block",), SMALL, block=("5.bias",), progress=False)
+    assert [row.random_parameters for row in result.block] == [0, 1]
+    assert list(result.posteriors["laplace-block"]["posterior"]["parameter"].values) == ["5.bias[0]"]
+
+
+def test_held_out_points_are_not_adapted_on(run):
+    points = draw_points(run, 3)
+    assert points.support.shape == points.held_out.shape == (3, 4, 1, 8, 8)
+    assert not torch.equal(points.support, points.held_out)
+
+
+def test_neighbours_that_are_always_the_same_are_split():
+    from dataclasses import replace
+
+    fixed = torch.rand(3, 4, 1, 8, 8)
+    points = draw_points(replace(run_of(), neighbourhood=lambda index, x: fixed), 3)
+    assert torch.equal(torch.cat([points.support, points.held_out], 1), fixed)
+    with pytest.raises(ValueError, match="K = 1 leaves no neighbour to hold out"):
+        draw_points(replace(run_of(), neighbourhood=lambda index, x: fixed[:, :1]), 3)
+
+
+def test_refusals(run):
+    with pytest.raises(ValueError, match="this run has α = 0"):
+        compare(run_of(alpha=0.0), settings=SMALL)
+    with pytest.raises(ValueError, match="no local inference is called 'nut': did you mean 'nuts'"):
+        compare(run, ("nut",), SMALL)
+    with pytest.raises(ValueError, match=r"the block 2\.bias has 1,024 parameters, .* such as 5\.bias"):
+        compare(run, ("laplace-block",), SMALL, block=("2.bias",))
+    with pytest.raises(ValueError, match="num draws is 51"):
+        Settings(num_draws=51)
+    with pytest.raises(ValueError, match="num codes is 0"):
+        Settings(num_codes=0)
