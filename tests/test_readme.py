@@ -13,8 +13,9 @@ README = (ROOT / "README.md").read_text()
 
 def test_its_python_runs(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    for block in re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL):
-        exec(block, {})
+    namespace: dict = {}
+    for block in re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL):  # from top to bottom
+        exec(block, namespace)
 
 
 def test_its_links_lead_somewhere():

@@ -2,27 +2,28 @@
 
 No bound, no point and no Gaussian: p(θ_N, z | N) as the model says it. It costs thousands of passes for each
 neighbourhood, so it is for small programs, or for a block of the local parameters with the rest held at a centre,
-and for evaluation only. (Hoffman and Gelman, 2014.)
+and for evaluation only. The block is drawn in units of its Laplace approximation at the centre, where the geometry is
+even: that is what makes the chains affordable, and changes nothing of what they draw from. (Hoffman and Gelman, 2014.)
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import pyro
 import pyro.distributions as dist
 import torch
-from pyro import poutine
 from pyro.infer import MCMC, NUTS
 from pyro.infer.autoguide.initialization import init_to_value
 from pyro.poutine.messenger import Messenger
 from pyro.poutine.util import site_is_subsample
 from torch import Tensor
 
-from hierarchical_lvae.inference.bound import Program
+from hierarchical_lvae.inference.bound import Program, negative_elbo, trace_pair
+from hierarchical_lvae.inference.curvature import ggn_matrix
 from hierarchical_lvae.inference.sites import LocalSites, base
 from hierarchical_lvae.types import random_state_kept
 
-LARGEST = 500
+LARGEST, LARGEST_DEPTH = 500, 8
 
 
 def nuts(
@@ -35,6 +36,7 @@ def nuts(
     num_samples: int = 500,
     warmup_steps: int = 500,
     num_chains: int = 2,
+    sites: Collection[str] = ("theta_N", "phi_N"),
     seed: int = 0,
     progress: bool = True,
 ) -> dict[str, Tensor]:
@@ -48,6 +50,7 @@ def nuts(
             means where there are none.
         positions: which parameters are drawn, (p,); all of them when None.
         num_samples, warmup_steps, num_chains: of each chain; chains run one after another.
+        sites: names of all local sites.
         seed: of the chains. The random state is left as it was.
         progress: show Pyro's progress bar.
 
@@ -58,44 +61,58 @@ def nuts(
         ValueError: more than 500 dimensions, more than one neighbourhood, or no such local site.
     """
     centre = dict(centre or {})
-    with torch.no_grad(), random_state_kept():
-        local = LocalSites({site, *centre})
-        with local:
-            traced = poutine.trace(poutine.condition(guide, data=centre)).get_trace(data)
-            conditioned = poutine.replay(poutine.condition(model, data=centre), trace=traced)
-            traced = poutine.trace(conditioned).get_trace(data)
-    if site not in local.prior:
-        raise ValueError(f"{site!r} is no random local site of this program (α = 0?): there is nothing to draw")
-    point, normal = local.values[site].detach(), base(local.prior[site])
-    if point.shape[0] != 1:
-        raise ValueError(f"{point.shape[0]} neighbourhoods were given: draw one after another, each with B = 1")
-    positions = torch.arange(point.shape[-1]).to(point.device) if positions is None else positions
-    mean, scale = (t[..., positions].detach() for t in (normal.mean, normal.scale))
-    start = {"block": (point[..., positions] - mean) / scale}  # in units of the prior, where the geometry is even
-    codes = {n: traced.nodes[n] for n in traced.stochastic_nodes if n not in local.names}
-    start |= {name: node["value"] for name, node in codes.items() if not site_is_subsample(node)}
-    dimensions = sum(value.numel() for value in start.values())
-    if dimensions > LARGEST:
-        raise ValueError(
-            f"NUTS would have {dimensions:,} dimensions ({len(positions):,} local parameters and the codes), and up to "
-            f"{LARGEST} are sensible: give `positions` of fewer parameters (layout.positions(…)), or fewer points"
-        )
+    with torch.enable_grad(), random_state_kept():
+        values = {name: value.detach().requires_grad_() for name, value in centre.items()}
+        at = negative_elbo(model, guide, data, sites, values)
+        if site not in at.parameters:
+            raise ValueError(f"{site!r} is no random local site of this program (α = 0?): there is nothing to draw")
+        point, prior = at.values[site].detach(), base(at.prior[site])
+        if point.shape[0] != 1:
+            raise ValueError(f"{point.shape[0]} neighbourhoods were given: draw one after another, each with B = 1")
+        positions = torch.arange(point.shape[-1]).to(point.device) if positions is None else positions
+        codes = _codes(model, guide, data, sites, centre)
+        dimensions = len(positions) + sum(value.numel() for value in codes.values())
+        if dimensions > LARGEST:
+            raise ValueError(
+                f"NUTS would have {dimensions:,} dimensions ({len(positions):,} local parameters and the codes), and up "
+                f"to {LARGEST} are sensible: give `positions` of fewer parameters (layout.positions(…)), or fewer points"
+            )
+        normal = dist.Normal(*(t[..., positions].detach() for t in (prior.mean, prior.scale))).to_event(3)
+        precision = ggn_matrix(at, site, positions) + torch.diag_embed(base(normal).variance.reciprocal())
+        root = torch.linalg.cholesky(torch.linalg.inv(precision))
+
+    def embed(block: Tensor) -> Tensor:
+        return point[..., positions] + (root @ block.unsqueeze(-1)).squeeze(-1)
+
+    white = dist.Normal(torch.zeros_like(point[..., positions]), 1.0).to_event(3)
 
     def program(data: Any) -> None:
-        block = pyro.sample("block", dist.Normal(torch.zeros_like(mean), 1.0).to_event(3))
-        with _Held({**centre, site: point.index_copy(-1, positions, mean + scale * block)}):
+        even = pyro.sample("block", white)
+        block = embed(even)
+        pyro.factor("prior", normal.log_prob(block) - white.log_prob(even))
+        with _Held({**centre, site: point.index_copy(-1, positions, block)}):
             model(data)
 
+    start = {"block": torch.zeros_like(point[..., positions]), **codes}
     chains = []
     for chain in range(num_chains):
         with torch.enable_grad(), random_state_kept(), pyro.get_param_store().scope():
             torch.manual_seed(seed + chain)
-            kernel = NUTS(program, init_strategy=init_to_value(values=start), full_mass=[("block",)])
+            kernel = NUTS(program, init_strategy=init_to_value(values=start), max_tree_depth=LARGEST_DEPTH)
             mcmc = MCMC(kernel, num_samples, warmup_steps, disable_progbar=not progress)
             mcmc.run(data)
             chains.append(mcmc.get_samples())
     draws = {name: torch.stack([chain[name] for chain in chains]) for name in start}
-    return {site: (mean + scale * draws.pop("block")).flatten(2), **draws}
+    return {site: embed(draws.pop("block")).flatten(2), **draws}
+
+
+def _codes(
+    model: Program, guide: Program, data: Any, sites: Collection[str], centre: Mapping[str, Tensor]
+) -> dict[str, Tensor]:
+    """A draw of the model's other latent sites from the guide."""
+    trace, _ = trace_pair(model, guide, data, LocalSites(sites), centre)
+    nodes = {name: trace.nodes[name] for name in trace.stochastic_nodes if name not in sites}
+    return {name: node["value"].detach() for name, node in nodes.items() if not site_is_subsample(node)}
 
 
 class _Held(Messenger):
