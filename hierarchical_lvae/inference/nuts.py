@@ -74,8 +74,8 @@ def nuts(
         dimensions = len(positions) + sum(value.numel() for value in codes.values())
         if dimensions > LARGEST:
             raise ValueError(
-                f"NUTS would have {dimensions:,} dimensions ({len(positions):,} local parameters and the codes), and up "
-                f"to {LARGEST} are sensible: give `positions` of fewer parameters (layout.positions(…)), or fewer points"
+                f"NUTS would have {dimensions:,} dimensions ({len(positions):,} local parameters and the codes), and "
+                f"up to {LARGEST} are sensible: give `positions` of fewer (layout.positions(…)), or fewer points"
             )
         normal = dist.Normal(*(t[..., positions].detach() for t in (prior.mean, prior.scale))).to_event(3)
         precision = ggn_matrix(at, site, positions) + torch.diag_embed(base(normal).variance.reciprocal())

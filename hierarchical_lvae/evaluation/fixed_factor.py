@@ -1,0 +1,144 @@
+"""Metrics that hold one factor still and see which codes hold still with it: the FactorVAE and the BetaVAE score.
+
+Both draw batches of points that agree in one factor. Here they are drawn, with replacement, from points that have been
+encoded already; with all points of a data set, or 10,000 random ones, that is the draw of the field's protocol.
+"""
+
+import warnings
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from hierarchical_lvae.evaluation.arrays import check_codes, check_factors
+
+BATCH, VOTES_TRAIN, VOTES_TEST, THRESHOLD = 64, 10_000, 5_000, 0.05
+
+
+class FactorVaeScore(NamedTuple):
+    """Accuracy of a majority vote: which factor was held still, by the code that varied least."""
+
+    score: float
+    """On test votes."""
+    score_train: float
+    active: int
+    """Codes with a standard deviation of at least 0.05; the others do not vote."""
+
+
+class BetaVaeScore(NamedTuple):
+    """Accuracy of logistic regression: which factor was held still, by the mean differences of the codes."""
+
+    score: float
+    """On test batches."""
+    score_train: float
+
+
+def factor_vae_score(
+    codes: ArrayLike,
+    factors: ArrayLike,
+    seed: int = 0,
+    votes_train: int = VOTES_TRAIN,
+    votes_test: int = VOTES_TEST,
+    batch: int = BATCH,
+    threshold: float = THRESHOLD,
+) -> FactorVaeScore:
+    """The FactorVAE score. (Kim and Mnih, 2018.) 0 if no code is active; 1/F is chance.
+
+    Args:
+        codes: (n, D), the pool that batches are drawn from, and the variances of the codes; 10,000 points.
+        factors: (n, F), whole numbers.
+        seed: of the batches.
+        votes_train, votes_test: batches.
+        batch: points in each.
+        threshold: standard deviation below which a code is inactive.
+
+    Raises:
+        ValueError: shapes that do not match, a number that is not finite, or a constant factor.
+    """
+    codes = check_codes(codes)
+    factors = check_factors(factors, len(codes))
+    active = codes.std(0, ddof=1) >= threshold
+    if not active.any():
+        return FactorVaeScore(0.0, 0.0, 0)
+    alive = codes[:, active]
+    variances = alive.var(0, ddof=1)
+    draw = _Draw(factors, seed)
+    votes = []
+    for number in (votes_train, votes_test):
+        table = np.zeros((alive.shape[1], factors.shape[1]), int)
+        for _ in range(number):
+            k = draw.factor()
+            points = draw.agreeing(k, np.full(batch, draw.point()))
+            table[np.argmin(alive[points].var(0, ddof=1) / variances), k] += 1
+        votes.append(table)
+    majority = votes[0].argmax(1)
+    train, test = (float(table[np.arange(len(table)), majority].sum() / table.sum()) for table in votes)
+    return FactorVaeScore(test, train, int(active.sum()))
+
+
+def beta_vae_score(
+    codes: ArrayLike,
+    factors: ArrayLike,
+    seed: int = 0,
+    batches_train: int = VOTES_TRAIN,
+    batches_test: int = VOTES_TEST,
+    batch: int = BATCH,
+) -> BetaVaeScore:
+    """The BetaVAE score. (Higgins et al., 2017.) 1/F is chance.
+
+    Args:
+        codes: (n, D), the pool that pairs are drawn from.
+        factors: (n, F), whole numbers.
+        seed: of the pairs, and of the logistic regression.
+        batches_train, batches_test: how many batches of pairs.
+        batch: pairs in each.
+
+    Raises:
+        ValueError: shapes that do not match, a number that is not finite, or a constant factor.
+    """
+    from sklearn.linear_model import LogisticRegression
+
+    codes = check_codes(codes)
+    factors = check_factors(factors, len(codes))
+    draw = _Draw(factors, seed)
+    sets = []
+    for number in (batches_train, batches_test):
+        held, features = np.empty(number, int), np.empty((number, codes.shape[1]))
+        for i in range(number):
+            held[i] = draw.factor()
+            first = draw.points(batch)
+            features[i] = np.abs(codes[first] - codes[draw.agreeing(held[i], first)]).mean(0)
+        sets.append((features, held))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the default number of iterations is part of the protocol
+        classifier = LogisticRegression(random_state=seed).fit(*sets[0])
+    return BetaVaeScore(float(classifier.score(*sets[1])), float(classifier.score(*sets[0])))
+
+
+class _Draw:
+    """Random points, and random points that agree with given ones in one factor."""
+
+    def __init__(self, factors: NDArray[np.int64], seed: int) -> None:
+        self.rng = np.random.default_rng(seed)
+        self.number, self.num_factors = factors.shape
+        self.order, self.start, self.size = [], [], []
+        for column in factors.T:
+            _, group, counts = np.unique(column, return_inverse=True, return_counts=True)
+            starts = np.concatenate([[0], np.cumsum(counts)[:-1]])
+            self.order.append(np.argsort(group, kind="stable"))
+            self.start.append(starts[group])
+            self.size.append(counts[group])
+
+    def factor(self) -> int:
+        return int(self.rng.integers(self.num_factors))
+
+    def point(self) -> int:
+        return int(self.rng.integers(self.number))
+
+    def points(self, count: int) -> NDArray[np.int64]:
+        return self.rng.integers(self.number, size=count)
+
+    def agreeing(self, factor: int, points: NDArray[np.int64]) -> NDArray[np.int64]:
+        """A random point for each of `points`, with the same value of the factor."""
+        within = self.rng.integers(self.size[factor][points])
+        return self.order[factor][self.start[factor][points] + within]
