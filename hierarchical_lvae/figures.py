@@ -4,6 +4,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -110,6 +111,26 @@ def posterior_draws(reference: Tensor, samples: Mapping[str, Tensor], title: str
     label = "its reconstruction at draws of the local weights"
     rows = [name.replace("laplace-", "laplace-\n") for name in samples]
     return image_grid(images, title, lead=lead, lead_label="reference", label=label, rows=rows)
+
+
+def importance(importance: np.ndarray, factors: Sequence[str], title: str) -> "Figure":
+    """DCI's importances as a heat map: (D, F), each column adding up to 1."""
+    from matplotlib.figure import Figure
+
+    codes = [f"$z_{{{i + 1}}}$" for i in range(len(importance))]
+    figure = Figure(figsize=(1.6 + 0.9 * len(factors), 2.2 + 0.32 * len(codes)), layout="constrained")
+    figure.suptitle(title, fontsize=8)
+    ax = figure.add_subplot(title="importance of each code for each factor")
+    ax.title.set_fontsize(9)
+    shown = ax.imshow(importance, cmap="Greys", vmin=0, vmax=1, aspect="auto")
+    ax.set_xticks(range(len(factors)), [name.replace(" ", "\n") for name in factors], fontsize=8)
+    ax.set_yticks(range(len(codes)), codes, fontsize=8)
+    for (i, k), value in np.ndenumerate(importance):
+        if value >= 0.005:
+            colour = "white" if value > 0.5 else "black"
+            ax.text(k, i, f"{value:.2f}", ha="center", va="center", fontsize=7, color=colour)
+    figure.colorbar(shown, ax=ax, shrink=0.7)
+    return figure
 
 
 def training_curves(log: Sequence[Mapping[str, Any]], title: str) -> "Figure":

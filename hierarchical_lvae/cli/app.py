@@ -8,6 +8,7 @@ import click
 from hierarchical_lvae import __version__
 from hierarchical_lvae.cli.compare import compare
 from hierarchical_lvae.cli.data import data
+from hierarchical_lvae.cli.evaluate import evaluate
 from hierarchical_lvae.cli.figures import figures
 from hierarchical_lvae.cli.fit import fit
 from hierarchical_lvae.types import Diverged, Interrupted, nearest
@@ -62,10 +63,11 @@ def hlvae(debug: bool) -> None:
     Examples:
       hlvae fit --dataset 3dshapes --preset quick
       hlvae fit --dataset digits --alpha 0.1 --steps 500 --out runs/digits
+      hlvae evaluate runs/digits
       hlvae compare runs/digits
     """
     logging.basicConfig(format="%(message)s", level=logging.INFO)
 
 
-for command in (data, fit, figures, compare):
+for command in (data, fit, figures, evaluate, compare):
     hlvae.add_command(command)

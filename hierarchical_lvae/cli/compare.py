@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from hierarchical_lvae.cli.figures import describe, save
+from hierarchical_lvae.cli.names import Names
 from hierarchical_lvae.comparison import BLOCK_METHODS, DEFAULT_METHODS
 from hierarchical_lvae.inference import LOCAL_INFERENCE
-from hierarchical_lvae.types import nearest
 
 if TYPE_CHECKING:
     from hierarchical_lvae.comparison import Comparison, Row
@@ -31,24 +31,14 @@ COLUMNS = {
 }
 
 
-class Methods(click.ParamType):
-    """Names of methods, with commas between them."""
-
-    name = "NAME,…"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, ...]:
-        """Split, and refuse an unknown one with the nearest."""
-        names = tuple(dict.fromkeys(value.split(","))) if isinstance(value, str) else value
-        for name in names:
-            if name not in KNOWN:
-                self.fail(f"{name!r} is unknown: {nearest(name, KNOWN)}", param, ctx)
-        return names
-
-
 @click.command()
 @click.argument("run", type=click.Path(path_type=Path))
 @click.option(
-    "--local", type=Methods(), default=",".join(DEFAULT_METHODS), show_default=True, help="Local posteriors to compare."
+    "--local",
+    type=Names(KNOWN),
+    default=",".join(DEFAULT_METHODS),
+    show_default=True,
+    help="Local posteriors to compare.",
 )
 @click.option("--neighbourhoods", type=click.IntRange(1), default=8, show_default=True, help="For all local weights.")
 @click.option("--reference", type=click.IntRange(1), default=2, show_default=True, help="Of these, for the block.")

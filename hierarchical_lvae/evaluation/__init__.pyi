@@ -12,6 +12,9 @@ from .information import Modularity as Modularity
 from .information import mig as mig
 from .information import modularity as modularity
 from .information import mutual_information as mutual_information
+from .likelihood import active_units as active_units
+from .likelihood import bits_per_dimension as bits_per_dimension
+from .likelihood import iwae as iwae
 from .posterior import Loo as Loo
 from .posterior import loo as loo
 from .posterior import merge as merge

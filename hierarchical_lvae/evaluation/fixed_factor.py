@@ -37,8 +37,8 @@ def factor_vae_score(
     codes: ArrayLike,
     factors: ArrayLike,
     seed: int = 0,
-    votes_train: int = VOTES_TRAIN,
-    votes_test: int = VOTES_TEST,
+    votes_train: int | None = None,
+    votes_test: int | None = None,
     batch: int = BATCH,
     threshold: float = THRESHOLD,
 ) -> FactorVaeScore:
@@ -48,7 +48,7 @@ def factor_vae_score(
         codes: (n, D), the pool that batches are drawn from, and the variances of the codes; 10,000 points.
         factors: (n, F), whole numbers.
         seed: of the batches.
-        votes_train, votes_test: batches.
+        votes_train, votes_test: batches; 10,000 and 5,000 if None.
         batch: points in each.
         threshold: standard deviation below which a code is inactive.
 
@@ -64,7 +64,7 @@ def factor_vae_score(
     variances = alive.var(0, ddof=1)
     draw = _Draw(factors, seed)
     votes = []
-    for number in (votes_train, votes_test):
+    for number in (votes_train or VOTES_TRAIN, votes_test or VOTES_TEST):
         table = np.zeros((alive.shape[1], factors.shape[1]), int)
         for _ in range(number):
             k = draw.factor()
@@ -80,8 +80,8 @@ def beta_vae_score(
     codes: ArrayLike,
     factors: ArrayLike,
     seed: int = 0,
-    batches_train: int = VOTES_TRAIN,
-    batches_test: int = VOTES_TEST,
+    batches_train: int | None = None,
+    batches_test: int | None = None,
     batch: int = BATCH,
 ) -> BetaVaeScore:
     """The BetaVAE score. (Higgins et al., 2017.) 1/F is chance.
@@ -90,7 +90,7 @@ def beta_vae_score(
         codes: (n, D), the pool that pairs are drawn from.
         factors: (n, F), whole numbers.
         seed: of the pairs, and of the logistic regression.
-        batches_train, batches_test: how many batches of pairs.
+        batches_train, batches_test: how many batches of pairs; 10,000 and 5,000 if None.
         batch: pairs in each.
 
     Raises:
@@ -100,9 +100,11 @@ def beta_vae_score(
 
     codes = check_codes(codes)
     factors = check_factors(factors, len(codes))
+    if factors.shape[1] == 1:
+        return BetaVaeScore(1.0, 1.0)  # there is but one to be held still
     draw = _Draw(factors, seed)
     sets = []
-    for number in (batches_train, batches_test):
+    for number in (batches_train or VOTES_TRAIN, batches_test or VOTES_TEST):
         held, features = np.empty(number, int), np.empty((number, codes.shape[1]))
         for i in range(number):
             held[i] = draw.factor()

@@ -1,5 +1,6 @@
 """The command line as a person meets it: what it prints, what it leaves, how it fails."""
 
+import json
 import os
 import subprocess
 import sys
@@ -102,6 +103,43 @@ def test_compare_refuses_what_it_cannot_compare(tmp_path):
         assert result.exit_code == code, result.output
         assert message in result.stderr.splitlines()[-1]
     assert not (tmp_path / "plain/compare.csv").exists()
+
+
+def test_evaluate_prints_a_table_and_sets_runs_side_by_side(tmp_path):
+    for name, alpha in (("local", "0.1"), ("plain", "0")):
+        assert hlvae(*FIT, "--alpha", alpha, "--out", tmp_path / name).exit_code == 0
+    few = ["--metrics", "mig,dci,iwae", "--points", "150", "60", "--draws", "5"]
+    result = hlvae("evaluate", tmp_path / "local", "--against", tmp_path / "plain", *few)
+    assert result.exit_code == 0, result.output
+    lines = result.stdout.splitlines()
+    assert ["local", "plain"] in [line.split() for line in lines]
+    rows = {line[:28].strip() for line in lines}
+    assert {"mig mig", "dci disentanglement", "dci informativeness test", "active units"} <= rows
+    for name in ("local", "plain"):
+        assert (tmp_path / name / "figures/importance-local.png").read_bytes().startswith(b"\x89PNG")
+        assert set(json.loads((tmp_path / name / "metrics.json").read_text())) == {"mig", "dci", "iwae"}
+
+
+def test_evaluate_refuses_in_one_line(tmp_path):
+    assert hlvae(*FIT, "--out", tmp_path / "run").exit_code == 0
+    assert hlvae("evaluate", tmp_path / "run", "--metrics", "mig", "--points", "60", "30").exit_code == 0
+    before = (tmp_path / "run/metrics.json").read_bytes()
+    (tmp_path / "truncated").mkdir()
+    for file in ("options.json", "model.safetensors"):
+        content = (tmp_path / "run" / file).read_bytes()
+        (tmp_path / "truncated" / file).write_bytes(content[: len(content) // (2 if file.startswith("m") else 1)])
+    for args, code, message in (
+        ([tmp_path / "nowhere"], 1, "is no run directory"),
+        ([tmp_path / "truncated"], 1, "model.safetensors"),
+        ([tmp_path / "run", "--metrics", "mgi"], 2, "'mgi' is unknown: did you mean 'mig'?"),
+        ([tmp_path / "run", "--codes", "locale"], 2, "did you mean 'local'?"),
+        ([tmp_path / "run", "--against", tmp_path / "nowhere"], 1, "is no run directory"),
+    ):
+        result = hlvae("evaluate", *args)
+        assert result.exit_code == code, result.output
+        assert message in result.stderr.splitlines()[-1]
+        assert "unexpected" not in result.stderr
+    assert (tmp_path / "run/metrics.json").read_bytes() == before
 
 
 def test_data_commands(tmp_path):

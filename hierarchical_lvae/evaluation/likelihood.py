@@ -1,0 +1,52 @@
+"""Bounds on the log likelihood from importance weights, and which codes carry anything.
+
+    IWAE_k = E log (1/k) Σ_j w_j,    w_j = p(x, z_j) / q(z_j | x),    ELBO = IWAE_1 ≤ IWAE_2 ≤ … → log p(x)
+
+(Burda, Grosse, Salakhutdinov, 2016.)
+"""
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+ACTIVE = 0.01
+
+
+def iwae(log_weights: ArrayLike, k: int) -> NDArray[np.float64]:
+    """The bound with k draws, averaged over as many groups of k as there are: (...), nats.
+
+    Args:
+        log_weights: log w of S draws, (S, ...).
+        k: draws in a group, at most S.
+
+    >>> log_weights = np.log([[1.0], [3.0]])
+    >>> iwae(log_weights, 2).round(6), np.log(2).round(6)
+    (array([0.693147]), np.float64(0.693147))
+
+    Raises:
+        ValueError: there are fewer than k draws.
+    """
+    weights = np.asarray(log_weights, float)
+    if not 1 <= k <= len(weights):
+        raise ValueError(f"k is {k} and there are {len(weights)} draws: from 1 to that many")
+    groups = weights[: len(weights) // k * k].reshape(-1, k, *weights.shape[1:])
+    largest = groups.max(1, keepdims=True)
+    return (np.log(np.exp(groups - largest).mean(1)) + largest[:, 0]).mean(0)
+
+
+def bits_per_dimension(nats: float, dimensions: int) -> float:
+    """Minus a log likelihood in nats an image, as bits a pixel and channel.
+
+    >>> round(bits_per_dimension(-np.log(2) * 64, 64), 6)
+    1.0
+    """
+    return float(-nats / (dimensions * np.log(2)))
+
+
+def active_units(means: ArrayLike, threshold: float = ACTIVE) -> int:
+    """How many codes have means that vary over the data by more than a threshold (a variance).
+
+    Args:
+        means: of the codes' posterior, (n, D).
+        threshold: 0.01 in Burda, Grosse, Salakhutdinov (2016).
+    """
+    return int((np.asarray(means, float).var(0) > threshold).sum())

@@ -1,0 +1,99 @@
+"""Scores of a run: written one by one, not computed twice, and defined where they do not apply."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from hierarchical_lvae.runs import prepare
+from hierarchical_lvae.scoring import SCORES, Settings, encode, geometry, likelihood, read_scores, score
+from hierarchical_lvae.training import FitOptions
+
+FEW = Settings(train=120, test=60, neighbourhoods=3, draws=10)
+
+
+@pytest.fixture(scope="module")
+def run():
+    return prepare(FitOptions.of("quick", dataset="digits", num_neighbours=2, latent_dim=3, alpha=0.1))
+
+
+@pytest.fixture(autouse=True)
+def _fewer_votes(monkeypatch):
+    for name, number in (("VOTES_TRAIN", 60), ("VOTES_TEST", 30)):
+        monkeypatch.setattr(f"hierarchical_lvae.evaluation.fixed_factor.{name}", number)
+
+
+def test_all_scores_are_written_one_by_one(run, tmp_path):
+    for i, (name, values) in enumerate(score(run, tmp_path, settings=FEW, progress=False)):
+        saved = json.loads((tmp_path / "metrics.json").read_text())
+        assert list(saved) == list(SCORES[: i + 1])
+        assert saved[name] == values
+        assert values["settings"]["data"] == run.dataset.fingerprint
+        assert values["settings"]["seed"] == 0
+    assert saved["dci"]["factors"] == ["digit"]
+    assert np.array(saved["dci"]["importance"]).shape == (3, 1)
+
+
+def test_what_is_there_is_not_computed_again(run, tmp_path, monkeypatch):
+    first = dict(score(run, tmp_path, ("mig", "iwae"), FEW, progress=False))
+    monkeypatch.setattr("hierarchical_lvae.scoring.encode", None)
+    monkeypatch.setattr("hierarchical_lvae.scoring.likelihood", None)
+    assert dict(score(run, tmp_path, ("mig", "iwae"), FEW, progress=False)) == first
+    with pytest.raises(TypeError):  # other settings: it is
+        dict(score(run, tmp_path, ("mig",), FEW._replace(seed=1), progress=False))
+    assert read_scores(tmp_path) == first
+
+
+def test_codes_are_seeded_local_or_meta(run):
+    state = torch.get_rng_state()
+    local, again, meta, other = (
+        encode(run, 70, codes, seed, progress=False)
+        for codes, seed in (("local", 0), ("local", 0), ("meta", 0), ("local", 1))
+    )
+    assert torch.equal(state, torch.get_rng_state())
+    np.testing.assert_array_equal(local.codes, again.codes)
+    np.testing.assert_array_equal(local.factors, meta.factors)
+    assert local.codes.shape == (70, 3)
+    assert local.factors.shape == (70, 1)
+    assert not np.allclose(local.codes, meta.codes)
+    assert not np.array_equal(local.factors, other.factors)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        index = torch.randint(len(run.dataset), (70,))
+    direct = run.encode(run.dataset.batch(index[:50]), None)  # what `encode` does, by hand
+    np.testing.assert_allclose(meta.codes[:50], direct.numpy(), rtol=1e-6)
+
+
+def test_the_likelihood_knows_peeking_from_foretelling(run):
+    values = likelihood(run, FEW, progress=False)
+    for part in ("adapted_on", "held_out", "reference"):
+        assert set(values[part]["nats"]) == {"k=1", "k=10"}
+        assert values[part]["bits_per_dimension"] == pytest.approx(-values[part]["nats"]["k=10"] / 64 / np.log(2))
+    assert values["adapted_on"]["nats"]["k=10"] > values["held_out"]["nats"]["k=10"] - 2
+    assert values["squared_error"]["local"] > 0
+    assert 0 <= values["active_units"] <= 3
+
+
+def test_without_factors_all_but_the_likelihood_is_not_available(run, tmp_path):
+    bare = replace(run.dataset, factors=np.zeros((len(run.dataset), 0), int), factor_names=(), factor_sizes=())
+    scores = dict(score(replace(run, dataset=bare), tmp_path, settings=FEW, progress=False))
+    for name in SCORES[:-1]:
+        assert scores[name]["not_available"] == "the data have no factors"
+    assert "held_out" in scores["iwae"]
+
+
+def test_colours_are_told_from_geometry():
+    names = ("floor hue", "wall hue", "object hue", "scale", "shape", "orientation")
+    assert geometry(names) == [3, 4, 5]
+    assert geometry(("digit",)) == [0]
+
+
+def test_refusals_leave_what_was_there(run, tmp_path):
+    with pytest.raises(ValueError, match="no codes are called 'locale'"):
+        dict(score(run, tmp_path, settings=FEW._replace(codes="locale")))
+    (tmp_path / "metrics.json").write_text("{broken")
+    with pytest.raises(ValueError, match=r"metrics\.json cannot be read"):
+        dict(score(run, tmp_path, ("mig",), FEW))
+    assert (tmp_path / "metrics.json").read_text() == "{broken"
