@@ -156,8 +156,10 @@ def plot_forest(data: Mapping[str, Any], variable: str, coords: Mapping[str, Any
     if _is_first_series(az):
         entries = np.prod([len(labels) for labels in where.values()]) if where else 10
         kwargs = {"var_names": [variable], "coords": where, "combined": True, "hdi_prob": 0.9, "textsize": 9}
-        size = (7, 1.5 + 0.3 * entries * len(data))
-        return az.plot_forest(list(data.values()), model_names=list(data), figsize=size, **kwargs)[0].figure
+        size = (8, 1.5 + 0.3 * entries * len(data))
+        figure = az.plot_forest(list(data.values()), model_names=list(data), figsize=size, **kwargs)[0].figure
+        figure.set_layout_engine("tight")  # long names are not to be cut
+        return figure
     plot = az.plot_forest(data, var_names=[variable], coords=where, combined=True, backend="matplotlib")
     return plot.viz["figure"].item()
 
@@ -168,7 +170,11 @@ def plot_density(data: Mapping[str, Any], variable: str, coords: Mapping[str, An
     if _is_first_series(az):
         kwargs = {"var_names": [variable], "data_labels": list(data), "hdi_prob": 0.99, "textsize": 9}
         chosen = [entry.sel(**where) for entry in data.values()]
-        return az.plot_density(chosen, shade=0.1, **kwargs).ravel()[0].figure
+        axes = az.plot_density(chosen, shade=0.1, **kwargs)
+        figure = axes.ravel()[0].figure
+        figure.set_size_inches(3.2 * axes.shape[-1], 2.6 * (axes.size // axes.shape[-1]))
+        figure.set_layout_engine("tight")
+        return figure
     plot = az.plot_dist(data, var_names=[variable], coords=where, backend="matplotlib")
     return plot.viz["figure"].item()
 
