@@ -5,6 +5,7 @@ replacement, as the field does, from the data that the run was trained on: there
 Results go to `metrics.json` one by one, and what stands there by the same settings is not computed again.
 """
 
+import hashlib
 import json
 import math
 from collections.abc import Iterator, Sequence
@@ -77,15 +78,25 @@ def score(
         return encoded[0]
 
     for name in names:
-        about = {**settings._asdict(), "data": run.dataset.fingerprint, "versions": _versions()}
-        if saved.get(name, {}).get("settings") != about:
+        about = _about(run, path, name, settings)
+        key = name if name == "iwae" or settings.codes == "local" else f"{name}-{settings.codes}"
+        if saved.get(key, {}).get("settings") != about:
             if name == "iwae":
                 values = likelihood(run, settings, progress)
             else:
                 values = _disentanglement(run, name, points, settings, progress)
-            saved[name] = {"settings": about, **values}
+            saved[key] = {"settings": about, **values}
             write_json(path / "metrics.json", saved)
-        yield name, saved[name]
+        yield name, saved[key]
+
+
+def _about(run: Run, path: Path, name: str, settings: Settings) -> dict[str, Any]:
+    """All that a score depends on: what stands by the same is not computed again."""
+    kept = ("seed", "neighbourhoods", "draws") if name == "iwae" else ("seed", "codes", "train", "test")
+    about = {key: value for key, value in settings._asdict().items() if key in kept}
+    weights = path / "model.safetensors"
+    model = hashlib.sha256(weights.read_bytes()).hexdigest()[:16] if weights.is_file() else None
+    return {**about, "model": model, "data": run.dataset.fingerprint, "versions": _versions()}
 
 
 def read_scores(path: Path) -> dict[str, Any]:
@@ -153,7 +164,7 @@ def likelihood(run: Run, settings: Settings, progress: bool = True) -> dict[str,
             name: float((run.decode(z[name].unsqueeze(1), x_N).squeeze(1) - points.x).square().mean())
             for name, x_N in pairs
         }
-    sample = encode(run, 1_000, settings.codes, settings.seed, progress=False)
+    sample = encode(run, 1_000, "local", settings.seed, progress=False)
     values["active_units"] = active_units(sample.codes)
     return values
 

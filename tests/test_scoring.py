@@ -41,9 +41,22 @@ def test_what_is_there_is_not_computed_again(run, tmp_path, monkeypatch):
     monkeypatch.setattr("hierarchical_lvae.scoring.encode", None)
     monkeypatch.setattr("hierarchical_lvae.scoring.likelihood", None)
     assert dict(score(run, tmp_path, ("mig", "iwae"), FEW, progress=False)) == first
-    with pytest.raises(TypeError):  # other settings: it is
-        dict(score(run, tmp_path, ("mig",), FEW._replace(seed=1), progress=False))
+    assert dict(score(run, tmp_path, ("mig",), FEW._replace(draws=20), progress=False))["mig"] == first["mig"]
+    for other in (FEW._replace(seed=1), FEW._replace(codes="meta")):
+        with pytest.raises(TypeError):  # other settings: it is
+            dict(score(run, tmp_path, ("mig",), other, progress=False))
+    (tmp_path / "model.safetensors").write_bytes(b"trained further")
+    with pytest.raises(TypeError):
+        dict(score(run, tmp_path, ("mig",), FEW, progress=False))
     assert read_scores(tmp_path) == first
+
+
+def test_scores_of_meta_codes_stand_beside_those_of_local_ones(run, tmp_path):
+    for codes in ("local", "meta"):
+        dict(score(run, tmp_path, ("mig",), FEW._replace(codes=codes), progress=False))
+    saved = read_scores(tmp_path)
+    assert set(saved) == {"mig", "mig-meta"}
+    assert saved["mig"]["mig"] != saved["mig-meta"]["mig"]
 
 
 def test_codes_are_seeded_local_or_meta(run):

@@ -88,9 +88,11 @@ def table(result: "Comparison", settings: Any) -> list[str]:
     return [
         *lines,
         "",
-        "random: local parameters with a distribution · held-out, gain ± standard error, LOO: nats an image",
-        "evidence: nats a neighbourhood · calibration: of pixel means, 0 is best · coverage: of their 90 % intervals",
-        "k̂: below 0.5 good, above 0.7 not to be trusted · cost: time of the inference in one-step estimates",
+        "random: local parameters with a distribution · held-out, gain ± standard error: nats an image",
+        "evidence: nats a neighbourhood, of a block given the rest, to be compared within one structure",
+        "calibration: of pixel means at each point's own code, 0 is best · coverage: of their 90 % intervals",
+        "k̂: below 0.5 good, above 0.7 not to be trusted · LOO: of support points, the rest of the weights held",
+        "cost: time of the inference in one-step estimates",
     ]
 
 

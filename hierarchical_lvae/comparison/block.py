@@ -3,6 +3,8 @@
 Here the truth can be had, and importance ratios mean something: a few dozen dimensions, and not hundreds of thousands.
 """
 
+import statistics
+
 import pyro.distributions as dist
 import torch
 from torch import Tensor
@@ -80,7 +82,7 @@ class Block:
         tau = run.vae.tau
         prior = dist.Normal(run.vae.theta[self.positions], tau).to_event(1)
         ratios = (log_p.sum(-1) + (prior.log_prob(draws) - q.block.log_prob(draws)).squeeze(-1)).T
-        result.k_hat = sorted(pareto_k(ratio.cpu()) for ratio in ratios)[len(ratios) // 2]
+        result.k_hat = statistics.median(pareto_k(ratio.cpu()) for ratio in ratios)
         pair = run.vae.model, run.vae.guide
         result.evidence = estimate_evidence(self.elbo, *pair, points.support).log_evidence.mean().item()
         result.seconds = self.laplace_seconds / len(points.x)
@@ -115,7 +117,7 @@ class Block:
         values = [{**centre, "theta_N": centre["theta_N"].index_copy(-1, self.positions, draw)} for draw in draws]
         result = foretell(run, values, points, settings.num_codes)
         result.random_parameters = len(self.positions)
-        log_p = log_likelihoods(run.vae.model, run.vae.guide, points.support, values, settings.num_codes)
+        log_p = log_likelihoods(run.vae.model, run.vae.guide, points.support, values, settings.num_codes, common=True)
         replicates = [
             run.vae.decode(z, v["theta_N"]).sample().mean((-2, -1)) for z, v in zip(codes, values, strict=True)
         ]

@@ -40,15 +40,17 @@ class Row(NamedTuple):
     gain_error: float | None
     """Standard error of the gain, over neighbourhoods."""
     evidence: float | None
-    """log p(N) by Laplace's formula: nats a neighbourhood."""
+    """log p(N) by Laplace's formula, of a block given the rest: nats a neighbourhood. Structures differ in what they
+    leave out, so it is to be compared within one."""
     calibration: float
-    """Expected calibration error of the pixel means of held-out points, in units of pixels."""
+    """Expected calibration error of held-out points' pixel means at their own codes' means, in units of pixels."""
     coverage: float | None
-    """Share of the references' pixels within the 90 % interval of their predicted means."""
+    """Share of the references' pixels within the 90 % interval of their means over the local weights."""
     k_hat: float | None
     """Pareto k̂ of the draws against the posterior: the median over neighbourhoods."""
     loo: float | None
-    """Leave-one-out estimate of `held_out` from the support points alone: nats an image."""
+    """Leave-one-out density of the support points under the block's draws: nats an image. The rest of the weights is
+    held where *all* of them put it, so it is no estimate of `held_out`."""
     cost: float
     """Time of the inference in multiples of a one-step estimate."""
 
@@ -104,15 +106,18 @@ def compare(
         few = Points(*(t[: settings.reference_neighbourhoods] for t in points))
         everything = [m for m in dict.fromkeys([BASELINE, *methods]) if m not in BLOCK_METHODS]
         patterns = block or last_biases(run)
-        reference = Block(run, patterns, few, settings)
         tasks: dict[str, Any] = {m: lambda m=m: measure(run, m, points, settings) for m in everything}
         if set(methods) & set(BLOCK_METHODS):
+            reference = Block(run, patterns, few, settings)
             tasks["one-step (block)"] = reference.one_step
-        if "laplace-block" in methods:
-            tasks["laplace-block"] = reference.laplace
-        if "nuts" in methods:
-            tasks["nuts"] = lambda: reference.nuts(progress)
-        measured = {name: task() for name, task in _with_progress(tasks, progress)}
+            if "laplace-block" in methods:
+                tasks["laplace-block"] = reference.laplace
+            if "nuts" in methods:
+                tasks["nuts"] = lambda: reference.nuts(progress)
+        measured = {}
+        for name, task in _with_progress(tasks, progress):
+            torch.manual_seed(settings.seed)  # no method's figures depend on which others are compared
+            measured[name] = task()
     wide = {m: measured[m] for m in everything}
     narrow = {m: measured[m] for m in tasks if m not in everything}
     pixels = {m: result.pixels for m, result in wide.items() if m in methods}

@@ -25,7 +25,8 @@ from hierarchical_lvae.runs import Run
 from hierarchical_lvae.types import LocalInference, lookup
 
 Values = Mapping[str, Tensor]
-ROUNDS, MODE_STEPS = 5, 50
+ROUNDS = 5
+SLOW = ("laplace-last-layer",)
 
 
 @dataclass(frozen=True)
@@ -72,7 +73,7 @@ class Measured:
     pixels: Tensor
     """Predicted pixel means of the references at each draw of the local weights: (S, R, C, H, W)."""
     predicted: Tensor
-    """Predicted pixel means of the held-out points, over all draws: (R, K', C, H, W)."""
+    """Pixel means of the held-out points, over all draws, each from its own code's mean: (R, K', C, H, W)."""
     random_parameters: int = 0
     seconds: float = math.nan
     """Of the inference, for a neighbourhood."""
@@ -91,14 +92,22 @@ def draw_points(run: Run, number: int) -> Points:
         if support.shape[1] < 2:
             raise ValueError("K = 1 leaves no neighbour to hold out: compare a run with more of them")
         support, held_out = support.tensor_split(2, dim=1)
+        if torch.equal(support[:, 0], held_out[:, 0]):
+            raise ValueError("the neighbours are copies of the images (0 or 1 pixels have no noise): none is held out")
     return Points(x, support, held_out)
 
 
 def measure(run: Run, method: str, points: Points, settings: Settings) -> Measured:
     """Infer all local weights by a method of `LOCAL_INFERENCE`, and measure it."""
-    elbo = LocalELBO(_local_inference(run, method, points.support), beta=run.elbo.beta)
     pair = run.vae.model, run.vae.guide
-    posterior, seconds = timed(lambda: elbo.local_posterior(*pair, points.support), ROUNDS)
+
+    def infer() -> tuple[LocalELBO, dict[str, dist.TorchDistribution]]:
+        torch.manual_seed(settings.seed)  # the same draws of the codes in the step of each method
+        elbo = LocalELBO(_local_inference(run, method, points.support), beta=run.elbo.beta)
+        torch.manual_seed(settings.seed)
+        return elbo, elbo.local_posterior(*pair, points.support)
+
+    (elbo, posterior), seconds = timed(infer, 1 if method in SLOW else ROUNDS)
     if "theta_N" not in posterior:
         posterior["theta_N"] = dist.Delta(run.vae.theta.expand(len(points.x), 1, -1), event_dim=1)
     random = int((posterior["theta_N"].variance[0] > 0).sum())
@@ -144,6 +153,7 @@ def timed(function: Callable[[], Any], rounds: int) -> tuple[Any, float]:
 def _local_inference(run: Run, method: str, support: Tensor) -> LocalInference:
     if method == "multi-step":  # to the mode, by steps that the curvature allows: a trained single step is too long
         info = diagnose(LocalELBO(OneStepMAP(), beta=run.elbo.beta), run.vae.model, run.vae.guide, support)
-        step = float(run.vae.tau) ** 2 / (1 + 1.5 * info.sharpness.abs().max().item())
-        return MultiStepMAP(num_steps=MODE_STEPS, step_size=step)
+        shorter = 1 + 1.5 * info.sharpness.abs().max().item()
+        number = min(500, math.ceil(5 * shorter))  # where the prior alone pulls, e⁻⁵ of the way is left
+        return MultiStepMAP(number, step_size=float(run.vae.tau) ** 2 / shorter)
     return lookup(LOCAL_INFERENCE, method, "local inference")()

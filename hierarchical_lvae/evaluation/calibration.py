@@ -14,7 +14,7 @@ def calibration_error(predicted: ArrayLike, observed: ArrayLike, bins: int = 20)
         observed: pixels, of the same shape.
         bins: how many groups of pixels of like predictions.
 
-    >>> calibration_error([0.1, 0.1, 0.9, 0.9], [0, 0, 1, 1], bins=2)
+    >>> round(calibration_error([0.1, 0.1, 0.9, 0.9], [0, 0, 1, 1], bins=2), 6)
     0.1
 
     Raises:

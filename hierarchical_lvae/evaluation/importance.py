@@ -86,8 +86,8 @@ def dci(
 def dci_from_importance(importance: ArrayLike) -> tuple[float, float]:
     """Disentanglement and completeness of an importance matrix R: (D, F), not negative.
 
-    >>> dci_from_importance(np.eye(4))
-    (1.0, 1.0)
+    >>> [round(score, 6) for score in dci_from_importance(np.eye(4))]
+    [1.0, 1.0]
     >>> disentanglement, completeness = dci_from_importance(np.ones((10, 6)) / 10)
     >>> round(disentanglement, 6), round(completeness, 6)
     (0.0, 0.0)

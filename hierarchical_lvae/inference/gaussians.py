@@ -20,7 +20,7 @@ from hierarchical_lvae.inference.sites import base
 class LowRankPrecisionNormal(dist.TorchDistribution):
     """Normal(loc, Λ⁻¹) with Λ = diag(d) + W Wᵀ, at a cost linear in P.
 
-    With A = d^−½ W = U S Vᵀ, Λ⁻¹ = d^−½ (I − U diag(s² / (1 + s²)) Uᵀ) d^−½.
+    With A = d^−½ W and L Lᵀ = I + Aᵀ A, of r × r: Λ⁻¹ = d^−½ (I − V Vᵀ) d^−½ for V = A L⁻ᵀ.
 
     Args:
         loc: (..., P).
@@ -39,10 +39,10 @@ class LowRankPrecisionNormal(dist.TorchDistribution):
     def __init__(self, loc: Tensor, precision_diag: Tensor, factor: Tensor, validate_args: bool | None = None) -> None:
         self.loc = loc
         self.precision_diag = precision_diag.expand_as(loc)
+        self.factor = factor
         scaled = factor / self.precision_diag.sqrt().unsqueeze(-1)
-        eigenvalues, V = torch.linalg.eigh(scaled.mT @ scaled)  # of r × r, and of Λ − d in its own units
-        self._gain = eigenvalues.clamp(min=0)
-        self._U = scaled @ (V * torch.where(eigenvalues > 0, eigenvalues, math.inf).rsqrt().unsqueeze(-2))
+        self._root = torch.linalg.cholesky(scaled.mT @ scaled + torch.eye(factor.shape[-1]).to(factor))
+        self._V = torch.linalg.solve_triangular(self._root, scaled.mT, upper=False).mT
         super().__init__(loc.shape[:-1], loc.shape[-1:], validate_args=validate_args)
 
     def expand(self, batch_shape: torch.Size, _instance: None = None) -> "LowRankPrecisionNormal":
@@ -50,7 +50,7 @@ class LowRankPrecisionNormal(dist.TorchDistribution):
         new = self._get_checked_instance(LowRankPrecisionNormal, _instance)
         shape = torch.Size(batch_shape) + self.event_shape
         new.loc, new.precision_diag = self.loc.expand(shape), self.precision_diag.expand(shape)
-        new._gain, new._U = self._gain, self._U
+        new.factor, new._root, new._V = self.factor, self._root, self._V
         super(LowRankPrecisionNormal, new).__init__(torch.Size(batch_shape), self.event_shape, validate_args=False)
         return new
 
@@ -62,37 +62,32 @@ class LowRankPrecisionNormal(dist.TorchDistribution):
     @property
     def variance(self) -> Tensor:
         """The diagonal of Λ⁻¹: (..., P)."""
-        return (1 - (self._U.square() * self._shrink(1.0)).sum(-1)) / self.precision_diag
+        return (1 - self._V.square().sum(-1)) / self.precision_diag
 
     def rsample(self, sample_shape: torch.Size = torch.Size()) -> Tensor:  # noqa: B008  # as in torch
-        """Draw loc + Λ^−½ ε."""
-        noise = torch.randn(self._extended_shape(sample_shape)).to(self.loc)
-        return self.loc + self._reduce(noise, 0.5) / self.precision_diag.sqrt()
+        """Draw loc + Λ⁻¹ (√d ε + W ε'), whose covariance is Λ⁻¹ Λ Λ⁻¹."""
+        shape = self._extended_shape(sample_shape)
+        along = torch.randn(*shape[:-1], self.factor.shape[-1], 1).to(self.loc)
+        noise = self.precision_diag.sqrt() * torch.randn(shape).to(self.loc) + (self.factor @ along).squeeze(-1)
+        return self.loc + self.covariance_times(noise)
 
     def log_prob(self, value: Tensor) -> Tensor:
         """The log density: (...)."""
-        difference = (value - self.loc) * self.precision_diag.sqrt()
-        along = (difference.unsqueeze(-2) @ self._U).squeeze(-2)
-        squares = difference.square().sum(-1) + (self._gain * along.square()).sum(-1)
+        difference = value - self.loc
+        along = (difference.unsqueeze(-2) @ self.factor).squeeze(-2)
+        squares = (self.precision_diag * difference.square()).sum(-1) + along.square().sum(-1)
         log_det = self.log_det_precision(torch.ones_like(self.precision_diag))
         return 0.5 * (log_det - squares - self.event_shape[0] * math.log(2 * math.pi))
 
     def log_det_precision(self, scale: Tensor) -> Tensor:
         """log det(scale Λ) for a scale of each dimension, broadcastable to (..., P): (...)."""
-        return (scale * self.precision_diag).log().sum(-1) + self._gain.log1p().sum(-1)
+        return (scale * self.precision_diag).log().sum(-1) + 2 * self._root.diagonal(dim1=-2, dim2=-1).log().sum(-1)
 
     def covariance_times(self, vector: Tensor) -> Tensor:
         """Λ⁻¹ v for v of (..., P)."""
-        scale = self.precision_diag.rsqrt()
-        return scale * self._reduce(scale * vector, 1.0)
-
-    def _shrink(self, power: float) -> Tensor:
-        return (1 - (1 + self._gain) ** -power).unsqueeze(-2)
-
-    def _reduce(self, vector: Tensor, power: float) -> Tensor:
-        """(I + A Aᵀ)^−power v."""
-        along = vector.unsqueeze(-2) @ self._U
-        return vector - ((self._shrink(power) * along) @ self._U.mT).squeeze(-2)
+        scaled = vector * self.precision_diag.rsqrt()
+        along = scaled.unsqueeze(-2) @ self._V
+        return (scaled - (along @ self._V.mT).squeeze(-2)) * self.precision_diag.rsqrt()
 
 
 class Embedded(dist.TorchDistribution):

@@ -84,13 +84,14 @@ def nuts(
     def embed(block: Tensor) -> Tensor:
         return point[..., positions] + (root @ block.unsqueeze(-1)).squeeze(-1)
 
+    held = {name: value.detach() for name, value in at.values.items()}
     white = dist.Normal(torch.zeros_like(point[..., positions]), 1.0).to_event(3)
 
     def program(data: Any) -> None:
         even = pyro.sample("block", white)
         block = embed(even)
         pyro.factor("prior", normal.log_prob(block) - white.log_prob(even))
-        with _Held({**centre, site: point.index_copy(-1, positions, block)}):
+        with _Held({**held, site: point.index_copy(-1, positions, block)}):
             model(data)
 
     start = {"block": torch.zeros_like(point[..., positions]), **codes}

@@ -33,6 +33,7 @@ def log_likelihoods(
     values: Iterable[Values],
     num_codes: int,
     sites: Collection[str] = ("theta_N", "phi_N"),
+    common: bool = False,
 ) -> Tensor:
     """log p(x | θ_N) of each point at each of S local values, codes integrated out by importance: (S, B, K), nats.
 
@@ -41,14 +42,15 @@ def log_likelihoods(
         data: their argument.
         values: S local values by site.
         num_codes: draws of the codes for each. The estimate is from below, on average, and rises with their number.
-            They are the same draws for each of the S, so that differences between these are not noise of the codes.
         sites: names of the local sites.
+        common: take the same draws of the codes for each of the S: then differences between these are not noise of the
+            codes, but averages over the S gain nothing from there being more.
     """
     seed = int(torch.randint(2**31, ()))
     results = []
-    for value in values:
+    for i, value in enumerate(values):
         with random_state_kept():
-            torch.manual_seed(seed)
+            torch.manual_seed(seed if common else seed + i)
             weights = [log_weights(model, guide, data, sites, value) for _ in range(num_codes)]
         results.append(torch.stack(weights).logsumexp(0) - math.log(num_codes))
     return torch.stack(results)

@@ -91,6 +91,8 @@ def test_only_what_is_asked_for_is_done(run):
     assert [row.method for row in result.all_weights] == ["laplace"]
     assert result.block == []
     assert result.posteriors == {}
+    more = compare(run, ("shared", "laplace"), SMALL, progress=False)
+    assert more.all_weights[-1]._replace(cost=0) == result.all_weights[0]._replace(cost=0)
 
 
 def test_a_block_by_name(run):
@@ -111,6 +113,8 @@ def test_neighbours_that_are_always_the_same_are_split():
     fixed = torch.rand(3, 4, 1, 8, 8)
     points = draw_points(replace(run_of(), neighbourhood=lambda index, x: fixed), 3)
     assert torch.equal(torch.cat([points.support, points.held_out], 1), fixed)
+    with pytest.raises(ValueError, match="the neighbours are copies of the images"):
+        draw_points(replace(run_of(), neighbourhood=lambda index, x: fixed[:, :1].expand(-1, 4, -1, -1, -1)), 3)
     with pytest.raises(ValueError, match="K = 1 leaves no neighbour to hold out"):
         draw_points(replace(run_of(), neighbourhood=lambda index, x: fixed[:, :1]), 3)
 

@@ -61,12 +61,16 @@ def test_inverse_determinant_and_density_are_the_dense_ones(name):
     assert q.event_shape == (P,)
 
 
-def test_the_root_of_the_low_rank_one_is_a_root():
-    """A draw is loc + S ε with S Sᵀ = Λ⁻¹; S by feeding the unit vectors as noise."""
-    q, matrix = structures()["low-rank"]
-    units = torch.eye(P).unsqueeze(1).unsqueeze(1).expand(P, B, 1, P)
-    columns = (q._reduce(units, 0.5) / q.precision_diag.sqrt()).movedim(0, -1)
-    torch.testing.assert_close(columns @ columns.mT, torch.linalg.inv(matrix), rtol=1e-10, atol=1e-10)
+def test_the_low_rank_one_has_gradients_where_its_factor_is_of_lower_rank():
+    W = torch.zeros(4, 3)
+    W[:2, 0] = torch.tensor([1.0, 2.0])
+    d = torch.ones(4, requires_grad=True)
+    q = LowRankPrecisionNormal(torch.zeros(4), d, W)
+    truth = torch.linalg.inv(torch.diag(d) + W @ W.T)
+    (expected,) = torch.autograd.grad(truth.diagonal().sum(), d)
+    (found,) = torch.autograd.grad(q.variance.sum(), d, retain_graph=True)
+    torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)
+    assert torch.autograd.grad(q.rsample().sum(), d)[0].isfinite().all()
 
 
 @each

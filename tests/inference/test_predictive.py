@@ -45,7 +45,9 @@ def test_more_codes_are_a_tighter_bound_and_codes_are_shared_between_values():
     few = torch.stack([log_predictive(vae.model, vae.guide, x, [{}], 1) for _ in range(30)])
     many = log_predictive(vae.model, vae.guide, x, [{}], 200)
     assert (many > few.mean(0) - 3 * few.std(0) / 30**0.5).all()
-    twice = log_likelihoods(vae.model, vae.guide, x, [{}, {}], 2)
+    twice = log_likelihoods(vae.model, vae.guide, x, [{}, {}], 2, common=True)
     assert torch.equal(twice[0], twice[1])
+    fresh = log_likelihoods(vae.model, vae.guide, x, [{}, {}], 2)
+    assert not torch.equal(fresh[0], fresh[1])
     assert twice.shape == (2, B, 3)
     assert not twice.requires_grad
