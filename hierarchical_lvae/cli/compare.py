@@ -44,6 +44,7 @@ COLUMNS = {
 @click.option("--reference", type=click.IntRange(1), default=2, show_default=True, help="Of these, for the block.")
 @click.option("--block", help="Patterns of names of decoder parameters [default: the last biases, up to 50 of them]")
 @click.option("--draws", type=click.IntRange(50), default=200, show_default=True, help="From each posterior.")
+@click.option("--warmup", type=click.IntRange(1), default=250, show_default=True, help="Steps, of each chain of NUTS.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Of references, neighbours and draws.")
 @click.option("--data-dir", type=click.Path(), help="Where the data lie [default: as when it was trained]")
 @click.option("--device", default="cpu", show_default=True, help="cpu, cuda, cuda:1, …")
@@ -66,7 +67,8 @@ def compare(
     from hierarchical_lvae.training import load_run
 
     loaded = load_run(run, device, data_dir)
-    settings = Settings(neighbourhoods, min(reference, neighbourhoods), draws + draws % 2, seed=seed)
+    reference = min(reference, neighbourhoods)
+    settings = Settings(neighbourhoods, reference, draws + draws % 2, warmup_steps=warmup, seed=seed)
     result = compare_run(loaded, local, settings, tuple(block.split(",")) if block else ())
     click.echo(describe(loaded))
     for line in table(result, settings):
