@@ -49,8 +49,8 @@ COLUMNS = {
 @click.option("--data-dir", type=click.Path(), help="Where the data lie [default: as when it was trained]")
 @click.option("--device", default="cpu", show_default=True, help="cpu, cuda, cuda:1, …")
 def compare(
-    run: Path, local: tuple[str, ...], neighbourhoods: int, reference: int, block: str | None, draws: int, warmup: int, seed: int,
-    data_dir: str | None, device: str,
+    run: Path, local: tuple[str, ...], neighbourhoods: int, reference: int, block: str | None, draws: int,
+    warmup: int, seed: int, data_dir: str | None, device: str,
 ) -> None:  # fmt: skip
     """Compare local posteriors of RUN: points, Laplace's Gaussians, and (for a block of the weights) the truth by NUTS.
 
