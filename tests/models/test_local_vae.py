@@ -32,7 +32,8 @@ def test_sites_and_shapes(vae):
     assert guide.nodes["phi_N"]["infer"]["is_auxiliary"]
     assert guide.nodes["z"]["value"].shape == (B, K, 4)
     parameters = {n.split(".")[1] for n, s in guide.nodes.items() if s["type"] == "param"}
-    assert parameters == {"theta", "phi"} == set(vae.state_dict())
+    assert parameters == {"theta", "phi"}
+    assert set(vae.state_dict()) == {"theta", "phi", "tau"}
 
 
 def test_alpha_is_the_prior_variance():
