@@ -36,7 +36,7 @@ class Settings:
     neighbourhoods: int = 8
     """R, for the methods that infer all local weights."""
     reference_neighbourhoods: int = 2
-    """Of these, for the methods of the block; NUTS takes about a minute for each."""
+    """Of these, for the methods of the block; NUTS takes one to five minutes for each."""
     num_draws: int = 200
     """S, of the local weights from each posterior; NUTS gives them in two chains together."""
     num_codes: int = 10
