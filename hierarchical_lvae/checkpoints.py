@@ -14,11 +14,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
 from torch import Tensor
 
 LOCK = ".lock"
+NEIGHBOURHOOD = "neighbourhood."
+"""How the names of a neighbourhood's tensors begin in a checkpoint."""
 
 
 @contextmanager
@@ -59,14 +61,15 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
         temporary.write_bytes(content)
 
 
-def read_tensors(path: Path) -> dict[str, Tensor]:
-    """Read what `write_tensors` wrote.
+def read_tensors(path: Path, prefix: str = "") -> dict[str, Tensor]:
+    """Read what `write_tensors` wrote: the tensors whose names begin with a prefix, which is taken off.
 
     Raises:
         ValueError: the file is damaged.
     """
     try:
-        return load_file(path)
+        with safe_open(path, "pt") as file:
+            return {name.removeprefix(prefix): file.get_tensor(name) for name in file.keys() if name.startswith(prefix)}  # noqa: SIM118
     except SafetensorError as error:
         raise ValueError(f"{path} is damaged ({error}): restore it, or fit anew") from error
 
@@ -129,11 +132,18 @@ def claimed(path: Path, new: bool) -> Iterator[None]:
                 path.rmdir()
 
 
-def pack(vae: torch.nn.Module, optimizer: torch.optim.Optimizer, step: int, losses: list[float]) -> dict[str, Tensor]:
-    """All that a fit needs to go on exactly, as tensors by name."""
+def pack(
+    vae: torch.nn.Module,
+    optimizer: torch.optim.Optimizer,
+    neighbourhood: Mapping[str, Tensor],
+    step: int,
+    losses: list[float],
+) -> dict[str, Tensor]:
+    """All that a fit needs to go on exactly, as tensors by name; the neighbourhood's is its `state`."""
     moments = optimizer.state_dict()["state"]
     tensors = {f"vae.{name}": value for name, value in vae.state_dict().items()}
     tensors |= {f"optimizer.{i}.{key}": value for i, slots in moments.items() for key, value in slots.items()}
+    tensors |= {f"{NEIGHBOURHOOD}{name}": value for name, value in neighbourhood.items()}
     tensors |= {"step": torch.tensor(step), "losses": torch.tensor(losses, dtype=torch.float64)}
     tensors["random.cpu"] = torch.get_rng_state()
     tensors |= {f"random.cuda.{i}": torch.cuda.get_rng_state(i) for i in range(torch.cuda.device_count())}
@@ -141,9 +151,14 @@ def pack(vae: torch.nn.Module, optimizer: torch.optim.Optimizer, step: int, loss
 
 
 def unpack(
-    tensors: Mapping[str, Tensor], vae: torch.nn.Module, optimizer: torch.optim.Optimizer
+    tensors: Mapping[str, Tensor],
+    vae: torch.nn.Module,
+    optimizer: torch.optim.Optimizer,
+    neighbourhood: dict[str, Tensor],
 ) -> tuple[int, list[float]]:
     """Put what `pack` gave back in its places; return the step and the losses not yet logged."""
+    kept = {name: value for name, value in tensors.items() if name.startswith(NEIGHBOURHOOD)}
+    neighbourhood.update({name.removeprefix(NEIGHBOURHOOD): value for name, value in kept.items()})
     vae.load_state_dict({n.removeprefix("vae."): t for n, t in tensors.items() if n.startswith("vae.")})
     moments: dict[int, dict[str, Tensor]] = {}
     for name, tensor in tensors.items():

@@ -16,6 +16,9 @@ PRESETS: dict[str, dict[str, Any]] = {
 AUTO = "auto"
 """As α: to be found by the evidence."""
 
+NEAREST_CODES = ("carsnorb", "digits")
+"""Data sets whose neighbourhoods are, by default, the nearest codes; of the others they are the observation noise."""
+
 ALPHA_UNITS = ("pixel", "sum")
 """Whether the loss that α steps along is averaged over pixels, or summed (over neighbours it is averaged)."""
 
@@ -36,6 +39,8 @@ class FitOptions:
     first_order: bool = False
     clip: float | None = None
     neighbourhood: str = "noise"
+    index: str | None = None
+    refresh: int = 0
     num_neighbours: int = 10
     batch: int = 25
     steps: int = 300_000
@@ -45,15 +50,17 @@ class FitOptions:
     latent_dim: int = 10
     activation: str = "relu"
     image_size: int | None = None
+    frame: str = "crop"
+    skip_bad: bool = False
     seed: int = 0
     device: str = "cpu"
 
     def __post_init__(self) -> None:
         if self.alpha_unit not in ALPHA_UNITS:
             raise ValueError(f"no unit of alpha is called {self.alpha_unit!r}: {nearest(self.alpha_unit, ALPHA_UNITS)}")
-        for name in ("num_neighbours", "batch", "latent_dim", "steps"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name.replace('_', ' ')} is {getattr(self, name)}: it must be at least 1")
+        for name, least in (("num_neighbours", 1), ("batch", 1), ("latent_dim", 1), ("steps", 1), ("refresh", 0)):
+            if getattr(self, name) < least:
+                raise ValueError(f"{name.replace('_', ' ')} is {getattr(self, name)}: it must be at least {least}")
         if isinstance(self.alpha, str) and self.alpha != AUTO:
             raise ValueError(f"alpha is {self.alpha!r}: a number is needed, or {AUTO!r}")
         if self.alpha == AUTO and self.local == "shared":
@@ -73,6 +80,8 @@ class FitOptions:
     def of(cls, preset: str, **options: Any) -> "FitOptions":
         """Fill in a preset where an option is None or missing; with α = 0 the local inference is `shared`.
 
+        The neighbourhood is the one that suits the data set: the nearest codes, or the observation noise.
+
         >>> options = FitOptions.of("quick", dataset="digits", batch=2)
         >>> options.batch, options.num_neighbours, options.local
         (2, 5, 'one-step')
@@ -82,6 +91,8 @@ class FitOptions:
         given = {name: value for name, value in options.items() if value is not None}
         if given.get("alpha", cls.alpha) == 0 and not given.get("local", cls.local).startswith("laplace"):
             given["local"] = "shared"
+        if "neighbourhood" not in given:
+            given["neighbourhood"] = "latent-knn" if given.get("dataset") in NEAREST_CODES else "noise"
         return cls(**{**PRESETS[preset], **given, "preset": preset})
 
     def under(self, preset: str) -> "FitOptions":

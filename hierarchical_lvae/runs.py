@@ -11,11 +11,11 @@ import pyro
 import torch
 from torch import Tensor
 
-from hierarchical_lvae.checkpoints import read_tensors
-from hierarchical_lvae.data import FactorImages, load_dataset
+from hierarchical_lvae.checkpoints import NEIGHBOURHOOD, read_tensors
+from hierarchical_lvae.data import FactorImages, default_data_dir, load_dataset
 from hierarchical_lvae.inference import LOCAL_INFERENCE, LocalELBO
 from hierarchical_lvae.models import LocalVAE
-from hierarchical_lvae.neighbourhoods import Neighbourhood, build_neighbourhood
+from hierarchical_lvae.neighbourhoods import Neighbourhood, Surroundings, build_neighbourhood
 from hierarchical_lvae.options import AUTO, FitOptions
 from hierarchical_lvae.types import LocalInference, lookup, random_state_kept
 
@@ -47,6 +47,8 @@ class Run:
     @torch.no_grad()
     def encode(self, x: Tensor, x_N: Tensor | None) -> Tensor:
         """The codes of x: means of the local encoder, or of the meta encoder if x_N is None: (B, D)."""
+        if x_N is None:
+            return meta_codes(self.vae, x)
         phi_N = self._centre("phi_N", self.vae.phi, x, x_N)
         return self.vae.encode(x.unsqueeze(1), phi_N).mean.squeeze(1)
 
@@ -66,12 +68,13 @@ class Run:
         return posterior[site].mean if site in posterior else meta.expand(len(x), 1, -1)
 
 
-def prepare(options: FitOptions, dataset: FactorImages | None = None) -> Run:
+def prepare(options: FitOptions, dataset: FactorImages | None = None, progress: bool = True) -> Run:
     """Load the data, if they are not given, and build an untrained run; its parameters follow from the seed."""
+    size = options.image_size
     if dataset is None:
-        dataset = load_dataset(options.dataset, options.data_dir).to(options.device)
-    if options.image_size is not None and options.image_size < min(dataset.image_shape[1:]):
-        dataset = dataset.resized(options.image_size)
+        loaded = load_dataset(options.dataset, options.data_dir, size, options.frame, options.skip_bad)
+        dataset = loaded.to(options.device)
+    dataset = replace(dataset, image_size=size if size and size < min(dataset.images.shape[2:]) else None)
     torch.manual_seed(options.seed)
     pixels = math.prod(dataset.image_shape) if options.alpha_unit == "sum" else 1
     vae = LocalVAE(
@@ -83,8 +86,23 @@ def prepare(options: FitOptions, dataset: FactorImages | None = None) -> Run:
         activation=options.activation,
     ).to(options.device)
     elbo = LocalELBO(_local_inference(options), beta=options.beta)
-    neighbourhood = build_neighbourhood(options.neighbourhood, options.num_neighbours, vae.likelihood.around)
-    return Run(options, vae, elbo, dataset, neighbourhood)
+    surroundings = Surroundings(
+        num_neighbours=options.num_neighbours,
+        data=dataset,
+        around=vae.likelihood.around,
+        encode=lambda x: meta_codes(vae, x),
+        index=options.index,
+        refresh=options.refresh,
+        cache=Path(options.data_dir or default_data_dir()),
+        progress=progress,
+    )
+    return Run(options, vae, elbo, dataset, build_neighbourhood(options.neighbourhood, surroundings))
+
+
+@torch.no_grad()
+def meta_codes(vae: LocalVAE, x: Tensor) -> Tensor:
+    """Codes (B, D) of images x (B, C, H, W) by the encoder's meta-parameters, as of one neighbourhood of B points."""
+    return vae.encode(x.unsqueeze(0), vae.phi.view(1, 1, -1)).mean.squeeze(0)
 
 
 def load_run(path: str | Path, device: str | None = None, data_dir: str | None = None) -> Run:
@@ -102,6 +120,9 @@ def load_run(path: str | Path, device: str | None = None, data_dir: str | None =
         run = prepare(replace(options, device=device or options.device, data_dir=data_dir or options.data_dir))
     check_data(run, path)
     run.vae.load_state_dict(read_tensors(path / "model.safetensors"))
+    if (path / "state.safetensors").is_file():
+        run.neighbourhood.state.update(read_tensors(path / "state.safetensors", NEIGHBOURHOOD))
+    run.neighbourhood.prepare()
     return run
 
 

@@ -72,8 +72,9 @@ def fit(
         OSError: `out` holds files already, is held by another process, or cannot be written.
     """
     with claimed(out, new=True):
-        run = prepare(options)
+        run = prepare(options, progress=progress)
         ready(run)
+        run.neighbourhood.prepare()
         _write_options(run, out)
         return _train(run, out, progress, checkpoint_every, watchers)
 
@@ -97,7 +98,8 @@ def resume(
     if steps is not None and steps < options.steps:
         raise ValueError(f"{path} was begun for {options.steps} steps: --steps {steps} cannot make them fewer")
     with claimed(path, new=False):
-        run = prepare(replace(options, steps=steps or options.steps, data_dir=data_dir or options.data_dir))
+        options = replace(options, steps=steps or options.steps, data_dir=data_dir or options.data_dir)
+        run = prepare(options, progress=progress)
         check_data(run, path)
         _write_options(run, path)
         return _train(run, path, progress, checkpoint_every, watchers)
@@ -106,7 +108,7 @@ def resume(
 def estimate_seconds(run: Run, options: FitOptions) -> float:
     """How long a fit by these options would take here, on the data of `run`, by a step of at most 8 queries."""
     with random_state_kept(), pyro.validation_enabled(False), pyro.get_param_store().scope():
-        trial = prepare(options, run.dataset)
+        trial = prepare(replace(options, neighbourhood="noise"), run.dataset)
         index = torch.randint(len(run.dataset), (min(options.batch, 8),)).to(options.device)
         for _ in range(2):  # the first one warms up
             start = time.perf_counter()
@@ -122,16 +124,17 @@ def _train(run: Run, out: Path, progress: bool, checkpoint_every: float, watcher
     clip = math.inf if options.clip is None else options.clip
     done, losses = 0, list[float]()
     if (out / "state.safetensors").exists():
-        done, losses = unpack(read_tensors(out / "state.safetensors"), vae, optimizer)
+        saved = read_tensors(out / "state.safetensors")
+        done, losses = unpack(saved, vae, optimizer, run.neighbourhood.state)
 
     def checkpoint(status: str) -> float:
-        write_tensors(out / "state.safetensors", pack(vae, optimizer, done, losses))
+        write_tensors(out / "state.safetensors", pack(vae, optimizer, run.neighbourhood.state, done, losses))
         write_tensors(out / "model.safetensors", vae.state_dict())
         write_json(out / "state.json", {"status": status, "step": done, "steps": options.steps})
         return time.monotonic()
 
     truncate_log(out / "log.jsonl", done)
-    saved = checkpoint("running" if done < options.steps else "finished")
+    written = checkpoint("running" if done < options.steps else "finished")
     bar = tqdm(desc="fit", total=options.steps, initial=done, unit="step", disable=not progress, smoothing=0.05)
     logged, start = done, time.perf_counter()
     with (
@@ -144,6 +147,7 @@ def _train(run: Run, out: Path, progress: bool, checkpoint_every: float, watcher
             done += 1
             index = torch.randint(len(dataset), (options.batch,)).to(options.device)
             x = dataset.batch(index)
+            run.neighbourhood.update(index, x)
             x_N = run.neighbourhood(index, x)
             loss = elbo.differentiable_loss(vae.model, vae.guide, x, x_N) / options.batch
             optimizer.zero_grad()
@@ -180,8 +184,8 @@ def _train(run: Run, out: Path, progress: bool, checkpoint_every: float, watcher
             if signals:
                 checkpoint("interrupted")
                 raise Interrupted(signals[0], f"stopped after step {done}: `hlvae fit --resume {out}` goes on")
-            if time.monotonic() - saved >= checkpoint_every:
-                saved = checkpoint("running")
+            if time.monotonic() - written >= checkpoint_every:
+                written = checkpoint("running")
     checkpoint("finished")
     return run
 

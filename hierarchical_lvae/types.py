@@ -132,6 +132,11 @@ class Interrupted(Exception):
         self.signal = signal
 
 
+def is_colour(factor_name: str) -> bool:
+    """Whether a factor is one of colour, by its name."""
+    return any(word in factor_name for word in ("hue", "colour", "color"))
+
+
 def nearest(name: str, names: Iterable[str]) -> str:
     """Suggest the nearest of `names`, or list them.
 

@@ -23,7 +23,7 @@ ALLOWED = {
     "runs": {"options", "models", "inference", "data", "neighbourhoods", "checkpoints", "types"},
     "training": {"runs", "options", "models", "inference", "data", "neighbourhoods", "checkpoints", "types"},
     "comparison": {"runs", "inference", "evaluation", "types"},
-    "scoring": {"runs", "comparison", "inference", "evaluation", "checkpoints", "types"},
+    "scoring": {"runs", "comparison", "inference", "evaluation", "data", "checkpoints", "types"},
     "experiments": {"training", "scoring", "comparison", "evaluation", "figures", "types"},
     "benchmark": {"training", "models", "inference", "data", "neighbourhoods", "types"},
     "cli": {"experiments", "benchmark", "comparison", "scoring", "training", "evaluation", "figures", "models",

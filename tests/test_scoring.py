@@ -8,10 +8,21 @@ import pytest
 import torch
 
 from hierarchical_lvae.runs import prepare
-from hierarchical_lvae.scoring import SCORES, Settings, encode, geometry, likelihood, read_scores, score
+from hierarchical_lvae.scoring import (
+    SCORES,
+    Settings,
+    closeness,
+    distance,
+    encode,
+    geometry,
+    likelihood,
+    read_scores,
+    score,
+)
+from hierarchical_lvae.scoring.images import choose_features
 from hierarchical_lvae.training import FitOptions
 
-FEW = Settings(train=120, test=60, neighbourhoods=3, draws=10)
+FEW = Settings(train=120, test=60, neighbourhoods=3, draws=10, images=20, features="factors")
 
 
 @pytest.fixture(scope="module")
@@ -20,7 +31,9 @@ def run():
 
 
 @pytest.fixture(autouse=True)
-def _fewer_votes(monkeypatch):
+def _less_work(monkeypatch, tmp_path):
+    monkeypatch.setenv("HLVAE_DATA", str(tmp_path / "data"))
+    monkeypatch.setattr("hierarchical_lvae.evaluation.factor_classifier.STEPS", 20)
     for name, number in (("VOTES_TRAIN", 60), ("VOTES_TEST", 30)):
         monkeypatch.setattr(f"hierarchical_lvae.evaluation.fixed_factor.{name}", number)
 
@@ -38,8 +51,8 @@ def test_all_scores_are_written_one_by_one(run, tmp_path):
 
 def test_what_is_there_is_not_computed_again(run, tmp_path, monkeypatch):
     first = dict(score(run, tmp_path, ("mig", "iwae"), FEW, progress=False))
-    monkeypatch.setattr("hierarchical_lvae.scoring.encode", None)
-    monkeypatch.setattr("hierarchical_lvae.scoring.likelihood", None)
+    monkeypatch.setattr("hierarchical_lvae.scoring.scores.encode", None)
+    monkeypatch.setattr("hierarchical_lvae.scoring.scores.likelihood", None)
     assert dict(score(run, tmp_path, ("mig", "iwae"), FEW, progress=False)) == first
     assert dict(score(run, tmp_path, ("mig",), FEW._replace(draws=20), progress=False))["mig"] == first["mig"]
     for other in (FEW._replace(seed=1), FEW._replace(codes="meta")):
@@ -89,12 +102,57 @@ def test_the_likelihood_knows_peeking_from_foretelling(run):
     assert 0 <= values["active_units"] <= 3
 
 
-def test_without_factors_all_but_the_likelihood_is_not_available(run, tmp_path):
+def test_without_factors_only_what_needs_none_is_available(run, tmp_path):
     bare = replace(run.dataset, factors=np.zeros((len(run.dataset), 0), int), factor_names=(), factor_sizes=())
     scores = dict(score(replace(run, dataset=bare), tmp_path, settings=FEW, progress=False))
-    for name in SCORES[:-1]:
+    for name in SCORES[:-2]:
         assert scores[name]["not_available"] == "the data have no factors"
+    assert scores["samples"]["to_reference"] > 0
     assert "held_out" in scores["iwae"]
+
+
+def test_the_distance_of_generated_images_is_named_by_its_features(run, tmp_path, monkeypatch):
+    def refuse(*_):
+        raise OSError("no weights here")
+
+    monkeypatch.setattr("hierarchical_lvae.scoring.images.inception", refuse)
+    settings = FEW._replace(features="auto")
+    values = dict(score(run, tmp_path, ("fid",), settings, progress=False))["fid"]
+    assert (values["name"], values["generated"], values["real"]) == ("FD-factors", 20, 20)
+    assert values["settings"]["features"] == "FD-factors"
+    assert values["distance"] > 0
+    assert 0 < values["accuracy_of_factors"] < 1
+    (weights,) = (tmp_path / "data").iterdir()
+    assert weights.name == f"factor-features-{run.dataset.fingerprint}-8x8.safetensors"
+    again = distance(run, choose_features(run, settings), settings, progress=False)  # by the classifier on file
+    assert again == {key: value for key, value in values.items() if key != "settings"}
+    with pytest.raises(OSError, match="no weights here"):
+        choose_features(run, FEW._replace(features="inception"))
+    with pytest.raises(ValueError, match="no features are called 'factor': did you mean 'factors'"):
+        choose_features(run, FEW._replace(features="factor"))
+
+
+def test_samples_are_set_against_all_images_by_brute_force(run):
+    values = closeness(run, FEW, progress=False)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        index = torch.randint(len(run.dataset), (3,))
+        x = run.dataset.batch(index)
+        samples = run.sample(x, run.neighbourhood(index, x), 4)
+    everything = run.dataset.batch(torch.arange(len(run.dataset)))
+
+    def to_all(image):
+        return (everything - image).square().mean((1, 2, 3)).sqrt()
+
+    nearest = [to_all(image) for image in samples.flatten(0, 1)]
+    assert values["to_nearest"] == pytest.approx(np.mean([d.min() for d in nearest]), rel=1e-5)
+    assert values["to_reference"] == pytest.approx(
+        (samples - x[:, None]).square().mean((2, 3, 4)).sqrt().mean().item(), rel=1e-5
+    )
+    own = np.mean([d.argmin() == index[i // 4] for i, d in enumerate(nearest)])
+    assert values["nearest_is_reference"] == pytest.approx(own)
+    others = [to_all(image).sort().values[1] for image in x]
+    assert values["reference_to_nearest_other"] == pytest.approx(np.mean(others), rel=1e-5)
 
 
 def test_colours_are_told_from_geometry():

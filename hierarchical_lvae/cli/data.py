@@ -1,11 +1,15 @@
 """`hlvae data`: what there is to train on, and how to get it."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
-from hierarchical_lvae.cli.names import Name
+from hierarchical_lvae.cli.names import Name, NameOrPath
 from hierarchical_lvae.data import DATASETS
+
+if TYPE_CHECKING:
+    from hierarchical_lvae.data import FactorImages, Part
 
 data_dir_option = click.option(
     "--data-dir", type=click.Path(path_type=Path), help="Where data files lie [default: $HLVAE_DATA or user cache]"
@@ -37,31 +41,42 @@ def list_command() -> None:
 
 
 @data.command()
-@click.argument("name", type=Name(DATASETS))
+@click.argument("name", type=NameOrPath(DATASETS))
 @data_dir_option
-def info(name: str, data_dir: Path | None) -> None:
-    """Tell sizes, factors and source of the data set NAME, and how to get its files.
+@click.option("--skip-bad", is_flag=True, help="Leave out image files that cannot be read.")
+def info(name: str, data_dir: Path | None, skip_bad: bool) -> None:
+    """Tell sizes, factors and source of a data set, and how to get its files.
+
+    It is one of `hlvae data list`, or your own: a folder of images, an .npz or an .h5.
 
     \b
-    Example:
+    Examples:
       hlvae data info 3dshapes
+      hlvae data info pictures/
     """
     from hierarchical_lvae.data import default_data_dir, load_dataset
     from hierarchical_lvae.data.sources import SOURCES
 
     directory = data_dir or default_data_dir()
-    for source in SOURCES[name]:
+    for source in SOURCES.get(name, ()):
         path = directory / source.file
         where = f"found, {path}" if path.exists() else f"not in {directory} ({source.size}; hlvae data download {name})"
         click.echo(f"file     {source.file}: {where}")
-    dataset = load_dataset(name, data_dir)
+    dataset = load_dataset(name, data_dir, skip_bad=skip_bad)
     channels, height, width = dataset.image_shape
     click.echo(f"source   {dataset.source}")
     click.echo(
         f"images   {len(dataset):,} of {height} × {width} pixels, {channels} channel{'s' * (channels > 1)}, uint8"
     )
+    for part in dataset.parts:
+        click.echo(f"part     {part.name}, {part.stop - part.start:,} images: {_factors(part)}")
+    if not dataset.parts:
+        click.echo(f"factors  {_factors(dataset)}")
+
+
+def _factors(dataset: "FactorImages | Part") -> str:
     factors = zip(dataset.factor_names, dataset.factor_sizes, strict=True)
-    click.echo("factors  " + (", ".join(f"{factor} {size}" for factor, size in factors) or "none are known"))
+    return ", ".join(f"{factor} {size}" for factor, size in factors) or "none are known"
 
 
 @data.command()

@@ -10,7 +10,7 @@ import click
 from click.core import ParameterSource
 
 from hierarchical_lvae.cli.figures import draw_all, draw_reconstructions, said
-from hierarchical_lvae.cli.names import Name
+from hierarchical_lvae.cli.names import Name, NameOrPath, NeighbourhoodName
 from hierarchical_lvae.data import DATASETS
 from hierarchical_lvae.inference import LOCAL_INFERENCE
 from hierarchical_lvae.models import ACTIVATIONS, LIKELIHOODS
@@ -33,7 +33,9 @@ class Alpha(click.ParamType):
 
 
 @click.command()
-@click.option("--dataset", type=Name(DATASETS), help="What to train on [needed, but for --resume]")
+@click.option(
+    "--dataset", type=NameOrPath(DATASETS), help="A name, a folder, an .npz or an .h5 [needed, but for --resume]"
+)
 @click.option(
     "--data-dir", type=click.Path(), help="Where data files and caches lie [default: $HLVAE_DATA or user cache]"
 )
@@ -49,7 +51,15 @@ class Alpha(click.ParamType):
 @click.option("--local", type=Name(LOCAL_INFERENCE), help="Local inference [default: one-step; shared if alpha is 0]")
 @click.option("--first-order", is_flag=True, help="Do not differentiate through the inner step.")
 @click.option("--clip", type=float, help="Clip the norm of the meta-gradient (nats an image) [default: by preset]")
-@click.option("--neighbourhood", type=Name(NEIGHBOURHOODS), default="noise", show_default=True, help="What is local.")
+@click.option(
+    "--neighbourhood",
+    type=NeighbourhoodName(NEIGHBOURHOODS),
+    help="What is local; graph:FILE is one of your own [default: noise; latent-knn for carsnorb and digits]",
+)
+@click.option("--index", help='How nearest pixels are searched: "Flat", or as Faiss has it [default: by size]')
+@click.option(
+    "--refresh", type=click.IntRange(0), default=0, show_default=True, help="Encode all points every R steps."
+)
 @click.option("-K", "num_neighbours", type=click.IntRange(1), help="Neighbours of each point [default: by preset]")
 @click.option("-B", "batch", type=click.IntRange(1), help="Neighbourhoods in a batch [default: by preset]")
 @click.option("--steps", type=click.IntRange(1), help="Meta-steps [default: by preset]")
@@ -59,6 +69,8 @@ class Alpha(click.ParamType):
 @click.option("--latent-dim", type=click.IntRange(1), default=10, show_default=True, help="Size of a code.")
 @click.option("--activation", type=Name(ACTIVATIONS), default="relu", show_default=True, help="Of the networks.")
 @click.option("--image-size", type=click.IntRange(8), help="Shrink larger images to this side [default: by preset]")
+@click.option("--frame", type=Name(["crop", "pad"]), default="crop", show_default=True, help="Make own images square.")
+@click.option("--skip-bad", is_flag=True, help="Leave out images of a folder that cannot be read.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Of parameters, batches and noise.")
 @click.option("--device", default="auto", show_default=True, help="cpu, cuda, cuda:1, …")
 @click.option("--out", type=click.Path(path_type=Path), help="Run directory [default: runs/DATASET-ALPHA-SEED-TIME]")
@@ -72,6 +84,7 @@ def fit(ctx: click.Context, out: Path | None, checkpoint_every: float, resume: P
     Examples:
       hlvae fit --dataset 3dshapes --preset quick
       hlvae fit --dataset digits --alpha 0 --steps 500 --out runs/plain
+      hlvae fit --dataset photos/ --image-size 32 --neighbourhood input-knn
       hlvae fit --resume runs/plain --steps 1000
     """
     from hierarchical_lvae import training
@@ -90,7 +103,7 @@ def fit(ctx: click.Context, out: Path | None, checkpoint_every: float, resume: P
         options = resolve(**given)
         now = time.strftime("%Y%m%d-%H%M%S")
         alpha = options.alpha if isinstance(options.alpha, str) else f"{options.alpha:g}"
-        out = out or Path("runs", f"{options.dataset}-{alpha}-{options.seed}-{now}")
+        out = out or Path("runs", f"{Path(options.dataset).stem}-{alpha}-{options.seed}-{now}")
         watchers = (ContactSheets(out), *tensorboard(out))
         run = training.fit(options, out, checkpoint_every=checkpoint_every, watchers=watchers, ready=announce)
     directory = resume or out

@@ -1,10 +1,12 @@
 """Options whose values are keys of a table of names."""
 
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 import click
 
+from hierarchical_lvae.data.paths import OWN_DATA, is_path
 from hierarchical_lvae.types import nearest
 
 
@@ -20,6 +22,32 @@ class Name(click.Choice):
         if value not in self.choices:
             self.fail(f"{value!r} is unknown: {nearest(value, self.choices)}", param, ctx)
         return value
+
+
+class NameOrPath(Name):
+    """A key of a table of data sets, or the path of the user's own data, which need not be there yet."""
+
+    def get_metavar(self, param: click.Parameter, ctx: click.Context) -> str:
+        """Say that there are two ways."""
+        return "NAME|PATH"
+
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """Return the value if it is a key; a path is named from the root, for a later --resume."""
+        if value in self.choices:
+            return value
+        if not is_path(value):
+            self.fail(f"{value!r} is unknown: {nearest(value, self.choices)} (or give {OWN_DATA})", param, ctx)
+        return str(Path(value).absolute())
+
+
+class NeighbourhoodName(Name):
+    """A key of the table of neighbourhoods, with its argument behind a colon if it takes one."""
+
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """Return the value if its name is a key; a file is named from the root, for a later --resume."""
+        name, colon, argument = value.partition(":")
+        super().convert(name, param, ctx)
+        return name + colon + (str(Path(argument).absolute()) if name == "graph" and argument else argument)
 
 
 class Names(click.ParamType):

@@ -1,10 +1,14 @@
-"""Images with (and without) known factors of variation, as uint8, and the replica that renders 3D Shapes."""
+"""Images with (and without) known factors of variation, as uint8: data sets by name, and the user's own."""
 
 import lazy_loader
 
 DATASETS = {
     "3dshapes": "hierarchical_lvae.data.shapes3d:load",
     "digits": "hierarchical_lvae.data.digits:load",
+    "cars3d": "hierarchical_lvae.data.cars3d:load",
+    "smallnorb": "hierarchical_lvae.data.smallnorb:load",
+    "carsnorb": "hierarchical_lvae.data.carsnorb:load",
+    "dsprites": "hierarchical_lvae.data.dsprites:load",
 }
 """Data sets by name, each a function of the data directory: "module:attribute", for `pkgutil.resolve_name`."""
 

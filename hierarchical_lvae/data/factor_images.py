@@ -5,7 +5,8 @@ import os
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Protocol
+from pkgutil import resolve_name
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -14,7 +15,8 @@ from platformdirs import user_cache_path
 from torch import Tensor
 
 from hierarchical_lvae.data import DATASETS
-from hierarchical_lvae.types import lookup
+from hierarchical_lvae.data.paths import OWN_DATA, is_path
+from hierarchical_lvae.types import nearest
 
 
 class Images(Protocol):
@@ -34,6 +36,19 @@ class Images(Protocol):
         ...
 
 
+class Part(NamedTuple):
+    """A sub-set with factors of its own, in a union of data sets that have none in common."""
+
+    name: str
+    start: int
+    stop: int
+    """Its images are rows `start` … `stop` - 1 of the union."""
+    factors: np.ndarray
+    """(stop - start, F), as those of `FactorImages`."""
+    factor_names: tuple[str, ...]
+    factor_sizes: tuple[int, ...]
+
+
 @dataclass(frozen=True)
 class FactorImages:
     """Images with their factors of variation.
@@ -45,6 +60,7 @@ class FactorImages:
         factor_sizes: how many values each factor has.
         source: where the images are from, for every table that is made of them.
         image_size: sides of the images that `batch` gives; the images' own if None.
+        parts: the sub-sets of a union, in the order of their rows; none otherwise.
 
     >>> digits = load_dataset("digits")
     >>> digits.images.shape, digits.factor_names, digits.factor_sizes
@@ -60,6 +76,7 @@ class FactorImages:
     factor_sizes: tuple[int, ...]
     source: str
     image_size: int | None = None
+    parts: tuple[Part, ...] = ()
 
     def __len__(self) -> int:
         """Count the images."""
@@ -89,11 +106,14 @@ class FactorImages:
 
     @cached_property
     def fingerprint(self) -> str:
-        """A hash of the shapes, the factors, and 64 images spread over the set: 16 hexadecimal digits."""
+        """A hash of the shapes, 64 images spread over the set, their factors, and the parts: 16 hexadecimal digits."""
         digest = hashlib.sha256(repr((tuple(self.images.shape), self.factor_names, self.factor_sizes)).encode())
         spread = torch.linspace(0, len(self) - 1, min(64, len(self))).long()
         digest.update(self.images[spread].cpu().contiguous().numpy().tobytes())
         digest.update(np.ascontiguousarray(self.factors[spread.numpy()], dtype=np.int64).tobytes())
+        for name, start, stop, factors, *rest in self.parts:
+            digest.update(repr((name, start, stop, *rest)).encode())
+            digest.update(np.ascontiguousarray(factors, dtype=np.int64).tobytes())
         return digest.hexdigest()[:16]
 
 
@@ -106,24 +126,52 @@ def factor_grid(sizes: tuple[int, ...]) -> np.ndarray:
     return np.indices(sizes, dtype=np.int16).reshape(len(sizes), -1).T
 
 
+def ranks(values: np.ndarray) -> np.ndarray:
+    """Replace each of the values (n, F) by its rank among the distinct values of its column.
+
+    >>> ranks(np.array([[30, 1], [-5, 1], [30, 1]])).tolist()
+    [[1, 0], [0, 0], [1, 0]]
+    """
+    indices = np.empty(values.shape, np.int64)
+    for column, index in zip(values.T, indices.T, strict=True):
+        index[:] = np.unique(column, return_inverse=True)[1]
+    return indices
+
+
 def default_data_dir() -> Path:
     """Where downloads and caches lie: $HLVAE_DATA, else the user's cache directory."""
     return Path(os.environ["HLVAE_DATA"]) if os.environ.get("HLVAE_DATA") else user_cache_path("hlvae")
 
 
-def load_dataset(name: str, data_dir: str | Path | None = None) -> FactorImages:
-    """Load a data set by its name in `DATASETS`.
+def load_dataset(
+    name: str | Path,
+    data_dir: str | Path | None = None,
+    image_size: int | None = None,
+    frame: str = "crop",
+    skip_bad: bool = False,
+) -> FactorImages:
+    """Load a data set by its name in `DATASETS`, or the user's own data by their path.
 
     Args:
-        name: a key of `DATASETS`.
-        data_dir: where its files are looked for; `default_data_dir()` if None.
+        name: a key of `DATASETS` (it goes before a folder of that name), or the path of a folder, an `.npz` or `.h5`.
+        data_dir: where the files of the named sets are looked for; `default_data_dir()` if None.
+        image_size: side of the images: own ones are made square, and that large (see `load_own`); those of named sets
+            are shrunk to it, at each `batch`, where they are larger.
+        frame: "crop" or "pad", of own images.
+        skip_bad: leave out images of a folder that cannot be read.
 
     Raises:
         ValueError: no data set has that name, or a file is not what it should be.
-        FileNotFoundError: a data directory was given, and there is none.
+        FileNotFoundError: a path, a data directory or a file of a data set is not there.
     """
-    load = lookup(DATASETS, name, "data set")
+    if isinstance(name, Path) or (name not in DATASETS and is_path(name)):
+        from hierarchical_lvae.data.own import load_own
+
+        return load_own(name, image_size, frame, skip_bad)
+    if name not in DATASETS:
+        raise ValueError(f"no data set is called {name!r}: {nearest(name, DATASETS)} (or give {OWN_DATA})")
     if data_dir is not None and not Path(data_dir).is_dir():
         raise FileNotFoundError(f"the data directory {data_dir} does not exist: create it, or leave --data-dir out")
     directory = default_data_dir() if data_dir is None else Path(data_dir)
-    return load(directory)
+    dataset = resolve_name(DATASETS[name])(directory)
+    return dataset.resized(image_size) if image_size and image_size < min(dataset.image_shape[1:]) else dataset

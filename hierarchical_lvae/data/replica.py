@@ -9,11 +9,8 @@ for each paint, and an image is the sum of the layers in the colours of its pain
 """
 
 import colorsys
-import contextlib
 import hashlib
 import itertools
-import logging
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TypeAlias
@@ -23,9 +20,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from hierarchical_lvae.data import raycast
-
-logger = logging.getLogger(__name__)
+from hierarchical_lvae.data import cache, raycast
 
 FACTOR_SIZES = (10, 10, 10, raycast.SCALES, len(raycast.SHAPES), raycast.ORIENTATIONS)
 HUES = 10
@@ -113,37 +108,8 @@ def load_replica(cache_dir: Path | None) -> ReplicaImages:
     if cache_dir is None:
         return ReplicaImages(render_layers())
     path = Path(cache_dir) / f"3dshapes-replica-{RENDERER_VERSION}.npz"
-    layers = _read(path)
+    layers = cache.read(path, "layers", LAYERS_SHAPE, np.int16)
     if layers is None:
-        layers = render_layers()
-        _write(path, layers)
-    return ReplicaImages(layers)
-
-
-def _read(path: Path) -> Tensor | None:
-    try:
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
-            layers = arrays["layers"]
-    except FileNotFoundError:
-        return None
-    except Exception as error:  # whatever is wrong with the file, its content can be rendered anew
-        logger.warning("ignoring the unreadable cache %s: %s", path, error)
-        return None
-    if layers.shape != LAYERS_SHAPE or layers.dtype != np.int16:
-        logger.warning("ignoring the cache %s: it holds %s of shape %s", path, layers.dtype, layers.shape)
-        return None
-    return torch.from_numpy(layers)
-
-
-def _write(path: Path, layers: Tensor) -> None:
-    temporary = path.with_suffix(f".{os.getpid()}.tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open("wb") as file:
-            np.savez_compressed(file, layers=layers.numpy())
-        os.replace(temporary, path)
-    except OSError as error:
-        logger.warning("cannot cache the replica as %s: %s", path, error)
-    finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
+        layers = render_layers().numpy()
+        cache.write(path, compress=True, layers=layers)
+    return ReplicaImages(torch.from_numpy(layers))

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from hierarchical_lvae.data.factor_images import FactorImages, factor_grid
+from hierarchical_lvae.data.factor_images import FactorImages, factor_grid, ranks
 from hierarchical_lvae.data.replica import FACTOR_SIZES, load_replica
 
 FILE = "3dshapes.h5"
@@ -54,7 +54,7 @@ def load_h5(path: Path, factor_sizes: tuple[int, ...] = FACTOR_SIZES) -> FactorI
         with h5py.File(path) as file:
             images, labels = _checked(file, path, prod(factor_sizes), len(factor_sizes))
             factors = factor_grid(factor_sizes)
-            if not np.array_equal(_ranks(labels[:]), factors):
+            if not np.array_equal(ranks(labels[:]), factors):
                 raise ValueError(f"the labels of {path} are not in the official order of the grid {factor_sizes}")
             source = str(file.attrs.get("source", f"3D Shapes ({path.name})"))  # an exported replica says so
             pixels = np.empty(images.shape, np.uint8)
@@ -82,8 +82,3 @@ def _checked(file: Mapping[str, Any], path: Path, num_images: int, num_factors: 
         if file[key].shape != shape or file[key].dtype != kind:
             raise ValueError(f"{key!r} of {path} is {file[key].dtype} {file[key].shape}, not {kind} {shape}")
     return file["images"], file["labels"]
-
-
-def _ranks(labels: np.ndarray) -> np.ndarray:
-    """Replace each label by its rank among the values of its column."""
-    return np.stack([np.unique(column, return_inverse=True)[1] for column in labels.T], axis=1)

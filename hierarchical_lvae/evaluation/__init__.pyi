@@ -1,9 +1,16 @@
 from .calibration import calibration_error as calibration_error
 from .calibration import coverage as coverage
+from .factor_classifier import FactorClassifier as FactorClassifier
+from .factor_classifier import factor_features as factor_features
+from .factor_classifier import train_factor_classifier as train_factor_classifier
 from .fixed_factor import BetaVaeScore as BetaVaeScore
 from .fixed_factor import FactorVaeScore as FactorVaeScore
 from .fixed_factor import beta_vae_score as beta_vae_score
 from .fixed_factor import factor_vae_score as factor_vae_score
+from .frechet import Features as Features
+from .frechet import Fidelity as Fidelity
+from .frechet import fidelity as fidelity
+from .frechet import inception as inception
 from .importance import Dci as Dci
 from .importance import dci as dci
 from .importance import dci_from_importance as dci_from_importance

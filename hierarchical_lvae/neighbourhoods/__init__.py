@@ -4,7 +4,11 @@ import lazy_loader
 
 NEIGHBOURHOODS = {
     "noise": "hierarchical_lvae.neighbourhoods.noise:ObservationNoise",
+    "input-knn": "hierarchical_lvae.neighbourhoods.pixels:NearestPixels",
+    "latent-knn": "hierarchical_lvae.neighbourhoods.latent:NearestCodes",
+    "labels": "hierarchical_lvae.neighbourhoods.labels:SharedLabels",
+    "graph": "hierarchical_lvae.neighbourhoods.graph:Graph",
 }
-"""Neighbourhoods by name: "module:attribute", for `pkgutil.resolve_name`."""
+"""Neighbourhoods by name: "module:attribute", for `pkgutil.resolve_name`. Some take an argument, as in graph:FILE."""
 
 __getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

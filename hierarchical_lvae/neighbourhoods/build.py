@@ -1,8 +1,11 @@
-"""A neighbourhood by its name."""
+"""A neighbourhood by its name, and what it is made from."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
+import numpy as np
 from torch import Tensor
 
 from hierarchical_lvae.neighbourhoods import NEIGHBOURHOODS
@@ -12,24 +15,110 @@ if TYPE_CHECKING:
     from pyro.distributions import TorchDistribution
 
 
+class Data(Protocol):
+    """n images, as `FactorImages` has them."""
+
+    @property
+    def factors(self) -> np.ndarray:
+        """(n, F) whole numbers."""
+        ...
+
+    @property
+    def factor_names(self) -> tuple[str, ...]:
+        """Of the F factors."""
+        ...
+
+    @property
+    def fingerprint(self) -> str:
+        """A hash of the data."""
+        ...
+
+    def __len__(self) -> int:
+        """Count the images."""
+        ...
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """(C, H, W)."""
+        ...
+
+    def batch(self, index: Tensor) -> Tensor:
+        """Images (B, C, H, W) at `index` (B,), pixels in [0, 1]."""
+        ...
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    """What neighbourhoods are made from; each takes what it needs."""
+
+    num_neighbours: int
+    """K."""
+    data: Data
+    around: "Callable[[Tensor], TorchDistribution]"
+    """The observation noise of an image, such as `vae.likelihood.around`."""
+    encode: Callable[[Tensor], Tensor]
+    """Codes (B, D) of images (B, C, H, W), by the weights of the moment."""
+    argument: str = ""
+    """What stands behind the colon of a name: graph:FILE, labels:NAME,…"""
+    index: str | None = None
+    """How nearest pixels are searched: a string for Faiss's `index_factory`, or "Flat" for exactly; by size if None."""
+    refresh: int = 0
+    """After how many steps all codes are computed anew; never if 0."""
+    cache: Path | None = None
+    """A directory where tables that take long are kept, by fingerprint."""
+    progress: bool = True
+
+
 class Neighbourhood(Protocol):
-    """Draws neighbours: K points near each query, by the global random state."""
+    """Draws neighbours: K points near each query, distinct, by the global random state.
+
+    All but the noise give other points of the data, and never the query itself.
+    """
+
+    state: dict[str, Tensor]
+    """What it has found out and a resumed fit goes on with: part of the checkpoint."""
+
+    def prepare(self) -> None:
+        """Find out what must be known before the first step, if `state` has it not; it may take minutes."""
+
+    def update(self, index: Tensor, x: Tensor) -> None:
+        """Take note of a step of the training on the images x (B, C, H, W) at `index` (B,)."""
 
     def __call__(self, index: Tensor, x: Tensor) -> Tensor:
         """Neighbours (B, K, C, H, W) of the images x (B, C, H, W) that stand at `index` (B,) in the data set."""
         ...
 
 
-def build_neighbourhood(
-    name: str, num_neighbours: int, around: Callable[[Tensor], "TorchDistribution"]
-) -> Neighbourhood:
-    """Build a neighbourhood by its name in `NEIGHBOURHOODS`.
+def build_neighbourhood(name: str, surroundings: Surroundings) -> Neighbourhood:
+    """Build a neighbourhood by its name in `NEIGHBOURHOODS`, with its argument behind a colon if it takes one.
 
-    Args:
-        name: a key of `NEIGHBOURHOODS`.
-        num_neighbours: K.
-        around: the observation noise of an image, such as `vae.likelihood.around`.
+    Raises:
+        ValueError: there is no such name, the argument is not what it should be, or K is not below the data's size.
     """
-    if num_neighbours < 1:
-        raise ValueError(f"K is {num_neighbours}: a neighbourhood has at least one point")
-    return lookup(NEIGHBOURHOODS, name, "neighbourhood")(num_neighbours, around)
+    if surroundings.num_neighbours < 1:
+        raise ValueError(f"K is {surroundings.num_neighbours}: a neighbourhood has at least one point")
+    name, _, argument = name.partition(":")
+    make = lookup(NEIGHBOURHOODS, name, "neighbourhood")
+    number = len(surroundings.data)
+    if name != "noise" and surroundings.num_neighbours >= number:
+        raise ValueError(
+            f"K is {surroundings.num_neighbours} and there are {number} images: {name} gives {number - 1} at most, "
+            "lower -K"
+        )
+    return make(surroundings, argument)
+
+
+def gather(data: Data, ids: Tensor, x: Tensor) -> Tensor:
+    """The images at ids (B, K), as the queries x are: (B, K, C, H, W)."""
+    return data.batch(ids.flatten()).to(x).unflatten(0, ids.shape)
+
+
+def without_self(ids: Tensor, own: Tensor, number: int) -> Tensor:
+    """Of neighbours (B, M), nearest first, the first `number` that are not the query's own id (B,): (B, number).
+
+    >>> import torch
+    >>> without_self(torch.tensor([[3, 7, 1], [5, 4, 2]]), torch.tensor([7, 9]), 2).tolist()
+    [[3, 1], [5, 4]]
+    """
+    order = (ids == own[:, None]).to(int).argsort(dim=1, stable=True)
+    return ids.gather(1, order)[:, :number]

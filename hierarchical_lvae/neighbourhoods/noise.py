@@ -1,30 +1,26 @@
 """The paper's synthetic neighbourhood: K draws from the noise of the observation, around the image itself (§ 3.1)."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
-
 from torch import Tensor
 
-if TYPE_CHECKING:
-    from pyro.distributions import TorchDistribution
+from hierarchical_lvae.neighbourhoods.build import Neighbourhood, Surroundings
 
 
-@dataclass(frozen=True)
-class ObservationNoise:
+class ObservationNoise(Neighbourhood):
     """K draws of the noise that the decoder assumes, with the image as its mean.
 
     >>> import torch
     >>> from pyro.distributions import Bernoulli
     >>> x = torch.full((2, 1, 8, 8), 0.2)
-    >>> x_N = ObservationNoise(100, Bernoulli)(torch.arange(2), x)
+    >>> noise = ObservationNoise(Surroundings(100, data=None, around=Bernoulli, encode=None))
+    >>> x_N = noise(torch.arange(2), x)
     >>> x_N.shape, round(x_N.mean().item(), 1), x_N.unique().tolist()
     (torch.Size([2, 100, 1, 8, 8]), 0.2, [0.0, 1.0])
     """
 
-    num_neighbours: int
-    around: "Callable[[Tensor], TorchDistribution]"
+    def __init__(self, surroundings: Surroundings, argument: str = "") -> None:
+        self.surroundings = surroundings
+        self.state = {}
 
     def __call__(self, index: Tensor, x: Tensor) -> Tensor:
         """Draw neighbours (B, K, C, H, W) of x (B, C, H, W); the index is not looked at."""
-        return self.around(x).sample((self.num_neighbours,)).transpose(0, 1)
+        return self.surroundings.around(x).sample((self.surroundings.num_neighbours,)).transpose(0, 1)

@@ -105,25 +105,37 @@ def test_compare_refuses_what_it_cannot_compare(tmp_path):
     assert not (tmp_path / "plain/compare.csv").exists()
 
 
-def test_evaluate_prints_a_table_and_sets_runs_side_by_side(tmp_path):
+def test_evaluate_prints_a_table_and_sets_runs_side_by_side(tmp_path, monkeypatch):
     for name, alpha in (("local", "0.1"), ("plain", "0")):
         assert hlvae(*FIT, "--alpha", alpha, "--out", tmp_path / name).exit_code == 0
-    few = ["--metrics", "mig,dci,iwae", "--points", "150", "60", "--draws", "5"]
+    monkeypatch.setenv("HLVAE_DATA", str(tmp_path / "data"))
+    monkeypatch.setattr("hierarchical_lvae.evaluation.factor_classifier.STEPS", 5)
+    few = ["--metrics", "mig,dci,fid,samples,iwae", "--points", "150", "60", "--draws", "5"]
+    few += ["--images", "10", "--features", "factors"]
     result = hlvae("evaluate", tmp_path / "local", "--against", tmp_path / "plain", *few)
     assert result.exit_code == 0, result.output
     lines = result.stdout.splitlines()
     assert ["local", "plain"] in [line.split() for line in lines]
     rows = {line[:28].strip() for line in lines}
     assert {"mig mig", "dci disentanglement", "dci informativeness test", "active units"} <= rows
+    assert {"FD-factors", "recall of FD-factors", "samples to nearest"} <= rows
+    assert "FID" not in rows
     for name in ("local", "plain"):
         assert (tmp_path / name / "figures/importance-local.png").read_bytes().startswith(b"\x89PNG")
-        assert set(json.loads((tmp_path / name / "metrics.json").read_text())) == {"mig", "dci", "iwae"}
+        assert set(json.loads((tmp_path / name / "metrics.json").read_text())) == {
+            "mig",
+            "dci",
+            "fid",
+            "samples",
+            "iwae",
+        }
 
 
 def test_evaluate_refuses_in_one_line(tmp_path):
     assert hlvae(*FIT, "--out", tmp_path / "run").exit_code == 0
     assert hlvae("evaluate", tmp_path / "run", "--metrics", "mig", "--points", "60", "30").exit_code == 0
     before = (tmp_path / "run/metrics.json").read_bytes()
+    weights = tmp_path / "run/model.safetensors"
     (tmp_path / "truncated").mkdir()
     for file in ("options.json", "model.safetensors"):
         content = (tmp_path / "run" / file).read_bytes()
@@ -133,6 +145,9 @@ def test_evaluate_refuses_in_one_line(tmp_path):
         ([tmp_path / "truncated"], 1, "model.safetensors"),
         ([tmp_path / "run", "--metrics", "mgi"], 2, "'mgi' is unknown: did you mean 'mig'?"),
         ([tmp_path / "run", "--codes", "locale"], 2, "did you mean 'local'?"),
+        ([tmp_path / "run", "--features", "factor"], 2, "did you mean 'factors'?"),
+        ([tmp_path / "run", "--metrics", "fid", "--inception-weights", tmp_path / "no.pth"], 1, "no.pth is no file"),
+        ([tmp_path / "run", "--metrics", "fid", "--inception-weights", weights], 1, "does not hold the weights"),
         ([tmp_path / "run", "--against", tmp_path / "nowhere"], 1, "is no run directory"),
     ):
         result = hlvae("evaluate", *args)
@@ -225,7 +240,7 @@ def test_defaults_are_those_of_the_python_api():
 
     defaults = {field.name: field.default for field in fields(FitOptions)}
     given = {option.name: option.default for option in fit.params}
-    for name in ("alpha", "beta", "latent_dim", "likelihood", "activation", "neighbourhood", "seed"):
+    for name in ("alpha", "beta", "latent_dim", "likelihood", "activation", "refresh", "frame", "seed"):
         assert given[name] == defaults[name], name
 
 

@@ -1,13 +1,15 @@
 """What every data set must give, and how a wrong one is refused."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import h5py
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
-from hierarchical_lvae.data import DATASETS, FactorImages, load_dataset
+from hierarchical_lvae.data import DATASETS, FactorImages, Part, load_dataset
 from hierarchical_lvae.data.factor_images import default_data_dir, factor_grid
 from hierarchical_lvae.data.replica import ReplicaImages
 from hierarchical_lvae.data.shapes3d import FACTOR_NAMES, FACTOR_SIZES, load_h5
@@ -21,8 +23,27 @@ def cache(tmp_path_factory):
     return tmp_path_factory.mktemp("data")
 
 
+@pytest.fixture(params=[*DATASETS, "own.npz", "own_folder"])
+def name(request, cache, make, small_sizes):
+    """The name or path of every kind of data set, with small files in `cache` where none are shipped."""
+    if request.param in ("cars3d", "carsnorb") and not (cache / "cars").exists():
+        make.write_cars(cache / "cars")
+    if request.param in ("smallnorb", "carsnorb"):
+        make.write_norb(cache)
+    if request.param == "dsprites":
+        make.write_sprites(cache)
+    rng = np.random.default_rng(0)
+    if request.param == "own.npz":
+        factors = np.column_stack([np.arange(9) // 3, np.arange(9) % 3])
+        np.savez(cache / "own.npz", images=rng.integers(0, 256, (9, 8, 12, 3), np.uint8), factors=factors)
+    if request.param == "own_folder":
+        for i in range(9):
+            (cache / f"own_folder/{i % 2}").mkdir(parents=True, exist_ok=True)
+            Image.fromarray(rng.integers(0, 256, (20, 9 + i), np.uint8)).save(cache / f"own_folder/{i % 2}/{i}.png")
+    return str(cache / request.param) if request.param.startswith("own") else request.param
+
+
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
-@pytest.mark.parametrize("name", DATASETS)
 def test_every_data_set_is_alike(name, cache):
     dataset = load_dataset(name, cache)
     n = len(dataset)
@@ -41,6 +62,14 @@ def test_every_data_set_is_alike(name, cache):
     assert len(dataset.fingerprint) == 16
     assert dataset.fingerprint == load_dataset(name, cache).fingerprint
     assert torch.equal(dataset.to("cpu").batch(index), x)
+    small = dataset.resized(8)
+    assert small.image_shape == (dataset.image_shape[0], 8, 8) == tuple(small.batch(index).shape[1:])
+    assert dataset.to("cpu").parts is dataset.parts is small.parts
+    if dataset.parts:
+        assert [part.start for part in dataset.parts] + [n] == [0] + [part.stop for part in dataset.parts]
+    for part in dataset.parts:
+        assert part.factors.shape == (part.stop - part.start, len(part.factor_names))
+        assert (part.factors.max(0) + 1 == part.factor_sizes).all()
 
 
 def write_h5(path, grid=GRID, **changes):
@@ -121,8 +150,12 @@ def test_resized_images_keep_their_brightness(cache):
 def test_unknown_names_and_places_are_refused(tmp_path):
     with pytest.raises(ValueError, match="did you mean '3dshapes'"):
         load_dataset("3dshape")
-    with pytest.raises(ValueError, match="there are 3dshapes, digits"):
+    with pytest.raises(ValueError, match=r"there are 3dshapes, digits, .* \(or give a folder of images, an \.npz"):
         load_dataset("zzz")
+    with pytest.raises(FileNotFoundError, match=r"^some/where does not exist: give a folder of images"):
+        load_dataset("some/where")
+    with pytest.raises(FileNotFoundError, match=r"^mine\.NPZ does not exist"):
+        load_dataset("mine.NPZ")
     with pytest.raises(FileNotFoundError, match="does not exist"):
         load_dataset("digits", tmp_path / "nowhere")
 
@@ -134,9 +167,64 @@ def test_the_data_directory_can_be_set(tmp_path, monkeypatch):
     assert default_data_dir() != Path()
 
 
+@pytest.mark.parametrize(
+    ("name", "file"),
+    [
+        ("cars3d", "nips2015-analogy-data.tar.gz"),
+        ("smallnorb", "smallnorb-5x46789x9x18x6x2x96x96-training-dat.mat.gz"),
+        ("dsprites", "dsprites_ndarray_co1sh3sc6or40x32y32_64x64.npz"),
+    ],
+)
+def test_missing_files_are_told_with_the_remedy(name, file, tmp_path):
+    command = f"`hlvae data download {name} --data-dir {tmp_path}`"
+    with pytest.raises(FileNotFoundError) as info:
+        load_dataset(name, tmp_path)
+    assert str(info.value) == f"{file} is not in {tmp_path}: get it by {command}"
+
+
+def test_a_name_goes_before_a_folder_and_a_path_does_not(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "digits").mkdir()
+    assert len(load_dataset("digits")) == 1797
+    for path in ("./digits", Path("digits")):
+        with pytest.raises(ValueError, match="digits holds no images"):
+            load_dataset(path)
+
+
+def test_named_images_are_shrunk_but_not_blown_up(cache):
+    assert load_dataset("3dshapes", cache, image_size=32).image_shape == (3, 32, 32)
+    assert load_dataset("digits", cache, image_size=32).image_shape == (1, 8, 8)
+
+
 def test_fingerprints_tell_data_apart():
     digits = load_dataset("digits")
     changed = digits.images.clone()
     changed[0, 0, 0, 0] += 1
     other = FactorImages(changed, digits.factors, digits.factor_names, digits.factor_sizes, "changed")
     assert other.fingerprint != digits.fingerprint
+
+
+def test_the_fingerprint_of_a_plain_set_does_not_know_of_parts():
+    assert load_dataset("digits").fingerprint == "331b3e7e39099c01"
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"name": "b"},
+        {"start": 1},
+        {"factors": np.array([[0], [1], [1]])},
+        {"factor_names": ("other",)},
+        {"factor_sizes": (3,)},
+    ],
+)
+def test_fingerprints_cover_the_parts(change):
+    part = Part("a", 0, 3, np.array([[0], [1], [0]]), ("x",), (2,))
+    images = torch.zeros(3, 1, 8, 8, dtype=torch.uint8)
+    union = FactorImages(images, np.zeros((3, 0)), (), (), "test", parts=(part,))
+    prints = {
+        union.fingerprint,
+        replace(union, parts=()).fingerprint,
+        replace(union, parts=(part._replace(**change),)).fingerprint,
+    }
+    assert len(prints) == 3

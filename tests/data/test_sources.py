@@ -2,6 +2,7 @@
 
 import hashlib
 import http.server
+import io
 import re
 import threading
 
@@ -10,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from hierarchical_lvae.data import DATASETS, FactorImages
+from hierarchical_lvae.data import DATASETS, FactorImages, load_dataset
 from hierarchical_lvae.data.export import write_h5
 from hierarchical_lvae.data.factor_images import factor_grid
 from hierarchical_lvae.data.shapes3d import FACTOR_NAMES, load_h5
@@ -20,8 +21,9 @@ CONTENT = bytes(range(256)) * 5000
 
 
 class Handler(http.server.BaseHTTPRequestHandler):
-    """Serves CONTENT, with ranges; breaks off after `limit` bytes if there is one."""
+    """Serves `content`, with ranges; breaks off after `limit` bytes if there is one."""
 
+    content = CONTENT
     limit = None
     asked: list[str] = []  # noqa: RUF012
 
@@ -29,13 +31,14 @@ class Handler(http.server.BaseHTTPRequestHandler):
         span = self.headers.get("Range", "")
         type(self).asked.append(span)
         start = int(re.sub(r"\D", "", span) or 0)
-        if start >= len(CONTENT):
+        content = type(self).content
+        if start >= len(content):
             self.send_error(416)
             return
         self.send_response(206 if span else 200)
-        self.send_header("Content-Length", str(len(CONTENT) - start))
+        self.send_header("Content-Length", str(len(content) - start))
         self.end_headers()
-        self.wfile.write(CONTENT[start : type(self).limit])
+        self.wfile.write(content[start : type(self).limit])
 
     def log_message(self, *_):
         pass
@@ -43,7 +46,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
 @pytest.fixture
 def server(monkeypatch):
-    Handler.limit, Handler.asked = None, []
+    Handler.content, Handler.limit, Handler.asked = CONTENT, None, []
     httpd = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     thread = threading.Thread(target=httpd.serve_forever)
     thread.start()
@@ -83,6 +86,22 @@ def test_a_wrong_file_is_refused_and_not_kept(server, tmp_path, monkeypatch):
     assert not list(tmp_path.iterdir())
 
 
+def test_without_a_checksum_the_npz_must_open(server, tmp_path, monkeypatch, caplog):
+    monkeypatch.setitem(SOURCES, "test", (SOURCES["test"][0]._replace(file="data.npz", checksum=""),))
+    with pytest.raises(ValueError, match=r"data\.bin is no whole \.npz: try again, or get it by hand$"):
+        download("test", tmp_path)
+    assert not list(tmp_path.iterdir())
+    assert not caplog.text
+    buffer = io.BytesIO()
+    np.savez(buffer, x=np.arange(3))
+    server.content, server.asked = buffer.getvalue(), []
+    (path,) = download("test", tmp_path)
+    assert np.load(path)["x"].tolist() == [0, 1, 2]
+    assert "no checksum of data.npz is published: all that is known is that it opens" in caplog.text
+    download("test", tmp_path)
+    assert server.asked == [""]
+
+
 def test_a_server_that_is_not_there(tmp_path, monkeypatch):
     monkeypatch.setitem(SOURCES, "test", (Source("data.bin", "http://127.0.0.1:9/data.bin", "md5:0", "1 MB"),))
     with pytest.raises(OSError, match="cannot be fetched"):
@@ -93,6 +112,19 @@ def test_every_data_set_has_its_sources():
     assert SOURCES.keys() == DATASETS.keys()
     with pytest.raises(ValueError, match="did you mean '3dshapes'"):
         download("3dshape", None)
+    assert SOURCES["carsnorb"] == SOURCES["cars3d"] + SOURCES["smallnorb"]
+    for source in (source for sources in SOURCES.values() for source in sources):
+        assert source.url.endswith("/" + source.file)
+        assert re.fullmatch(r"(md5:[0-9a-f]{32})?", source.checksum)
+
+
+def test_what_is_downloaded_is_what_is_looked_for(tmp_path):
+    """The files of the sources, as empty ones, are found (and refused) under the names that the loaders look for."""
+    for name in ("cars3d", "smallnorb", "carsnorb", "dsprites"):
+        for source in SOURCES[name]:
+            (tmp_path / source.file).touch()
+        with pytest.raises(ValueError, match="cannot be read"):
+            load_dataset(name, tmp_path)
 
 
 def test_an_exported_replica_reads_back_as_the_official_layout(tmp_path):

@@ -1,45 +1,135 @@
 """What every entry of `NEIGHBOURHOODS` must do."""
 
+import numpy as np
 import pytest
 import torch
-from pyro.distributions import Bernoulli, Normal
+from pyro.distributions import Normal
+from scipy.sparse import save_npz
+from sklearn.neighbors import kneighbors_graph
 
 from hierarchical_lvae.neighbourhoods import NEIGHBOURHOODS, build_neighbourhood
 
+FIXED = ("input-knn", "latent-knn")
+"""Whose neighbours are no draws."""
 every_neighbourhood = pytest.mark.parametrize("name", NEIGHBOURHOODS)
 
 
+@pytest.fixture
+def build(surroundings, data, tmp_path):
+    """Build a neighbourhood and prepare it; the graph is one of scikit-learn."""
+
+    def make(name, num_neighbours=3, **changes):
+        if name == "graph":
+            graph = kneighbors_graph(data.batch(torch.arange(60)).flatten(1).numpy(), 7)
+            save_npz(tmp_path / "graph.npz", graph)
+            name = f"graph:{tmp_path / 'graph.npz'}"
+        neighbourhood = build_neighbourhood(name, surroundings(num_neighbours, **changes))
+        neighbourhood.prepare()
+        return neighbourhood
+
+    return make
+
+
 @every_neighbourhood
-@pytest.mark.parametrize(("batch", "num_neighbours"), [(1, 1), (4, 3)])
-def test_k_distinct_neighbours_of_the_right_kind(name, batch, num_neighbours, double):
-    x = torch.rand(batch, 3, 8, 8)
-    x_N = build_neighbourhood(name, num_neighbours, Bernoulli)(torch.arange(batch), x)
+@pytest.mark.parametrize(("batch", "num_neighbours"), [(1, 1), (4, 3), (60, 5)])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_k_distinct_neighbours_of_the_right_kind_and_never_the_query(name, batch, num_neighbours, dtype, build, data):
+    index = torch.randperm(60)[:batch]
+    x = data.batch(index).to(dtype)
+    neighbourhood = build(name, num_neighbours)
+    neighbourhood.update(index, x)
+    x_N = neighbourhood(index, x)
     assert x_N.shape == (batch, num_neighbours, 3, 8, 8)
-    assert x_N.dtype == x.dtype
+    assert (x_N.dtype, x_N.device) == (x.dtype, x.device)
     assert 0 <= x_N.min() <= x_N.max() <= 1
-    for points in x_N:
+    for query, points in zip(x, x_N, strict=True):
         assert len(points.flatten(1).unique(dim=0)) == num_neighbours
+        assert not (points == query).flatten(1).all(1).any()
 
 
 @every_neighbourhood
-def test_the_same_seed_draws_the_same(name):
-    x, index = torch.rand(4, 3, 8, 8), torch.arange(4)
-    neighbourhood = build_neighbourhood(name, 3, Bernoulli)
+def test_the_same_seed_draws_the_same(name, build, data):
+    index = torch.arange(4)
+    x = data.batch(index)
+    neighbourhood = build(name)
     draws = []
     for seed in (1, 1, 2):
         torch.manual_seed(seed)
         draws.append(neighbourhood(index, x))
     assert torch.equal(draws[0], draws[1])
-    assert not torch.equal(draws[0], draws[2])
+    assert torch.equal(draws[0], draws[2]) == (name in FIXED)
 
 
-def test_noise_is_around_each_image():
-    x = torch.rand(2, 3, 8, 8)
-    x_N = build_neighbourhood("noise", 4000, lambda mean: Normal(mean, 0.1))(torch.arange(2), x)
+@every_neighbourhood
+def test_what_it_knows_is_in_its_state(name, build, data, tmp_path, monkeypatch):
+    index = torch.tensor([5, 6, 5])
+    x = data.batch(index)
+    first = build(name)
+    first.update(index, 1 - x)
+    saved = {key: value.clone() for key, value in first.state.items()}
+    second = build_neighbourhood("graph:gone.npz" if name == "graph" else name, first.surroundings)
+    second.state.update(saved)
+    monkeypatch.setattr("hierarchical_lvae.neighbourhoods.pixels.all_neighbours", None)
+    second.prepare()
+    results = []
+    for neighbourhood in (first, second):
+        torch.manual_seed(0)
+        results.append(neighbourhood(index, x))
+    assert torch.equal(*results)
+
+
+@every_neighbourhood
+def test_preparing_draws_nothing(name, build):
+    state = torch.get_rng_state()
+    build(name)
+    assert torch.equal(state, torch.get_rng_state())
+
+
+@every_neighbourhood
+def test_more_neighbours_than_there_are_points_are_refused(name, surroundings):
+    if name != "noise":
+        with pytest.raises(ValueError, match=f"K is 60 and there are 60 images: {name} gives 59 at most"):
+            build_neighbourhood(name, surroundings(60))
+    with pytest.raises(ValueError, match="K is 0"):
+        build_neighbourhood(name, surroundings(0))
+
+
+def test_noise_is_around_each_image(surroundings, data):
+    x = data.batch(torch.arange(2))
+    noise = build_neighbourhood("noise", surroundings(4000, around=lambda mean: Normal(mean, 0.1)))
+    x_N = noise(torch.arange(2), x)
     torch.testing.assert_close(x_N.mean(1), x, rtol=0, atol=5 * 0.1 / 4000**0.5)
     torch.testing.assert_close(x_N.std(1), torch.full_like(x, 0.1), rtol=0.1, atol=0)
 
 
-def test_no_neighbours_are_refused():
-    with pytest.raises(ValueError, match="K is 0"):
-        build_neighbourhood("noise", 0, Bernoulli)
+def test_names_are_suggested(surroundings):
+    with pytest.raises(ValueError, match="no neighbourhood is called 'latent-nn': did you mean 'latent-knn'"):
+        build_neighbourhood("latent-nn", surroundings())
+
+
+def ids_of(data, x_N):
+    """Which images of the data these are."""
+    everything = data.batch(torch.arange(len(data))).flatten(1)
+    return torch.cdist(x_N.flatten(2), everything.expand(len(x_N), -1, -1)).argmin(2)
+
+
+def test_labels_are_shared(surroundings, data):
+    index = torch.arange(0, 60, 7)
+    x = data.batch(index)
+    for argument, column in (("", 0), (":wall_hue", 0), (":scale", 1)):  # by default the colours
+        ids = ids_of(data, build_neighbourhood(f"labels{argument}", surroundings(4))(index, x))
+        assert (data.factors[ids, column] == data.factors[index, None, column]).all()
+        assert len(np.unique(data.factors[ids, 1 - column])) > 1
+    with pytest.raises(ValueError, match="no factor is called 'scal': did you mean 'scale'"):
+        build_neighbourhood("labels:scal", surroundings())
+    with pytest.raises(ValueError, match="K is 4, and some points share wall_hue, scale with 3 others"):
+        build_neighbourhood("labels:wall_hue,scale", surroundings(4))
+    build_neighbourhood("labels:wall_hue,scale", surroundings(3))
+
+
+def test_without_labels_there_is_no_oracle(surroundings, data):
+    from dataclasses import replace
+
+    bare = replace(data, factors=np.zeros((60, 0), int), factor_names=(), factor_sizes=())
+    with pytest.raises(ValueError, match="the data have no labels"):
+        build_neighbourhood("labels", surroundings(data=bare))

@@ -1,0 +1,60 @@
+"""Scores as text: a line a number, a column a run."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+Lines = list[tuple[str, str]]
+
+
+def lines(name: str, values: dict[str, Any]) -> Lines:
+    """What a score says, as labels and texts."""
+    if "not_available" in values:
+        return [(name, f"– ({values['not_available']})")]
+    return {"fid": _fid, "samples": _samples, "iwae": _iwae}.get(name, lambda v: _numbers(name, v))(values)
+
+
+def _numbers(name: str, values: dict[str, Any]) -> Lines:
+    flat = {**values, **{f"without colour {key}": value for key, value in values.get("without_colour", {}).items()}}
+    shown = {key: value for key, value in flat.items() if isinstance(value, int | float)}
+    return [
+        (f"{name} {key}".replace("_", " "), str(value) if isinstance(value, int) else f"{value:.3f}")
+        for key, value in shown.items()
+    ]
+
+
+def _fid(values: dict[str, Any]) -> Lines:
+    name = values["name"]
+    return [
+        (name, f"{values['distance']:.3f}"),
+        (f"KID of {name}", f"{values['kid']:.4f} ± {values['kid_std']:.4f}"),
+        *((f"{kind} of {name}", f"{values[kind]:.3f}") for kind in ("precision", "recall")),
+    ]
+
+
+def _samples(values: dict[str, Any]) -> Lines:
+    shown = ("to_reference", "to_nearest", "reference_to_nearest_other")
+    found = [(f"samples {key}".replace("_", " "), f"{values[key]:.4f}") for key in shown]
+    return [*found, ("samples nearest is reference", f"{values['nearest_is_reference']:.0%}")]
+
+
+def _iwae(values: dict[str, Any]) -> Lines:
+    found = []
+    for part in ("adapted_on", "held_out", "reference"):
+        for k, nats in values[part]["nats"].items():
+            found.append((f"iwae {part.replace('_', ' ')} {k}", f"{nats:.1f} nats"))
+        found.append((f"iwae {part.replace('_', ' ')}", f"{values[part]['bits_per_dimension']:.4f} bits/dim"))
+    found += [(f"squared error {kind}", f"{error:.5f}") for kind, error in values["squared_error"].items()]
+    return [*found, ("active units", str(values["active_units"]))]
+
+
+def table(columns: Mapping[Path, Mapping[str, str]]) -> list[str]:
+    """One line a score, one column a run."""
+    labels = list(dict.fromkeys(label for column in columns.values() for label in column))
+    cells = [["", *(path.name for path in columns)]]
+    cells += [[label, *(column.get(label, "–") for column in columns.values())] for label in labels]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    return [
+        "  ".join([first.ljust(widths[0]), *(cell.rjust(w) for cell, w in zip(rest, widths[1:], strict=True))])
+        for first, *rest in cells
+    ]

@@ -1,0 +1,157 @@
+"""The user's own arrays, in an `.npz` or HDF5 file: images, and what is known of their factors.
+
+| key | what |
+|---|---|
+| `images` | (n, H, W), (n, H, W, C) or (n, C, H, W), uint8, or floats in [0, 1]; C is 1 or 3, and H and W at least 8 |
+| `factors` | (n, F) whole numbers; may be left out |
+| `factor_names` | F strings; may be left out |
+
+As no side is under 8, an axis of 1 or 3 can only be that of the channels. Factor values are replaced by their ranks.
+"""
+
+from collections.abc import Iterator, Mapping
+from math import prod
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from hierarchical_lvae.data.factor_images import FactorImages, ranks
+from hierarchical_lvae.data.framing import framed
+from hierarchical_lvae.data.hdf5 import open_hdf5
+from hierarchical_lvae.data.npz import open_npz
+
+KEYS = ("images", "factors", "factor_names")
+BLOCK = 2**22  # bytes read at once
+MIN_SIDE = 8
+
+
+class Array(Protocol):
+    """An array in a file."""
+
+    shape: tuple[int, ...]
+    dtype: np.dtype
+
+    def blocks(self, rows: int) -> Iterator[np.ndarray]:
+        """Yield it in blocks of `rows` along its first dimension; the last may be shorter."""
+        ...
+
+
+def load_arrays(path: Path, image_size: int | None, frame: str) -> FactorImages:
+    """Read a file of arrays; `hierarchical_lvae.data.own.load_own` tells of the arguments.
+
+    Raises:
+        ValueError: keys, shapes, types or values are none of those above.
+    """
+    open_file = open_npz if path.suffix.lower() == ".npz" else open_hdf5
+    try:
+        with open_file(path, KEYS) as arrays:
+            images = _images(arrays, path)
+            factors = _factors(arrays, path, images.shape[0])
+            names = _factor_names(arrays, path, factors.shape[1])
+            pixels = _read_pixels(images, path, image_size, frame)
+    except MemoryError as error:
+        raise ValueError(
+            f"the arrays of {path} do not fit into memory ({error}): give fewer or smaller ones"
+        ) from error
+    return FactorImages(
+        images=torch.from_numpy(pixels),
+        factors=factors,
+        factor_names=names,
+        factor_sizes=tuple(int(size) for size in factors.max(0) + 1),
+        source=f"images of {path.name} (own data)",
+    )
+
+
+def _images(arrays: Mapping[str, Array], path: Path) -> Array:
+    """The array of images, of a shape and a type that can be read."""
+    if "images" not in arrays:
+        raise ValueError(f"{path} has no array 'images': give (n, H, W), (n, H, W, C) or (n, C, H, W) by that name")
+    images = arrays["images"]
+    if not images.shape or images.shape[0] < 1 or _channel_axis(images.shape) is None:
+        raise ValueError(
+            f"'images' of {path} has the shape {images.shape}: give (n, H, W), (n, H, W, C) or (n, C, H, W), "
+            f"with at least one image, sides of at least {MIN_SIDE}, and 1 or 3 channels"
+        )
+    if images.dtype != np.uint8 and images.dtype.kind != "f":
+        raise ValueError(f"'images' of {path} is {images.dtype}: give uint8, or floats in [0, 1]")
+    return images
+
+
+def _channel_axis(shape: tuple[int, ...]) -> int | None:
+    """Which axis is that of the channels: 1 or 3, 0 if there is none, None if the shape is none of images.
+
+    >>> [_channel_axis(shape) for shape in [(9, 8, 8), (9, 8, 8, 3), (9, 1, 8, 8), (9, 8, 8, 4), (9, 3, 7, 8)]]
+    [0, 3, 1, None, None]
+    """
+    candidates = {3: [(0, shape[1:])], 4: [(3, shape[1:3]), (1, shape[2:])]}
+    for axis, sides in candidates.get(len(shape), []):
+        if min(sides) >= MIN_SIDE and (axis == 0 or shape[axis] in (1, 3)):
+            return axis
+    return None
+
+
+def _factors(arrays: Mapping[str, Array], path: Path, n: int) -> np.ndarray:
+    """The index of each image's value of each factor: (n, F); F is 0 if none are told."""
+    if "factors" not in arrays:
+        if "factor_names" in arrays:
+            raise ValueError(f"{path} has 'factor_names' but no 'factors': give both, or neither")
+        return np.zeros((n, 0), np.int64)
+    shape, dtype = arrays["factors"].shape, arrays["factors"].dtype
+    if len(shape) != 2 or shape[0] != n:
+        raise ValueError(f"'factors' of {path} has the shape {shape}: give ({n}, F), one row an image")
+    if dtype.kind not in "biuf":
+        raise ValueError(f"'factors' of {path} is {dtype}: give whole numbers")
+    (values,) = arrays["factors"].blocks(n)
+    if dtype.kind == "f" and not (np.isfinite(values) & (values == np.rint(values))).all():
+        raise ValueError(f"'factors' of {path} has numbers that are not whole: give whole numbers")
+    return ranks(values)
+
+
+def _factor_names(arrays: Mapping[str, Array], path: Path, num_factors: int) -> tuple[str, ...]:
+    if "factor_names" not in arrays:
+        return tuple(f"factor_{i}" for i in range(num_factors))
+    shape, dtype = arrays["factor_names"].shape, arrays["factor_names"].dtype
+    if shape != (num_factors,) or dtype.kind not in "US":
+        raise ValueError(f"'factor_names' of {path} is {dtype} {shape}: give {num_factors} strings, one a factor")
+    values = [value for block in arrays["factor_names"].blocks(max(1, num_factors)) for value in block]
+    names = tuple(v.decode(errors="replace") if isinstance(v, bytes) else str(v) for v in values)
+    if len(set(names)) < num_factors or "" in names:
+        raise ValueError(f"'factor_names' of {path} has an empty name, or one twice: {', '.join(names)}")
+    return names
+
+
+def _read_pixels(images: Array, path: Path, image_size: int | None, frame: str) -> np.ndarray:
+    """All images, (n, C, H, W) uint8; square if they are larger than the size that is asked for."""
+    axis = _channel_axis(images.shape)
+    height, width = (side for i, side in enumerate(images.shape) if i not in (0, axis))
+    image_size = image_size if image_size and image_size < min(height, width) else None
+    shape = (images.shape[0], images.shape[axis] if axis else 1, image_size or height, image_size or width)
+    pixels = np.empty(shape, np.uint8)
+    rows = max(1, BLOCK // (prod(images.shape[1:]) * images.dtype.itemsize))
+    starts = tqdm(range(0, len(pixels), rows), f"reading {path.name}", leave=False, delay=2)
+    low, high, nans = 0.0, 1.0, 0
+    for start, block in zip(starts, images.blocks(rows), strict=True):
+        if images.dtype.kind == "f":
+            numbers = block[~np.isnan(block)]
+            nans += block.size - numbers.size
+            low, high = min(low, numbers.min(initial=0)), max(high, numbers.max(initial=1))
+            block = np.rint(np.nan_to_num(block).clip(0, 1) * 255).astype(np.uint8)
+        block = np.moveaxis(block, axis, 1) if axis else block[:, None]
+        pixels[start : start + rows] = block if block.shape[1:] == shape[1:] else _framed(block, shape[2], frame)
+    if low < 0 or high > 1 or nans:
+        raise ValueError(
+            f"'images' of {path} has floats from {low:.9g} to {high:.9g} and {nans:,} NaN: "
+            "give uint8, or floats in [0, 1]"
+        )
+    return pixels
+
+
+def _framed(images: np.ndarray, size: int, frame: str) -> np.ndarray:
+    """Images (n, C, H, W) as squares (n, C, size, size)."""
+    from PIL import Image
+
+    channels_last = images.transpose(0, 2, 3, 1) if images.shape[1] == 3 else images[:, 0]
+    return np.stack([framed(Image.fromarray(image), size, frame) for image in channels_last])

@@ -1,0 +1,140 @@
+"""Cars3D (Reed et al., 2015): 183 car models, each seen from 4 elevations and 24 azimuths; 17,568 images, 64 × 64 RGB.
+
+The grid is row-major in elevation 4, azimuth 24, object 183, with the object fastest (bases 4392, 183, 1). Each object
+is a MATLAB file whose `im` is (128, 128, 3, 24, 4) uint8: row, column, colour, azimuth, elevation. Objects are numbered
+as `list.txt` orders their names; without it, or where it names others, they are sorted by name.
+
+The files are looked for in `cars/` of the data directory, in `data/cars/`, as the archive unpacks, and in the archive
+itself, which need not be unpacked. The images are decoded once and kept in `cars3d-64.npz` beside them.
+"""
+
+import io
+import logging
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from hierarchical_lvae.data.archive import read_members
+from hierarchical_lvae.data.cache import cached
+from hierarchical_lvae.data.factor_images import FactorImages, factor_grid
+from hierarchical_lvae.data.framing import framed
+from hierarchical_lvae.data.paths import missing
+
+ARCHIVE = "nips2015-analogy-data.tar.gz"
+FOLDERS = ("cars", "data/cars")
+LIST = "list.txt"
+FACTOR_NAMES = ("elevation", "azimuth", "object")
+ELEVATIONS, AZIMUTHS, OBJECTS = 4, 24, 183
+VIEWS_SHAPE = (128, 128, 3, AZIMUTHS, ELEVATIONS)
+MAX_BYTES = 2**25  # of one .mat: `im` has 4.7 MB, and the mask beside it no more than 12.6
+SIZE = 64
+
+log = logging.getLogger(__name__)
+
+
+def load(data_dir: Path) -> FactorImages:
+    """Load Cars3D from `data_dir`.
+
+    Raises:
+        FileNotFoundError: it is not there.
+        ValueError: a file is not what it should be, or there are not 183.
+    """
+    return load_objects(data_dir, OBJECTS)
+
+
+def load_objects(data_dir: Path, num_objects: int) -> FactorImages:
+    """Load Cars3D, or files in its layout of another number of objects."""
+    files = find(data_dir)
+    sizes = (ELEVATIONS, AZIMUTHS, num_objects)
+    shape = (*sizes, 3, SIZE, SIZE)
+    pixels = cached(data_dir / "cars3d-64.npz", files, shape, lambda: _decode(files, num_objects))
+    return FactorImages(
+        images=torch.from_numpy(pixels).flatten(0, 2),
+        factors=factor_grid(sizes),
+        factor_names=FACTOR_NAMES,
+        factor_sizes=sizes,
+        source="Cars3D",
+    )
+
+
+def find(data_dir: Path) -> list[Path]:
+    """The `.mat` files, with `list.txt` if it is there, or the archive alone.
+
+    Raises:
+        FileNotFoundError: neither is in `data_dir`.
+    """
+    for folder in FOLDERS:
+        mats = [path for path in sorted((data_dir / folder).glob("*.mat")) if not path.name.startswith(".")]
+        if mats:
+            return mats + [path for path in [data_dir / folder / LIST] if path.exists()]
+    if not (data_dir / ARCHIVE).exists():
+        raise missing(ARCHIVE, data_dir, "cars3d")
+    return [data_dir / ARCHIVE]
+
+
+def _decode(files: list[Path], num_objects: int) -> np.ndarray:
+    """The images of all objects: (4, 24, num_objects, 3, 64, 64) uint8."""
+    where = files[0] if files[0].name == ARCHIVE else files[0].parent
+    pixels = np.empty((ELEVATIONS, AZIMUTHS, num_objects, 3, SIZE, SIZE), np.uint8)
+    names: list[str] = []
+    listed: list[str] = []
+    with tqdm(total=num_objects, desc="reading Cars3D", leave=False, delay=2) as bar:
+        for name, content in _contents(files):
+            if name == LIST:
+                listed = content.decode(errors="replace").split()
+                continue
+            if len(names) < num_objects:
+                pixels[:, :, len(names)] = read_views(content, where / name)
+            names.append(name.removesuffix(".mat"))
+            bar.update()
+    if len(set(names)) != num_objects or len(names) != num_objects:
+        raise ValueError(f"{where} holds {len(names)} .mat files, not {num_objects}: unpack or get the archive anew")
+    if listed and sorted(listed) != sorted(names):
+        log.warning("%s of %s does not name the files that are there: sorting them by name", LIST, where)
+        listed = []
+    order = [names.index(name) for name in listed or sorted(names)]
+    for row in pixels.reshape(-1, num_objects, 3, SIZE, SIZE):  # not all at once: that would be a copy of everything
+        row[:] = row[order]
+    return pixels
+
+
+def _contents(files: list[Path]) -> Iterator[tuple[str, bytes]]:
+    """Names without folders, and contents, of the `.mat` files and of `list.txt`."""
+    if files[0].name == ARCHIVE:
+        for path, content in read_members(files[0], _is_car, MAX_BYTES):
+            yield path.name, content
+        return
+    for file in files:
+        if file.stat().st_size > MAX_BYTES:
+            raise ValueError(f"{file} has {file.stat().st_size:,} bytes, over {MAX_BYTES:,}: get the archive anew")
+        yield file.name, file.read_bytes()
+
+
+def _is_car(path: PurePosixPath) -> bool:
+    return path.parent.name == "cars" and (path.suffix == ".mat" or path.name == LIST) and path.name[0] != "."
+
+
+def read_views(content: bytes, path: Path) -> np.ndarray:
+    """Read the views of one object out of the bytes of its `.mat`: (4, 24, 3, 64, 64) uint8.
+
+    Raises:
+        ValueError: it is no MATLAB file, or its `im` is missing, or of another shape or type.
+    """
+    from PIL import Image
+    from scipy.io import loadmat, whosmat
+
+    try:
+        found = {name: (shape, kind) for name, shape, kind in whosmat(io.BytesIO(content))}
+        if found.get("im") == (VIEWS_SHAPE, "uint8"):
+            views = loadmat(io.BytesIO(content), variable_names=["im"])["im"].transpose(4, 3, 0, 1, 2)
+    except Exception as error:  # scipy's reader fails in as many ways as a file can be broken
+        raise ValueError(f"{path} cannot be read as a MATLAB file ({error}): get the archive anew") from error
+    if "im" not in found:
+        raise ValueError(f"{path} has no 'im': the files of Cars3D have 'im' and 'mask'")
+    if found["im"] != (VIEWS_SHAPE, "uint8"):
+        raise ValueError(f"'im' of {path} is {found['im'][1]} {found['im'][0]}, not uint8 {VIEWS_SHAPE}")
+    small = [framed(Image.fromarray(view), SIZE) for row in views for view in row]
+    return np.stack(small).reshape(ELEVATIONS, AZIMUTHS, 3, SIZE, SIZE)

@@ -1,0 +1,72 @@
+"""dSprites (Matthey et al., 2017): white shapes on black, 737,280 images of 64 × 64, from its `.npz`.
+
+The grid is row-major in shape 3, scale 6, orientation 40, x 32, y 32, y fastest (bases 245760, 40960, 1024, 32, 1); the
+colour, which is always white, is left out. The file has `imgs` (737280, 64, 64) uint8, 0 or 1, which become 0 and 255
+(3 GB in memory), and `latents_classes` (737280, 6) int64, the factors with the colour first, by which the order is
+checked. Its `metadata` is a pickle, and is not touched.
+"""
+
+from math import prod
+from pathlib import Path
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from hierarchical_lvae.data.factor_images import FactorImages, factor_grid
+from hierarchical_lvae.data.npz import NpzArray, open_npz
+from hierarchical_lvae.data.paths import missing
+
+FILE = "dsprites_ndarray_co1sh3sc6or40x32y32_64x64.npz"
+FACTOR_NAMES = ("shape", "scale", "orientation", "x", "y")
+FACTOR_SIZES = (3, 6, 40, 32, 32)
+BLOCK = 1024  # images read at once: 4 MB
+
+
+def load(data_dir: Path) -> FactorImages:
+    """Load dSprites from `data_dir`.
+
+    Raises:
+        FileNotFoundError: it is not there.
+        ValueError: the file is not what it should be.
+    """
+    return load_grid(data_dir, FACTOR_SIZES)
+
+
+def load_grid(data_dir: Path, factor_sizes: tuple[int, ...]) -> FactorImages:
+    """Load dSprites, or a file in its layout of another grid."""
+    path = data_dir / FILE
+    if not path.exists():
+        raise missing(FILE, data_dir, "dsprites")
+    factors = factor_grid(factor_sizes)
+    with open_npz(path, ("imgs", "latents_classes")) as arrays:
+        _check(arrays, path, prod(factor_sizes))
+        (classes,) = arrays["latents_classes"].blocks(len(factors))
+        if classes[:, 0].any() or not np.array_equal(classes[:, 1:], factors):
+            raise ValueError(f"'latents_classes' of {path} are not in the order of the grid {factor_sizes}")
+        pixels = np.empty((len(factors), 1, 64, 64), np.uint8)
+        starts = tqdm(range(0, len(pixels), BLOCK), "reading dSprites", leave=False, delay=2)
+        for start, block in zip(starts, arrays["imgs"].blocks(BLOCK), strict=True):
+            if block.max() > 1:
+                raise ValueError(f"'imgs' of {path} has pixels of {block.max()}, not 0 and 1 alone")
+            np.multiply(block, 255, out=pixels[start : start + BLOCK, 0])
+    return FactorImages(
+        images=torch.from_numpy(pixels),
+        factors=factors,
+        factor_names=FACTOR_NAMES,
+        factor_sizes=factor_sizes,
+        source="dSprites",
+    )
+
+
+def _check(arrays: dict[str, NpzArray], path: Path, num_images: int) -> None:
+    for key, shape, kind in (
+        ("imgs", (num_images, 64, 64), "uint8"),
+        ("latents_classes", (num_images, 6), "int64"),
+    ):
+        if key not in arrays:
+            raise ValueError(f"{path} has no {key!r}: the official file has 'imgs' and 'latents_classes'")
+        if arrays[key].shape != shape or arrays[key].dtype != kind:
+            raise ValueError(
+                f"{key!r} of {path} is {arrays[key].dtype} {arrays[key].shape}, not {kind} {shape}: download it again"
+            )

@@ -1,0 +1,42 @@
+"""Arrays of an HDF5 file, block by block."""
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+
+class Hdf5Array:
+    """An array of an HDF5 file: `shape` and `dtype`, and its numbers (or strings) in blocks of rows."""
+
+    def __init__(self, dataset: Any) -> None:
+        """`dataset`: an `h5py.Dataset`."""
+        import h5py
+
+        is_text = h5py.check_string_dtype(dataset.dtype) is not None
+        self.shape: tuple[int, ...] = dataset.shape or ()
+        self.dtype = np.dtype(str) if is_text else dataset.dtype
+        self._values = dataset.asstr() if is_text else dataset
+
+    def blocks(self, rows: int) -> Iterator[np.ndarray]:
+        """Yield the array in blocks of `rows` along its first dimension."""
+        for start in range(0, self.shape[0], rows):
+            yield self._values[start : start + rows]
+
+
+@contextmanager
+def open_hdf5(path: Path, names: Iterable[str]) -> Iterator[dict[str, Hdf5Array]]:
+    """Those arrays of `names` that the file has.
+
+    Raises:
+        ValueError: the file is no HDF5, or turns out to be broken while it is read.
+    """
+    import h5py
+
+    try:
+        with h5py.File(path) as file:
+            yield {name: Hdf5Array(file[name]) for name in names if isinstance(file.get(name), h5py.Dataset)}
+    except (OSError, RuntimeError) as error:
+        raise ValueError(f"{path} cannot be read as HDF5 ({error}): is it whole?") from error

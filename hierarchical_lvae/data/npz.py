@@ -1,0 +1,67 @@
+"""Arrays of an `.npz`, block by block: headers are checked before anything is allocated, and nothing is unpickled."""
+
+import zipfile
+import zlib
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from math import prod
+from pathlib import Path
+
+import numpy as np
+
+MAX_RATIO = 1040  # deflate packs at best 1,032 bytes into one
+
+
+class NpzArray:
+    """An array of an `.npz`: `shape` and `dtype`, of its header, and its numbers in blocks of rows."""
+
+    def __init__(self, archive: zipfile.ZipFile, name: str) -> None:
+        """Read the header of the array `name`.
+
+        Raises:
+            ValueError: the array holds Python objects, or has not as many bytes as its header tells.
+        """
+        where = f"{name!r} of {archive.filename}"
+        info = archive.getinfo(f"{name}.npy")
+        self._open = lambda: archive.open(info)
+        with self._open() as file:
+            try:
+                major, _ = np.lib.format.read_magic(file)
+                read = np.lib.format.read_array_header_1_0 if major == 1 else np.lib.format.read_array_header_2_0
+                self.shape, self._by_columns, self.dtype = read(file)
+            except Exception as error:  # a broken header fails in many ways
+                raise ValueError(f"{where} has no readable header: is the file whole?") from error
+            self._start = file.tell()
+        if self.dtype.hasobject:
+            raise ValueError(f"{where} holds Python objects (is it ragged?), which are not unpickled: save numbers")
+        size = info.file_size - self._start
+        if size != prod(self.shape) * self.dtype.itemsize or info.file_size > MAX_RATIO * (info.compress_size + 1):
+            raise ValueError(f"{where} is to be {self.dtype} {self.shape}, but has {size:,} bytes: save it anew")
+
+    def blocks(self, rows: int) -> Iterator[np.ndarray]:
+        """Yield the array in blocks of `rows` along its first dimension; one stored by columns is read at once."""
+        with self._open() as file:
+            file.seek(self._start)
+            at_once = max(1, self.shape[0] if self._by_columns else rows)
+            for start in range(0, self.shape[0], at_once):
+                shape = (min(at_once, self.shape[0] - start), *self.shape[1:])
+                content = file.read(prod(shape) * self.dtype.itemsize)
+                if len(content) < prod(shape) * self.dtype.itemsize:
+                    raise EOFError("an array ends too soon")
+                block = np.frombuffer(content, self.dtype).reshape(shape, order="F" if self._by_columns else "C")
+                yield from (block[row : row + rows] for row in range(0, len(block), rows))
+
+
+@contextmanager
+def open_npz(path: Path, names: Iterable[str]) -> Iterator[dict[str, NpzArray]]:
+    """Those arrays of `names` that the file has; no other member is looked at.
+
+    Raises:
+        ValueError: the file is no `.npz`, or turns out to be broken while it is read.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            there = set(archive.namelist())
+            yield {name: NpzArray(archive, name) for name in names if f"{name}.npy" in there}
+    except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError) as error:
+        raise ValueError(f"{path} cannot be read as an .npz ({error}): is it whole?") from error

@@ -1,0 +1,101 @@
+"""SmallNORB (LeCun et al., 2004): 50 toys of 5 categories, seen by one camera; 48,600 grey images, 64 × 64.
+
+Both halves of the set are read, training and testing, and of the two cameras the first. The images are sorted by
+category 5, instance 10, elevation 9, azimuth 18, lighting 6, row-major, lighting fastest (bases 9720, 972, 108, 6, 1).
+
+The *instance* is observed only: `factors` has the other four, and each of their combinations occurs ten times, once for
+each toy of the category. An azimuth of 0 is not the same side of each toy.
+
+Pixels are unsigned bytes, resized from 96 × 96 in 8 bits, and so cut off at 0 and 255. The six files are looked for in
+the data directory, as `.gz` or unpacked; the images are decoded once and kept beside them in `smallnorb-64.npz`.
+"""
+
+from itertools import chain
+from math import prod
+from pathlib import Path
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from hierarchical_lvae.data.cache import cached
+from hierarchical_lvae.data.factor_images import FactorImages, factor_grid
+from hierarchical_lvae.data.framing import framed
+from hierarchical_lvae.data.norb_matrix import read_blocks
+from hierarchical_lvae.data.paths import missing
+
+HALVES = ("smallnorb-5x46789x9x18x6x2x96x96-training", "smallnorb-5x01235x9x18x6x2x96x96-testing")
+MATRICES = ("dat", "cat", "info")
+STATES = (5, 10, 9, 18, 6)  # category, instance, elevation, azimuth, lighting
+LATENT = [0, 2, 3, 4]  # of these, all but the instance
+FACTOR_NAMES = ("category", "elevation", "azimuth", "lighting")
+SIZE = 64
+BLOCK = 100  # rows read at once: 1.8 MB
+
+
+def load(data_dir: Path) -> FactorImages:
+    """Load SmallNORB from `data_dir`.
+
+    Raises:
+        FileNotFoundError: one of its six files is not there.
+        ValueError: a file is not what it should be.
+    """
+    return load_states(data_dir, STATES)
+
+
+def load_states(data_dir: Path, states: tuple[int, ...]) -> FactorImages:
+    """Load SmallNORB, or files in its layout of other numbers of states, half of them in each half."""
+    files = find(data_dir)
+    shape = (prod(states), 1, SIZE, SIZE)
+    pixels = cached(data_dir / "smallnorb-64.npz", list(files.values()), shape, lambda: _decode(files, states))
+    return FactorImages(
+        images=torch.from_numpy(pixels),
+        factors=factor_grid(states)[:, LATENT],
+        factor_names=FACTOR_NAMES,
+        factor_sizes=tuple(states[i] for i in LATENT),
+        source="SmallNORB",
+    )
+
+
+def find(data_dir: Path) -> dict[tuple[str, str], Path]:
+    """The file of each half and matrix.
+
+    Raises:
+        FileNotFoundError: one is not in `data_dir`.
+    """
+    files = {}
+    for half in HALVES:
+        for matrix in MATRICES:
+            plain, packed = data_dir / f"{half}-{matrix}.mat", data_dir / f"{half}-{matrix}.mat.gz"
+            files[half, matrix] = plain if plain.exists() else packed
+            if not files[half, matrix].exists():
+                raise missing(packed.name, data_dir, "smallnorb")
+    return files
+
+
+def _decode(files: dict[tuple[str, str], Path], states: tuple[int, ...]) -> np.ndarray:
+    """The images of all states, sorted: (prod(states), 1, 64, 64) uint8."""
+    from PIL import Image
+
+    rows = prod(states) // len(HALVES)
+    order = np.concatenate([_states(files, half, rows, states) for half in HALVES])
+    if (np.bincount(order, minlength=prod(states)) != 1).any():
+        raise ValueError(f"the {prod(states):,} states of SmallNORB do not occur once each: download its files again")
+    pixels = np.empty((prod(states), 1, SIZE, SIZE), np.uint8)
+    blocks = [read_blocks(files[half, "dat"], "uint8", (rows, 2, 96, 96), BLOCK) for half in HALVES]
+    images = (image for block in chain(*blocks) for image in block[:, 0])
+    for state, image in zip(tqdm(order, "reading SmallNORB", leave=False, delay=2), images, strict=True):
+        pixels[state] = framed(Image.fromarray(image), SIZE)
+    return pixels
+
+
+def _states(files: dict[tuple[str, str], Path], half: str, rows: int, states: tuple[int, ...]) -> np.ndarray:
+    """The index of each image's state, row-major: (rows,)."""
+    (category,) = read_blocks(files[half, "cat"], "int32", (rows,), rows)
+    (info,) = read_blocks(files[half, "info"], "int32", (rows, 4), rows)
+    columns = np.column_stack([category, info])
+    odd = columns[:, 3] % 2 != 0
+    columns[:, 3] //= 2  # azimuths are told in tens of degrees, 0, 2, …, 34
+    if odd.any() or (columns < 0).any() or (columns >= states).any():
+        raise ValueError(f"{files[half, 'cat']} or {files[half, 'info'].name} tells a state out of range {states}")
+    return np.ravel_multi_index(tuple(columns.T), states)

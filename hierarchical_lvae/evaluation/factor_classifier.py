@@ -1,0 +1,134 @@
+"""Features of images where no Inception weights can be had: those of a small classifier of the data's own factors.
+
+It is trained once on labelled images and sees what the labels name: colours, forms, poses. A Fréchet distance in its
+features ("FD-factors") can be compared between models of one data set that use the same weights, and with no FID.
+"""
+
+from collections.abc import Callable, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from hierarchical_lvae.evaluation.frechet import Features
+
+EXTRACTOR, LAYER, WIDTH = "factor-classifier", "features", 64
+STEPS, BATCH, LR = 1_000, 64, 1e-3
+
+Batches = Callable[[int], tuple[Tensor, Tensor]]
+"""Gives n random images (n, C, H, W), pixels in [0, 1], and their factors (n, F), whole numbers."""
+
+
+class FactorClassifier(nn.Module):
+    """Convolutions of stride 2 down to 4 pixels or so, 64 features, and a linear head for each factor.
+
+    >>> classifier = FactorClassifier((3, 32, 32), [10, 4])
+    >>> x = torch.rand(5, 3, 32, 32)
+    >>> classifier.features(x).shape, [head.shape for head in classifier(x)]
+    (torch.Size([5, 64]), [torch.Size([5, 10]), torch.Size([5, 4])])
+    """
+
+    def __init__(self, image_shape: Sequence[int], factor_sizes: Sequence[int]) -> None:
+        super().__init__()
+        channels, height, width = image_shape
+        layers: list[nn.Module] = []
+        outputs = 32
+        while min(height, width) >= 8:
+            layers += [nn.Conv2d(channels, outputs, 4, 2, 1), nn.ReLU()]
+            channels, outputs, height, width = outputs, min(2 * outputs, 128), height // 2, width // 2
+        self.body = nn.Sequential(*layers, nn.Flatten(), nn.Linear(channels * height * width, WIDTH), nn.ReLU())
+        self.heads = nn.ModuleList([nn.Linear(WIDTH, size) for size in factor_sizes])
+        self.register_buffer("image_shape", torch.tensor(image_shape))
+        self.register_buffer("scale", torch.tensor(1.0))
+        self.register_buffer("accuracy", torch.tensor(torch.nan))
+
+    def features(self, x: Tensor) -> Tensor:
+        """Images (n, C, H, W), pixels in [0, 1]: (n, 64), in units of the data's spread."""
+        return self.body(x - 0.5) / self.scale
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        """Logits of each factor: (n, size)."""
+        features = self.body(x - 0.5)
+        return [head(features) for head in self.heads]
+
+
+def train_factor_classifier(
+    batches: Batches,
+    image_shape: Sequence[int],
+    factor_sizes: Sequence[int],
+    steps: int | None = None,
+    progress: bool = True,
+) -> FactorClassifier:
+    """Train the classifier by Adam on random batches of 64, by the global random state.
+
+    On 1,000 further images its `accuracy` is taken, averaged over the factors, and the `scale` of its features, so that
+    their variances are 1 on average: a distance is then to be read against their number, 64.
+    """
+    x, _ = batches(1)
+    classifier = FactorClassifier(image_shape, factor_sizes).to(x.device)
+    optimizer = torch.optim.Adam(classifier.parameters(), LR)
+    with torch.enable_grad():
+        for _ in tqdm(range(steps or STEPS), "classifier of the factors", unit="step", disable=not progress):
+            x, factors = batches(BATCH)
+            loss = torch.stack([F.cross_entropy(f, k) for f, k in zip(classifier(x), factors.T, strict=True)]).sum()
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+    with torch.no_grad():
+        x, factors = batches(1_000)
+        right = torch.stack([f.argmax(1) == k for f, k in zip(classifier(x), factors.T, strict=True)])
+        classifier.accuracy.fill_(right.float().mean())
+        classifier.scale.copy_(classifier.features(x).var(0).mean().sqrt())
+    return classifier.requires_grad_(False)
+
+
+def factor_features(weights: Path) -> Features:
+    """The features of a classifier whose weights are in a safetensors file, under the names of its `state_dict`."""
+    _register()
+    return Features("FD-factors", EXTRACTOR, weights, LAYER)
+
+
+@cache
+def _register() -> None:
+    """Make the classifier known to torch-fidelity."""
+    from safetensors.torch import load_file
+    from torch_fidelity import FeatureExtractorBase, register_feature_extractor
+
+    class FactorFeatures(FeatureExtractorBase):
+        def __init__(self, name: str, features: list[str], feature_extractor_weights_path: str, **_: Any) -> None:
+            super().__init__(name, features)
+            self.classifier = load_classifier(load_file(feature_extractor_weights_path))
+
+        @staticmethod
+        def get_provided_features_list() -> tuple[str, ...]:
+            return (LAYER,)
+
+        @staticmethod
+        def get_default_feature_layer_for_metric(metric: str) -> str:
+            return LAYER
+
+        @staticmethod
+        def can_be_compiled() -> bool:
+            return False
+
+        @staticmethod
+        def get_dummy_input_for_compile() -> None:
+            return None
+
+        def forward(self, images: Tensor) -> tuple[Tensor]:
+            channels = int(self.classifier.image_shape[0])  # grey images come as three equal channels
+            return (self.classifier.features(images[:, :channels].float() / 255),)
+
+    register_feature_extractor(EXTRACTOR, FactorFeatures)
+
+
+def load_classifier(tensors: dict[str, Tensor]) -> FactorClassifier:
+    """Rebuild a classifier from its `state_dict`."""
+    sizes = [value.shape[0] for name, value in tensors.items() if name.startswith("heads.") and name.endswith("bias")]
+    classifier = FactorClassifier(tensors["image_shape"].tolist(), sizes)
+    classifier.load_state_dict(tensors)
+    return classifier

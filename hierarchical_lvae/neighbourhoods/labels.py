@@ -1,0 +1,51 @@
+"""An oracle, for analysis: neighbours that share labels with the query. No model without labels can have it."""
+
+import logging
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from hierarchical_lvae.neighbourhoods.build import Neighbourhood, Surroundings, gather
+from hierarchical_lvae.types import is_colour, nearest
+
+log = logging.getLogger(__name__)
+
+
+class SharedLabels(Neighbourhood):
+    """K random points, distinct, that have the query's values of some factors, and any of the others.
+
+    Args:
+        surroundings: with data whose factors are known.
+        argument: the names of these factors, with commas; the colours if empty, or else the first factor.
+    """
+
+    def __init__(self, surroundings: Surroundings, argument: str = "") -> None:
+        names = surroundings.data.factor_names
+        if not names:
+            raise ValueError("the data have no labels: choose another --neighbourhood")
+        shared = argument.split(",") if argument else [name for name in names if is_colour(name)] or [names[0]]
+        if unknown := [name for name in shared if name not in names]:
+            raise ValueError(f"no factor is called {unknown[0]!r}: {nearest(unknown[0], names)}")
+        self.surroundings = surroundings
+        self.state = {}
+        columns = surroundings.data.factors[:, [names.index(name) for name in shared]]
+        _, groups, sizes = np.unique(columns, axis=0, return_inverse=True, return_counts=True)
+        self.group = torch.from_numpy(groups.reshape(-1))
+        self.members = torch.from_numpy(np.argsort(groups.reshape(-1), kind="stable")).split(sizes.tolist())
+        wanted, least = surroundings.num_neighbours, int(sizes.min())
+        if least <= wanted:
+            raise ValueError(
+                f"K is {wanted}, and some points share {', '.join(shared)} with {least - 1} others: "
+                "lower -K, or name fewer factors"
+            )
+        log.warning("neighbours share their %s: an oracle, for analysis only", ", ".join(shared))
+
+    def __call__(self, index: Tensor, x: Tensor) -> Tensor:
+        """Draw neighbours (B, K, C, H, W)."""
+        rows = []
+        for own in index.cpu():
+            members = self.members[self.group[own]]
+            chosen = members[torch.randperm(len(members))[: self.surroundings.num_neighbours + 1]]
+            rows.append(chosen[chosen != own][: self.surroundings.num_neighbours])
+        return gather(self.surroundings.data, torch.stack(rows).to(x.device), x)

@@ -1,0 +1,74 @@
+"""k nearest neighbours in the space of codes (§ 3.1, CarsNORB), the codes updated continuously, at every iteration.
+
+The codes of all points, by the encoder's meta-parameters, lie in a bank (n, D). At each step the codes of the points at
+hand are written anew, in place, and the K nearest codes are searched for in the bank as it stands: no index is built.
+So "every iteration" means the points just seen; those not seen for a while have the codes of an older encoder, unless
+all are computed anew every so many steps (`refresh`).
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from hierarchical_lvae.neighbourhoods.build import Neighbourhood, Surroundings, gather, without_self
+
+CHUNK = 1_000
+
+
+class NearestCodes(Neighbourhood):
+    """The K points whose codes are nearest to the query's, by Euclidean distance."""
+
+    def __init__(self, surroundings: Surroundings, argument: str = "") -> None:
+        self.surroundings = surroundings
+        self.state = {}
+
+    def prepare(self) -> None:
+        """Encode all points."""
+        if "codes" not in self.state:
+            self.state = {"codes": self._encode_all(), "steps": torch.tensor(0)}
+
+    def update(self, index: Tensor, x: Tensor) -> None:
+        """Write the codes of x (B, C, H, W) anew; of all points, if it is time."""
+        self.state["steps"] += 1
+        refresh = self.surroundings.refresh
+        if refresh and self.state["steps"] % refresh == 0:
+            self.state["codes"] = self._encode_all()
+        else:
+            self._bank(x.device)[index] = self._encode(x)
+
+    def __call__(self, index: Tensor, x: Tensor) -> Tensor:
+        """Neighbours (B, K, C, H, W), nearest first, by the codes in the bank."""
+        codes, number = self._bank(x.device), self.surroundings.num_neighbours
+        ids = nearest(codes[index], codes, number + 1)
+        return gather(self.surroundings.data, without_self(ids, index, number), x)
+
+    def _bank(self, device: torch.device) -> Tensor:
+        """The codes, where the images are: a checkpoint brings them on the CPU."""
+        self.state["codes"] = self.state["codes"].to(device)
+        return self.state["codes"]
+
+    @torch.no_grad()
+    def _encode(self, x: Tensor) -> Tensor:
+        return self.surroundings.encode(x).float()
+
+    def _encode_all(self) -> Tensor:
+        data, progress = self.surroundings.data, self.surroundings.progress
+        parts = torch.arange(len(data)).split(CHUNK)
+        bar = tqdm(parts, "codes of all points", unit="k", disable=not progress, leave=False, delay=2)
+        return torch.cat([self._encode(data.batch(part)) for part in bar])
+
+
+def nearest(queries: Tensor, points: Tensor, number: int) -> Tensor:
+    """The ids (B, number) of the points (n, D) nearest to the queries (B, D), nearest first: by Faiss on a CPU.
+
+    >>> nearest(torch.tensor([[0.9]]), torch.tensor([[0.0], [5.0], [1.0]]), 2)
+    tensor([[2, 0]])
+    """
+    if points.is_cuda:
+        return torch.cdist(queries, points).topk(number, largest=False).indices
+    import faiss
+
+    ids: Any = faiss.knn(queries.contiguous().numpy(), points.contiguous().numpy(), number)[1]
+    return torch.from_numpy(ids)

@@ -1,0 +1,95 @@
+"""k nearest neighbours of the raw pixels, by Euclidean distance (appendix D).
+
+The neighbours of all points are found once, before the first step, and kept: in the checkpoint, and by fingerprint in
+the data directory, where other runs on the same data find them.
+"""
+
+import contextlib
+import logging
+import os
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from hierarchical_lvae.neighbourhoods.build import Neighbourhood, Surroundings, gather
+from hierarchical_lvae.neighbourhoods.search import EXACT, all_neighbours, choose_index, recall
+
+log = logging.getLogger(__name__)
+
+
+class NearestPixels(Neighbourhood):
+    """The K images that are nearest by their pixels; copies of the query count, the query itself does not."""
+
+    def __init__(self, surroundings: Surroundings, argument: str = "") -> None:
+        self.surroundings = surroundings
+        self.index = surroundings.index or choose_index(
+            len(surroundings.data), int(np.prod(surroundings.data.image_shape))
+        )
+        self.state = {}
+
+    def prepare(self) -> None:
+        """Find all neighbours, or read what was found before; say how far to trust them, and how near they are."""
+        if "ids" in self.state:
+            return
+        data, number, cache = self.surroundings.data, self.surroundings.num_neighbours, self._cache()
+        ids = _read(cache, (len(data), number))
+        if ids is None:
+            ids = all_neighbours(data, number, self.index, self.surroundings.progress)
+            _write(cache, ids)
+            if self.index != EXACT:
+                found = recall(data, ids, progress=self.surroundings.progress)
+                log.info("recall@%d of %s: %.3f, of 200 images, against exact search", number, self.index, found)
+        if data.factors.shape[1]:
+            log.info("nearest images: %s", describe_steps(data.factors, data.factor_names, ids))
+        self.state = {"ids": torch.from_numpy(ids)}
+
+    def __call__(self, index: Tensor, x: Tensor) -> Tensor:
+        """Neighbours (B, K, C, H, W), nearest first."""
+        return gather(self.surroundings.data, self.state["ids"][index.cpu()].long().to(x.device), x)
+
+    def _cache(self) -> Path | None:
+        data, directory, number = self.surroundings.data, self.surroundings.cache, self.surroundings.num_neighbours
+        size, index = "x".join(map(str, data.image_shape)), self.index.replace(",", "_")
+        return None if directory is None else directory / f"nearest-{data.fingerprint}-{size}-{number}-{index}.npy"
+
+
+def describe_steps(factors: np.ndarray, names: tuple[str, ...], ids: np.ndarray) -> str:
+    """Say how many steps of each factor's index lie between points and their neighbours ids (n, K), on average.
+
+    >>> describe_steps(np.array([[0, 3], [1, 3], [1, 0]]), ("hue", "size"), np.array([[1], [0], [1]]))
+    '1.67 factor steps away (hue 0.67, size 1.00)'
+    """
+    rows = np.random.default_rng(0).permutation(len(ids))[:10_000]
+    steps = np.abs(factors[ids[rows]].astype(int) - factors[rows, None]).mean((0, 1))
+    each = ", ".join(f"{name} {step:.2f}" for name, step in zip(names, steps, strict=True))
+    return f"{steps.sum():.2f} factor steps away ({each})"
+
+
+def _read(path: Path | None, shape: tuple[int, int]) -> np.ndarray | None:
+    if path is None or not path.exists():
+        return None
+    try:
+        ids = np.load(path, allow_pickle=False)
+        if ids.shape != shape or ids.dtype != np.int32 or not 0 <= ids.min() <= ids.max() < len(ids):
+            raise ValueError("it is no table of neighbours of these data")
+    except (OSError, ValueError) as error:
+        log.warning("ignoring %s: %s", path, error)
+        return None
+    return ids
+
+
+def _write(path: Path | None, ids: np.ndarray) -> None:
+    if path is None:
+        return
+    part = path.with_suffix(f".{os.getpid()}.npy")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        np.save(part, ids)
+        os.replace(part, path)
+    except OSError as error:
+        log.warning("cannot keep the neighbours as %s: %s", path, error)
+    finally:
+        with contextlib.suppress(OSError):
+            part.unlink()

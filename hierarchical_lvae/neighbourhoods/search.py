@@ -1,0 +1,122 @@
+"""Nearest neighbours of all points among all points, by Faiss, from images that are never all held as floats.
+
+Exactly, by comparing each pair, where that is quick; else in two stages: pixels are projected on their first principal
+components, and an inverted file (IVF) sorts the points into cells of which a few are searched. What that costs in
+accuracy is measured: `recall` compares with the exact neighbours of a sample.
+"""
+
+import re
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from hierarchical_lvae.neighbourhoods.build import Data, without_self
+
+EXACT = "Flat"
+CHUNK_BYTES = 2**26
+TRAIN_BYTES = 2**30
+PCA_POINTS = 4_096
+PROBES = 16
+
+
+def choose_index(number: int, dimension: int) -> str:
+    """A string for Faiss's `index_factory` by size: exact for up to some minutes of it.
+
+    >>> choose_index(1_797, 64), choose_index(480_000, 12_288)
+    ('Flat', 'PCA128,IVF1024,Flat')
+    """
+    if number**2 * dimension <= 8e12 and number * dimension <= 2**29:
+        return EXACT
+    cells = 2 ** round(np.log2(1.5 * np.sqrt(number)))
+    return f"PCA{min(128, dimension)},IVF{cells},Flat"
+
+
+def all_neighbours(data: Data, number: int, factory: str, progress: bool = True) -> np.ndarray:
+    """The `number` nearest other points of each point, nearest first: ids (n, number) int32.
+
+    Raises:
+        ValueError: Faiss knows no such index, or it finds too few.
+    """
+    project, index = _build(data, factory, progress)
+    ids = np.empty((len(data), number), np.int32)
+    for rows, x in _chunks(data, "nearest images", progress):
+        found = torch.from_numpy(index.search(project(x), number + 1)[1])
+        ids[rows] = without_self(found, rows, number)
+    if (ids < 0).any():
+        raise ValueError(f"the index {factory} finds fewer than {number} neighbours of some points: give a larger one")
+    return ids
+
+
+def recall(data: Data, ids: np.ndarray, sample: int = 200, seed: int = 0, progress: bool = True) -> float:
+    """The share of the exact neighbours of a sample of points that stand in the table ids (n, K)."""
+    import faiss
+
+    rows = torch.from_numpy(np.random.default_rng(seed).permutation(len(data))[:sample])
+    queries = _pixels(data, rows)
+    number = ids.shape[1] + 1
+    heap = faiss.ResultHeap(len(rows), number)
+    for part, x in _chunks(data, "exact neighbours of a sample", progress):
+        distances, found = faiss.knn(queries, x, min(number, len(x)))
+        heap.add_result(distances, found + int(part[0]))
+    heap.finalize()
+    exact = without_self(torch.from_numpy(heap.I), rows, ids.shape[1])
+    return float(np.mean([len(np.intersect1d(a, b)) / len(a) for a, b in zip(exact, ids[rows], strict=True)]))
+
+
+def _build(data: Data, factory: str, progress: bool) -> tuple[Callable[[np.ndarray], np.ndarray], Any]:
+    """A projection of pixels, and an index of all points in it.
+
+    Principal components have a training sample of their own, smaller than the pixels are many: then Faiss finds them by
+    the matrix of its inner products.
+    """
+    import faiss
+
+    dimension = int(np.prod(data.image_shape))
+    components, rest = re.fullmatch(r"(?:PCA(\d+),)?(.+)", factory).groups()  # type: ignore[union-attr]
+    rng = np.random.default_rng(0)
+    shuffled = torch.from_numpy(rng.permutation(len(data)))
+    project: Callable[[np.ndarray], np.ndarray] = np.asarray
+    if components:
+        pca = faiss.PCAMatrix(dimension, int(components))
+        pca.train(_pixels(data, shuffled[:PCA_POINTS]))
+        project, dimension = pca.apply, int(components)
+    try:
+        index = faiss.index_factory(dimension, rest)
+    except RuntimeError as error:
+        raise ValueError(f"Faiss knows no index {factory!r} ({_reason(error)})") from error
+    if not index.is_trained:
+        count = TRAIN_BYTES // (4 * dimension)
+        if ivf := re.search(r"IVF(\d+)", rest):
+            count = min(count, 64 * int(ivf[1]))
+        parts = [project(x) for _, x in _chunks(data, "sample for the index", progress, shuffled[:count])]
+        try:
+            index.train(np.concatenate(parts))
+        except RuntimeError as error:
+            raise ValueError(f"the index {factory} cannot be trained on these data ({_reason(error)})") from error
+    if (ivf_index := faiss.try_extract_index_ivf(index)) is not None:
+        ivf_index.nprobe = PROBES
+    for _, x in _chunks(data, "building the index", progress):
+        index.add(project(x))
+    return project, index
+
+
+def _chunks(data: Data, label: str, progress: bool, rows: Tensor | None = None) -> Iterator[tuple[Tensor, np.ndarray]]:
+    """Rows, and their pixels (m, C·H·W), some 64 MB at a time."""
+    rows = torch.arange(len(data)) if rows is None else rows
+    size = max(1, CHUNK_BYTES // (4 * int(np.prod(data.image_shape))))
+    with tqdm(desc=label, total=len(rows), unit="image", disable=not progress, leave=False, delay=2) as bar:
+        for part in rows.split(size):
+            yield part, _pixels(data, part)
+            bar.update(len(part))
+
+
+def _pixels(data: Data, rows: Tensor) -> np.ndarray:
+    return data.batch(rows).flatten(1).cpu().numpy()
+
+
+def _reason(error: Exception) -> str:
+    return str(error).splitlines()[-1].split(" at ")[0].removeprefix("Error: ")

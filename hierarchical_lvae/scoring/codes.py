@@ -1,0 +1,84 @@
+"""Scores of the codes: how well they tell the data's factors apart.
+
+Codes are means of the encoder, local (adapted on fresh, seeded neighbours of each point) or meta. Points are drawn with
+replacement, as the field does, from the data that the run was trained on: there is no split.
+"""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyro
+import torch
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from hierarchical_lvae.evaluation import METRICS, Dci
+from hierarchical_lvae.runs import Run
+from hierarchical_lvae.scoring.settings import Settings
+from hierarchical_lvae.types import is_colour, lookup, random_state_kept
+
+SPLIT = ("dci", "sap", "modularity")
+"""Measures that fit on some points and test on others."""
+BATCH = 50
+
+
+class Encoded(NamedTuple):
+    """Points of the data, as a run encodes them."""
+
+    codes: NDArray[np.float32]
+    """(n, D)."""
+    factors: NDArray[np.int64]
+    """(n, F)."""
+
+
+@torch.no_grad()
+def encode(run: Run, number: int, codes: str = "local", seed: int = 0, progress: bool = True) -> Encoded:
+    """Encode random points of the run's data: the random state is left as it was."""
+    found = []
+    with random_state_kept(), pyro.validation_enabled(False), tqdm(
+        desc=f"encode ({codes})", total=number, unit="image", disable=not progress
+    ) as bar:  # fmt: skip
+        torch.manual_seed(seed)
+        index = torch.randint(len(run.dataset), (number,))
+        for part in index.split(BATCH):
+            part = part.to(run.options.device)
+            x = run.dataset.batch(part)
+            found.append(run.encode(x, run.neighbourhood(part, x) if codes == "local" else None).cpu())
+            bar.update(len(part))
+    return Encoded(torch.cat(found).numpy(), run.dataset.factors[index.numpy()])
+
+
+def disentanglement(
+    name: str, points: Encoded, factor_names: Sequence[str], settings: Settings, progress: bool = True
+) -> dict[str, Any]:
+    """A measure of `METRICS` on the first `settings.train` points; those that split test on the others.
+
+    DCI is given without the colours too, from the same classifiers.
+    """
+    metric, n = lookup(METRICS, name, "metric"), settings.train
+    codes, factors = points
+    if name in SPLIT:
+        more = {"progress": progress} if name == "dci" else {}
+        result = metric(codes[:n], factors[:n], codes[n:], factors[n:], seed=settings.seed, **more)
+    elif name == "mig":
+        result = metric(codes[:n], factors[:n])
+    else:
+        result = metric(codes[:n], factors[:n], seed=settings.seed)
+    values = _plain(result)
+    if isinstance(result, Dci):
+        values["factors"] = list(factor_names)
+        kept = geometry(factor_names)
+        if 0 < len(kept) < len(factor_names):
+            part = _plain(result.of_factors(kept))
+            values["without_colour"] = {key: value for key, value in part.items() if isinstance(value, float)}
+    return values
+
+
+def geometry(factor_names: Sequence[str]) -> list[int]:
+    """The numbers of the factors that are no colours: "without colour"."""
+    return [k for k, name in enumerate(factor_names) if not is_colour(name)]
+
+
+def _plain(result: Any) -> dict[str, Any]:
+    return {key: v.tolist() if isinstance(v, np.ndarray) else v for key, v in result._asdict().items()}

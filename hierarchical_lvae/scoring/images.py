@@ -1,0 +1,147 @@
+"""Scores of the images: how far generated ones are from the data, and how close to what they were made from.
+
+A generated image is the mean of p(x | z, θ_N) at z ~ p(z), under the local weights of a random reference: one image a
+reference. Copying is cheap for a model that adapts on (noisy copies of) the reference; `closeness` shows how much of it
+there is.
+"""
+
+import logging
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pyro
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from hierarchical_lvae.checkpoints import read_tensors, write_tensors
+from hierarchical_lvae.data import default_data_dir
+from hierarchical_lvae.evaluation import Features, factor_features, fidelity, inception, train_factor_classifier
+from hierarchical_lvae.runs import Run
+from hierarchical_lvae.scoring import FEATURES
+from hierarchical_lvae.scoring.settings import Settings
+from hierarchical_lvae.types import nearest, random_state_kept
+
+SAMPLES = 4
+CHUNK = 1_000
+
+log = logging.getLogger(__name__)
+
+
+def choose_features(run: Run, settings: Settings) -> Features | None:
+    """What the distance sees: Inception if its weights are given or to be had, else the data's factors, if any.
+
+    Raises:
+        ValueError: no features are called so; or a file is not what it should be.
+        OSError: Inception is asked for, and its weights are not to be had.
+    """
+    if settings.features not in FEATURES:
+        raise ValueError(f"no features are called {settings.features!r}: {nearest(settings.features, FEATURES)}")
+    if settings.features != "factors":
+        try:
+            return inception(settings.inception_weights)
+        except OSError as error:
+            if settings.features == "inception" or settings.inception_weights is not None:
+                raise
+            log.warning("%s; for now the distance is one of the data's own factors, and no FID", error)
+    if not run.dataset.factor_names:
+        return None
+    size = "x".join(map(str, run.dataset.image_shape[1:]))
+    directory = Path(run.options.data_dir or default_data_dir())
+    return factor_features(directory / f"factor-features-{run.dataset.fingerprint}-{size}.safetensors")
+
+
+@torch.no_grad()
+def distance(run: Run, features: Features, settings: Settings, progress: bool = True) -> dict[str, Any]:
+    """The Fréchet distance of generated images to the data, with KID, precision and recall, in the given features."""
+    number = min(settings.images, len(run.dataset))
+    about = {}
+    with random_state_kept(), pyro.validation_enabled(False):
+        if features.name == "FD-factors":
+            if not features.weights.exists():
+                _train_classifier(run, features.weights, progress)
+            about["accuracy_of_factors"] = read_tensors(features.weights)["accuracy"].item()
+        torch.manual_seed(settings.seed)
+        queue = torch.randperm(len(run.dataset))[:number].to(run.options.device)
+        real = _Bar(lambda n, start: run.dataset.batch(queue[start : start + n]), "real images", number, progress)
+        generated = _Bar(lambda n, _: _generate(run, n), "generated images", settings.images, progress)
+        cuda = run.options.device.startswith("cuda")
+        result = fidelity(generated, real, settings.images, number, features, settings.seed, cuda)
+    return {**result._asdict(), **about}
+
+
+@torch.no_grad()
+def closeness(run: Run, settings: Settings, progress: bool = True) -> dict[str, Any]:
+    """Root mean squared distances a pixel, of samples to their reference and to the nearest of *all* training images.
+
+    Beside them, how far a reference is from the nearest other image, and how often a sample's nearest is its reference.
+    """
+    with random_state_kept(), pyro.validation_enabled(False):
+        torch.manual_seed(settings.seed)
+        index, x, samples = _samples(run, settings.neighbourhoods, SAMPLES)
+    number = len(x)
+    queries = torch.cat([samples.flatten(0, 1), x]).flatten(1)
+    best = torch.full((len(queries),), torch.inf, device=queries.device)
+    which = torch.zeros_like(best, dtype=torch.long)
+    for part in tqdm(torch.arange(len(run.dataset)).split(CHUNK), "nearest images", unit="k", disable=not progress):
+        part = part.to(queries.device)
+        images = run.dataset.batch(part).flatten(1)
+        squares = torch.cdist(queries, images, compute_mode="use_mm_for_euclid_dist")
+        squares[-number:][index[:, None] == part] = torch.inf  # of a reference: the nearest *other* image
+        found = squares.min(1)
+        which = torch.where(found.values < best, part[found.indices], which)
+        best = best.minimum(found.values)
+    to_nearest = (queries - run.dataset.batch(which).flatten(1)).square().mean(1).sqrt()  # exactly
+    to_reference = (samples - x.unsqueeze(1)).flatten(2).square().mean(2).sqrt()
+    return {
+        "to_reference": to_reference.mean().item(),
+        "to_nearest": to_nearest[:-number].mean().item(),
+        "nearest_is_reference": (which[:-number].view(number, -1) == index[:, None]).float().mean().item(),
+        "reference_to_nearest_other": to_nearest[-number:].mean().item(),
+    }
+
+
+def _samples(run: Run, references: int, number: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Random references, and samples under the local weights of each: index (R,), (R, C, H, W), (R, S, C, H, W)."""
+    index = torch.randint(len(run.dataset), (references,)).to(run.options.device)
+    x = run.dataset.batch(index)
+    return index, x, run.sample(x, run.neighbourhood(index, x), number)
+
+
+def _generate(run: Run, number: int) -> Tensor:
+    return _samples(run, number, 1)[2].squeeze(1)
+
+
+def _train_classifier(run: Run, path: Path, progress: bool) -> None:
+    """Train the classifier of the data's factors, by a seed of its own: its weights serve all runs on these data."""
+    torch.manual_seed(0)
+    factors = torch.from_numpy(run.dataset.factors).long()
+
+    def batches(number: int) -> tuple[Tensor, Tensor]:
+        index = torch.randint(len(run.dataset), (number,))
+        device = run.options.device
+        return run.dataset.batch(index.to(device)), factors[index].to(device)
+
+    shape, sizes = run.dataset.image_shape, run.dataset.factor_sizes
+    classifier = train_factor_classifier(batches, shape, sizes, progress=progress)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_tensors(path, classifier.state_dict())
+
+
+class _Bar:
+    """Draws images, from where the last draw ended, and shows how many there are."""
+
+    def __init__(self, draw: Callable[[int, int], Tensor], label: str, total: int, progress: bool) -> None:
+        self.draw, self.label, self.total, self.progress = draw, label, total, progress
+        self.done = 0
+
+    def __call__(self, number: int) -> Tensor:
+        if self.done == 0:
+            self.bar = tqdm(desc=self.label, total=self.total, unit="image", disable=not self.progress)
+        images = self.draw(number, self.done)
+        self.done += number
+        self.bar.update(number)
+        if self.done >= self.total:
+            self.bar.close()
+        return images

@@ -1,0 +1,94 @@
+"""The scores of a run, one by one, in `metrics.json`: what stands there by the same settings is not computed again."""
+
+import hashlib
+import json
+from collections.abc import Iterator, Sequence
+from functools import cache
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from hierarchical_lvae.checkpoints import write_json
+from hierarchical_lvae.runs import Run
+from hierarchical_lvae.scoring import CODES, SCORES
+from hierarchical_lvae.scoring.bounds import likelihood
+from hierarchical_lvae.scoring.codes import disentanglement, encode
+from hierarchical_lvae.scoring.images import choose_features, closeness, distance
+from hierarchical_lvae.scoring.settings import Settings
+from hierarchical_lvae.types import nearest
+
+DEPENDS = {
+    "fid": ("seed", "images"),
+    "samples": ("seed", "neighbourhoods"),
+    "iwae": ("seed", "neighbourhoods", "draws"),
+}
+"""The settings that a score of a run depends on; the others, on these:"""
+POINTS = ("seed", "codes", "train", "test")
+
+
+def score(
+    run: Run, path: Path, names: Sequence[str] = SCORES, settings: Settings | None = None, progress: bool = True
+) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Compute the scores `names` of a run, each written to path/metrics.json as it is there; give them one by one.
+
+    A score that does not apply (the data have no factors) gives {"not_available": why}.
+
+    Raises:
+        ValueError: no such score or codes; or codes that are not finite.
+    """
+    settings = settings or Settings()
+    for given, known, kind in ((names, SCORES, "score is"), ([settings.codes], CODES, "codes are")):
+        for name in given:
+            if name not in known:
+                raise ValueError(f"no {kind} called {name!r}: {nearest(name, known)}")
+    saved = read_scores(path)
+    points = cache(lambda: encode(run, settings.train + settings.test, settings.codes, settings.seed, progress))
+    for name in names:
+        features = choose_features(run, settings) if name == "fid" else None
+        about = _about(run, path, name, settings) | ({"features": features.name} if features else {})
+        key = name if name in DEPENDS or settings.codes == "local" else f"{name}-{settings.codes}"
+        if saved.get(key, {}).get("settings") != about:
+            if name == "iwae":
+                values = likelihood(run, settings, progress)
+            elif name == "samples":
+                values = closeness(run, settings, progress)
+            elif features:
+                values = distance(run, features, settings, progress)
+            elif not run.dataset.factor_names:
+                values = {"not_available": "the data have no factors"}
+            else:
+                values = disentanglement(name, points(), run.dataset.factor_names, settings, progress)
+            saved[key] = {"settings": about, **values}
+            write_json(path / "metrics.json", saved)
+        yield name, saved[key]
+
+
+def _about(run: Run, path: Path, name: str, settings: Settings) -> dict[str, Any]:
+    """All that a score depends on: what stands by the same is not computed again."""
+    about = {key: getattr(settings, key) for key in DEPENDS.get(name, POINTS)}
+    weights = path / "model.safetensors"
+    model = hashlib.sha256(weights.read_bytes()).hexdigest()[:16] if weights.is_file() else None
+    return {**about, "model": model, "data": run.dataset.fingerprint, "versions": _versions(name)}
+
+
+def read_scores(path: Path) -> dict[str, Any]:
+    """Read metrics.json of a run directory, if there is one.
+
+    Raises:
+        ValueError: it is not what was written.
+    """
+    file = path / "metrics.json"
+    if not file.is_file():
+        return {}
+    try:
+        saved = json.loads(file.read_text())
+        if not isinstance(saved, dict):
+            raise ValueError("no object")
+    except ValueError as error:
+        raise ValueError(f"{file} cannot be read ({error}): move it away to score anew") from error
+    return saved
+
+
+def _versions(name: str) -> dict[str, str]:
+    of_images = ("torch-fidelity",) if name == "fid" else ()
+    return {name: version(name) for name in ("hierarchical-lvae", "scikit-learn", "torch", "numpy", *of_images)}

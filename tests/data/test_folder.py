@@ -1,0 +1,259 @@
+"""A folder of images: every mode and size, framing, sub-folders as a factor, and how bad files are refused."""
+
+import struct
+import zlib
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from hierarchical_lvae.data import load_own
+from hierarchical_lvae.data.framing import framed
+from hierarchical_lvae.data.pictures import SUFFIXES, open_picture
+
+RED, GREEN = (200, 10, 30), (20, 180, 60)
+
+
+def save(path, colour=RED, size=(20, 20), **options):
+    """An image of one colour; of a grey if that is a number."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("L" if isinstance(colour, int) else "RGB", size, colour).save(path, **options)
+
+
+def chunk(kind, content):
+    return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+
+def png(width, height):
+    """A grey PNG that is right but for having no pixels."""
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0))
+    return b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b"")
+
+
+def first_pixel(folder):
+    return load_own(folder).images[0, :, 0, 0].tolist()
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_every_format_is_read(tmp_path, suffix):
+    path = tmp_path / f"image{suffix.upper()}"
+    Image.new("RGB", (30, 20), RED).save(path, format={".jpg": "JPEG", ".tif": "TIFF"}.get(suffix), quality=100)
+    dataset = load_own(tmp_path)
+    assert dataset.images.shape == (1, 3, 64, 64)
+    np.testing.assert_allclose(first_pixel(tmp_path), RED, atol=8)
+
+
+def modes():
+    """An image of each mode, one colour all over, with the channels that it must come out as."""
+    clear = Image.new("RGBA", (9, 9), (*RED, 0))
+    half = Image.new("LA", (9, 9), (100, 51))  # a fifth of the grey before four fifths of white
+    palette = Image.new("P", (9, 9), 1)
+    palette.putpalette([0, 0, 0, *GREEN])
+    return {
+        "1": (Image.new("1", (9, 9), 1), [255]),
+        "L": (Image.new("L", (9, 9), 77), [77]),
+        "LA": (half, [224]),
+        "I;16": (Image.fromarray(np.full((9, 9), 51400, np.uint16)), [200]),
+        "RGB": (Image.new("RGB", (9, 9), RED), [*RED]),
+        "RGBA": (clear, [255, 255, 255]),
+        "P": (palette, [*GREEN]),
+    }
+
+
+@pytest.mark.parametrize("mode", modes())
+def test_every_mode_is_read(tmp_path, mode):
+    image, expected = modes()[mode]
+    assert image.mode == mode
+    image.save(tmp_path / "image.png")
+    assert first_pixel(tmp_path) == expected
+
+
+@pytest.mark.parametrize(
+    ("image", "options", "expected"),
+    [
+        (Image.new("CMYK", (9, 9), (0, 255, 255, 0)), {}, [255, 0, 0]),
+        (Image.fromarray(np.full((9, 9), 0.2, np.float32)), {}, [51]),
+        (Image.fromarray(np.full((9, 9), 51400, np.int32)), {}, [200]),
+        (Image.fromarray(np.full((9, 9), 51400, ">u2")), {}, [200]),
+        (Image.new("L", (9, 9), 10), {"save_all": True, "append_images": [Image.new("L", (9, 9), 99)]}, [10]),
+    ],
+)
+def test_every_mode_of_tiff_is_read(tmp_path, image, options, expected):
+    image.save(tmp_path / "image.tif", **options)
+    assert first_pixel(tmp_path) == expected
+
+
+def test_a_transparent_colour_shows_white(tmp_path):
+    image = Image.new("P", (9, 9), 1)
+    image.putpalette([0, 0, 0, *GREEN])
+    image.save(tmp_path / "image.png", transparency=1)
+    assert first_pixel(tmp_path) == [255, 255, 255]
+
+
+def test_the_first_frame_of_an_animation_is_taken(tmp_path):
+    frames = [Image.new("RGB", (9, 9), colour) for colour in (RED, GREEN)]
+    frames[0].save(tmp_path / "image.gif", save_all=True, append_images=frames[1:])
+    np.testing.assert_allclose(first_pixel(tmp_path), RED, atol=8)
+
+
+def test_the_first_picture_of_a_stereo_camera_is_taken(tmp_path):
+    frames = [Image.new("RGB", (16, 16), colour) for colour in (RED, GREEN)]
+    frames[0].save(tmp_path / "image.jpg", "MPO", save_all=True, append_images=frames[1:], quality=100)
+    np.testing.assert_allclose(first_pixel(tmp_path), RED, atol=8)
+
+
+def test_the_orientation_of_the_camera_is_followed(tmp_path):
+    pixels = np.zeros((8, 16), np.uint8)
+    pixels[:, 8:] = 255  # bright at the right; turned a quarter to the right, at the bottom
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.fromarray(pixels).save(tmp_path / "image.png", exif=exif)
+    image = open_picture(tmp_path / "image.png")
+    assert image.size == (8, 16)
+    np.testing.assert_array_equal(np.asarray(image), pixels.T)
+
+
+def test_grey_stays_grey_until_there_is_a_colour(tmp_path):
+    save(tmp_path / "a.png", 77)
+    assert load_own(tmp_path).images.shape == (1, 1, 64, 64)
+    save(tmp_path / "b.png", RED)
+    save(tmp_path / "c.png", 99)
+    images = load_own(tmp_path, 8).images
+    assert images.shape == (3, 3, 8, 8)
+    assert images[:, :, 0, 0].tolist() == [[77] * 3, [*RED], [99] * 3]
+
+
+def test_the_middle_is_cut_out(tmp_path):
+    """Of a wide image and of a tall one, with red margins, the green middle."""
+    for name, shape, middle in (("a", (10, 30, 3), np.s_[:, 10:20]), ("b", (30, 10, 3), np.s_[10:20])):
+        pixels = np.full(shape, RED, np.uint8)
+        pixels[middle] = GREEN
+        Image.fromarray(pixels).save(tmp_path / f"{name}.png")
+    images = load_own(tmp_path, 16, frame="crop").images
+    assert (images == torch.tensor(GREEN)[:, None, None]).all()
+
+
+def test_borders_are_added_in_black(tmp_path):
+    save(tmp_path / "wide.png", 200, (40, 20))
+    (image,) = load_own(tmp_path, 16, frame="pad").images
+    assert (image[0, 4:12] == 200).all()
+    assert (image[0, :4] == 0).all()
+    assert (image[0, 12:] == 0).all()
+
+
+def test_a_thin_image_costs_no_memory():
+    assert framed(Image.new("L", (100_000, 1), 9), 8, "pad")[0, 3].tolist() == [9] * 8
+
+
+def test_images_are_sorted_by_their_paths_and_resized(tmp_path):
+    rng = np.random.default_rng(0)
+    names = ["b.png", "a/z.png", "a/b/c.PNG", "c.png", ".hidden.png", ".git/d.png"]
+    arrays = {name: rng.integers(0, 256, (50, 50, 3), np.uint8) for name in names}
+    for name, array in arrays.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(array).save(tmp_path / name)
+    (tmp_path / "notes.txt").write_text("not an image")
+    dataset = load_own(tmp_path, 32)
+    assert len(dataset) == 4
+    assert dataset.factors.shape == (4, 0)
+    for image, name in zip(dataset.images, ["a/b/c.PNG", "a/z.png", "b.png", "c.png"], strict=True):
+        expected = Image.fromarray(arrays[name]).resize((32, 32), Image.Resampling.LANCZOS)
+        np.testing.assert_array_equal(image.permute(1, 2, 0).numpy(), np.asarray(expected))
+
+
+def test_sub_folders_are_a_factor_where_they_hold_every_image(tmp_path):
+    for name in ("dogs/1.png", "cats/1.png", "cats/old/2.png"):
+        save(tmp_path / "pets" / name)
+    dataset = load_own(tmp_path / "pets")
+    assert dataset.source == "images of pets (own data)"
+    assert dataset.factor_names == ("folder",)
+    assert dataset.factor_sizes == (2,)
+    assert dataset.factors.tolist() == [[0], [0], [1]]
+    save(tmp_path / "pets/stray.png")
+    assert load_own(tmp_path / "pets").factor_names == ()
+    assert load_own(tmp_path / "pets/cats").factor_names == ()
+    assert load_own(tmp_path).factor_names == ()  # one sub-folder tells nothing
+
+
+def test_the_source_names_the_folder_alone(tmp_path, monkeypatch):
+    save(tmp_path / "mine/a.png")
+    monkeypatch.chdir(tmp_path / "mine")
+    for path in (".", "../mine/", tmp_path / "mine"):
+        assert load_own(path).source == "images of mine (own data)"
+
+
+BAD = {
+    "garbage": b"not an image",
+    "empty": b"",
+    "no pixels": png(20, 20),
+    "a bomb": png(60_000, 60_000),
+    "nearly a bomb": png(10_000, 10_000),
+    "postscript": b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\n",
+}
+
+
+@pytest.mark.parametrize("content", BAD.values(), ids=BAD)
+def test_a_bad_image_is_refused_or_left_out(tmp_path, content, caplog):
+    for name in ("a/1.png", "b/2.png", "c/4.png"):
+        save(tmp_path / name)
+    (tmp_path / "b/3.png").write_bytes(content)
+    (tmp_path / "c/5.jpg").write_bytes(content)
+    with pytest.raises(ValueError, match=r"b/3\.png cannot be read as an image \(.+\): .* by --skip-bad$") as info:
+        load_own(tmp_path)
+    assert "\n" not in str(info.value)
+    dataset = load_own(tmp_path, skip_bad=True)
+    assert dataset.factors.tolist() == [[0], [1], [2]]
+    assert (dataset.images[:, :, 0, 0] == torch.tensor(RED)).all()
+    assert f"2 of 5 images in {tmp_path} cannot be read, and are left out: b/3.png, c/5.jpg" in caplog.text
+
+
+def test_a_truncated_image_is_refused(tmp_path):
+    noise = np.random.default_rng(0).integers(0, 256, (50, 50, 3), np.uint8)
+    Image.fromarray(noise).save(tmp_path / "a.jpg")
+    (tmp_path / "a.jpg").write_bytes((tmp_path / "a.jpg").read_bytes()[:-1000])
+    with pytest.raises(ValueError, match=r"a\.jpg cannot be read as an image \(.*truncated"):
+        load_own(tmp_path)
+
+
+@pytest.mark.parametrize("array", [np.float32([[0, 2]]), np.float32([[0, np.nan]]), np.int32([[0, 70_000]])])
+def test_greys_out_of_range_are_refused(tmp_path, array):
+    Image.fromarray(array).save(tmp_path / "a.tif")
+    with pytest.raises(
+        ValueError, match=r"a\.tif cannot be read as an image \(its greys are (0|nan) to (2|70000|nan), outside"
+    ):
+        load_own(tmp_path)
+
+
+def test_many_bad_images_are_counted_and_the_first_named(tmp_path, caplog):
+    for i in range(5):
+        (tmp_path / f"{i}.png").write_bytes(b"bad")
+    with pytest.raises(ValueError, match=r"none of the 5 images in .* can be read \(0.png, 1.png, 2.png, …\)$"):
+        load_own(tmp_path, skip_bad=True)
+    save(tmp_path / "good.png")
+    load_own(tmp_path, skip_bad=True)
+    assert "5 of 6 images" in caplog.text
+    assert "0.png, 1.png, 2.png, …" in caplog.text
+
+
+def test_a_folder_without_images_is_refused(tmp_path):
+    with pytest.raises(ValueError, match=r"holds no images \(0 other files\): \.png, \.jpg, .* are read$"):
+        load_own(tmp_path)
+    (tmp_path / "notes.txt").write_text("not an image")
+    (tmp_path / "data.csv").write_text("not an image")
+    with pytest.raises(ValueError, match=r"holds no images \(2 other files\): \.png, \.jpg, .* are read$"):
+        load_own(tmp_path)
+
+
+def test_wrong_arguments_are_refused(tmp_path):
+    save(tmp_path / "a.png")
+    with pytest.raises(ValueError, match="no frame is called 'corp': did you mean 'crop'"):
+        load_own(tmp_path, frame="corp")
+    with pytest.raises(ValueError, match="images of 7 pixels a side are too small: give at least 8"):
+        load_own(tmp_path, image_size=7)
+    with pytest.raises(ValueError, match=r"a\.png is neither a folder nor ends in \.npz, \.h5, \.hdf5"):
+        load_own(tmp_path / "a.png")
+    with pytest.raises(
+        FileNotFoundError, match=r"nowhere does not exist: give a folder of images, an \.npz or an \.h5$"
+    ):
+        load_own(tmp_path / "nowhere")

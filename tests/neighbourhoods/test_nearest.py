@@ -1,0 +1,136 @@
+"""Nearest neighbours by pixels and by codes, against brute force."""
+
+import numpy as np
+import pytest
+import torch
+
+from hierarchical_lvae.data import FactorImages
+from hierarchical_lvae.neighbourhoods import build_neighbourhood
+from hierarchical_lvae.neighbourhoods.latent import nearest
+from hierarchical_lvae.neighbourhoods.search import all_neighbours, recall
+
+
+def brute_force(points, number):
+    """Ids of the nearest other points, in float64."""
+    distances = torch.cdist(points.double(), points.double())
+    distances.fill_diagonal_(torch.inf)
+    return distances.argsort(1)[:, :number]
+
+
+def of_pixels(tensor):
+    empty = np.zeros((len(tensor), 0), np.int64)
+    return FactorImages(tensor, empty, (), (), "images of a test")
+
+
+def test_nearest_pixels_are_those_of_brute_force(surroundings, data):
+    index = torch.arange(60)
+    x = data.batch(index)
+    neighbourhood = build_neighbourhood("input-knn", surroundings(5))
+    neighbourhood.prepare()
+    expected = brute_force(x.flatten(1), 5)
+    assert torch.equal(neighbourhood.state["ids"].long(), expected)
+    assert torch.equal(neighbourhood(index, x), x[expected])
+    assert recall(data, expected.numpy(), progress=False) == 1
+    wrong = expected.roll(1, 0).numpy()
+    assert recall(data, wrong, progress=False) < 0.3
+
+
+def test_copies_of_the_query_are_neighbours_and_the_query_is_not(surroundings):
+    images = torch.randint(256, (1, 1, 8, 8), dtype=torch.uint8).repeat(20, 1, 1, 1)
+    ids = all_neighbours(of_pixels(images), 4, "Flat", progress=False)
+    assert ids.shape == (20, 4)
+    for own, row in enumerate(ids):
+        assert len(set(row.tolist()) - {own}) == 4
+
+
+@pytest.mark.parametrize("factory", ["PCA16,IVF8,Flat", "IVF4,Flat", "PCA20,Flat", "SQ8"])
+def test_an_index_finds_nearly_all_and_says_how_many(factory, surroundings, caplog):
+    torch.manual_seed(0)
+    blobs = torch.randint(60, 190, (30, 1, 8, 8)).repeat_interleave(40, 0)
+    data = of_pixels((blobs + torch.randint(-30, 30, blobs.shape)).to(torch.uint8))
+    with caplog.at_level("INFO"):
+        neighbourhood = build_neighbourhood("input-knn", surroundings(5, data=data, index=factory))
+        neighbourhood.prepare()
+    ids = neighbourhood.state["ids"].numpy()
+    exact = brute_force(data.batch(torch.arange(1200)).flatten(1), 5).numpy()
+    share = np.mean([len(np.intersect1d(a, b)) / 5 for a, b in zip(ids, exact, strict=True)])
+    assert share > 0.2
+    assert recall(data, ids, sample=1200, progress=False) == pytest.approx(share, abs=1e-9)
+    assert f"recall@5 of {factory}: " in caplog.text
+    assert (ids // 40 == np.arange(1200)[:, None] // 40).mean() > 0.95  # all of the same blob
+
+
+def test_bad_indices_are_one_line(surroundings):
+    for factory, message in (("IFV8,Flat", "Faiss knows no index 'IFV8,Flat'"), ("IVF100,Flat", "cannot be trained")):
+        neighbourhood = build_neighbourhood("input-knn", surroundings(3, index=factory))
+        with pytest.raises(ValueError, match=message) as caught:
+            neighbourhood.prepare()
+        assert "\n" not in str(caught.value)
+
+
+def test_neighbours_are_kept_by_fingerprint_and_made_anew_if_damaged(surroundings, data, monkeypatch, tmp_path, caplog):
+    first = build_neighbourhood("input-knn", surroundings(4))
+    first.prepare()
+    (file,) = (tmp_path / "cache").iterdir()
+    assert data.fingerprint in file.name
+    with monkeypatch.context() as patch:
+        patch.setattr("hierarchical_lvae.neighbourhoods.pixels.all_neighbours", None)
+        second = build_neighbourhood("input-knn", surroundings(4))
+        second.prepare()
+        assert torch.equal(first.state["ids"], second.state["ids"])
+    for damage in (b"\x93NUMPY broken", file.read_bytes()[:-50]):
+        file.write_bytes(damage)
+        third = build_neighbourhood("input-knn", surroundings(4))
+        third.prepare()
+        assert torch.equal(first.state["ids"], third.state["ids"])
+        assert "ignoring" in caplog.text
+    np.save(file, np.full((60, 4), 60, np.int32))
+    build_neighbourhood("input-knn", surroundings(4)).prepare()
+    assert "no table of neighbours of these data" in caplog.text
+
+
+def test_nearest_codes_follow_the_encoder(surroundings, data):
+    index = torch.arange(60)
+    x = data.batch(index)
+    calls = []
+
+    def encode(x):
+        calls.append(len(x))
+        return scale[0] * x.mean((1, 3))
+
+    scale = [1.0]
+    neighbourhood = build_neighbourhood("latent-knn", surroundings(5, encode=encode))
+    neighbourhood.prepare()
+    assert calls == [60]
+    assert torch.equal(neighbourhood(index, x), x[brute_force(x.mean((1, 3)), 5)])
+
+    scale[0] = -1.0  # another encoder: only what is seen is encoded anew
+    seen = torch.tensor([3, 7])
+    neighbourhood.update(seen, x[seen])
+    assert calls == [60, 2]
+    bank = x.mean((1, 3))
+    bank[seen] *= -1
+    torch.testing.assert_close(neighbourhood.state["codes"], bank)
+    assert torch.equal(neighbourhood(index, x), x[brute_force(bank, 5)])
+    assert calls == [60, 2]  # asking for neighbours changes nothing
+
+
+def test_all_codes_are_refreshed_every_so_many_steps(surroundings, data):
+    calls = []
+
+    def encode(x):
+        calls.append(len(x))
+        return x.mean((1, 3))
+
+    neighbourhood = build_neighbourhood("latent-knn", surroundings(2, encode=encode, refresh=3))
+    neighbourhood.prepare()
+    for _ in range(7):
+        neighbourhood.update(torch.arange(2), data.batch(torch.arange(2)))
+    assert calls == [60, 2, 2, 60, 2, 2, 60, 2]
+
+
+def test_faiss_and_torch_agree():
+    points = torch.randn(500, 10)
+    queries = torch.randn(40, 10)
+    expected = torch.cdist(queries, points).topk(6, largest=False).indices
+    assert torch.equal(nearest(queries, points, 6), expected)
