@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 
+import numpy as np
 import pytest
 import torch
 
@@ -45,10 +46,15 @@ def stop_at(step):
     return (watch,)
 
 
-@pytest.mark.parametrize("local", LOCAL_INFERENCE)
-@pytest.mark.parametrize("neighbourhood", NEIGHBOURHOODS)
+EACH_WITH_ONE = [*((local, "latent-knn") for local in LOCAL_INFERENCE), *(("one-step", n) for n in NEIGHBOURHOODS)]
+
+
+@pytest.mark.parametrize(("local", "neighbourhood"), dict.fromkeys(EACH_WITH_ONE))
 def test_a_resumed_fit_is_the_unbroken_one(tmp_path, local, neighbourhood):
-    wanted = options(110, local=local, neighbourhood=neighbourhood)
+    if neighbourhood == "graph":
+        np.savez(tmp_path / "ring.npz", ids=(np.arange(1797)[:, None] + np.arange(1, 5)) % 1797)
+        neighbourhood = f"graph:{tmp_path / 'ring.npz'}"
+    wanted = options(110, local=local, neighbourhood=neighbourhood, refresh=40)
     fit(wanted, tmp_path / "unbroken", progress=False)
     with pytest.raises(Interrupted, match="stopped after step 50: `hlvae fit --resume"):
         fit(wanted, tmp_path / "broken", progress=False, watchers=stop_at(50))

@@ -66,7 +66,8 @@ def hlvae(debug: bool) -> None:
       hlvae evaluate runs/digits
       hlvae compare runs/digits
     """
-    logging.basicConfig(format="%(message)s", level=logging.INFO)
+    logging.basicConfig(format="%(message)s")
+    logging.getLogger("hierarchical_lvae").setLevel(logging.INFO)
 
 
 for command in (data, fit, figures, evaluate, compare):

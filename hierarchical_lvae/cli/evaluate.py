@@ -66,8 +66,10 @@ def evaluate(
         scores = dict(score(loaded, path, metrics, settings))
         columns[path] = {line: text for name, values in scores.items() for line, text in lines(name, values)}
         click.echo(f"{path}: {describe(loaded)}")
-        if "importance" in scores.get("dci", {}):
-            click.echo(draw_importance(loaded, scores["dci"], path))
+        found = scores.get("dci", {})
+        for part, values in found.get("parts", {"": found}).items():
+            if "importance" in values:
+                click.echo(draw_importance(loaded, values, codes, part, path))
     click.echo()
     for line in table(columns):
         click.echo(line)
@@ -76,11 +78,11 @@ def evaluate(
         click.echo("distances: of features, squared (FD-factors is no FID) · of samples: root mean square a pixel")
 
 
-def draw_importance(run: "Run", values: dict[str, Any], out: Path) -> Path:
-    """Draw DCI's importances as a heat map."""
+def draw_importance(run: "Run", values: dict[str, Any], codes: str, part: str, out: Path) -> Path:
+    """Draw DCI's importances as a heat map; of a part of the data, if they have parts."""
     import numpy as np
 
     from hierarchical_lvae import figures
 
     figure = figures.importance(np.array(values["importance"]), values["factors"], describe(run))
-    return save(figure, out, f"importance-{values['settings']['codes']}")
+    return save(figure, out, "-".join(["importance", *([part] if part else []), codes]))

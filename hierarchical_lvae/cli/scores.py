@@ -11,6 +11,8 @@ def lines(name: str, values: dict[str, Any]) -> Lines:
     """What a score says, as labels and texts."""
     if "not_available" in values:
         return [(name, f"– ({values['not_available']})")]
+    if "parts" in values:
+        return [line for part, inner in values["parts"].items() for line in lines(f"{part} {name}", inner)]
     return {"fid": _fid, "samples": _samples, "iwae": _iwae}.get(name, lambda v: _numbers(name, v))(values)
 
 

@@ -89,6 +89,11 @@ class FactorImages:
         size = self.image_size
         return (channels, size, size) if size else (channels, height, width)
 
+    @property
+    def sub_sets(self) -> tuple[Part, ...]:
+        """The parts, each with its own factors; of what is no union, all of it, under no name."""
+        return self.parts or (Part("", 0, len(self), self.factors, self.factor_names, self.factor_sizes),)
+
     def batch(self, index: Tensor) -> Tensor:
         """Images (B, C, H, W) at `index` (B,) as floats, pixels in [0, 1], on the images' device."""
         x = self.images[index].float() / 255

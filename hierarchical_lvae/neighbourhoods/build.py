@@ -79,7 +79,10 @@ class Neighbourhood(Protocol):
     """What it has found out and a resumed fit goes on with: part of the checkpoint."""
 
     def prepare(self) -> None:
-        """Find out what must be known before the first step, if `state` has it not; it may take minutes."""
+        """Find out what must be known before the first step, if `state` has it not; it may take minutes.
+
+        A neighbourhood that is asked before that prepares itself.
+        """
 
     def update(self, index: Tensor, x: Tensor) -> None:
         """Take note of a step of the training on the images x (B, C, H, W) at `index` (B,)."""

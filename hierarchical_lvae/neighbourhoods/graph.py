@@ -45,6 +45,7 @@ class Graph(Neighbourhood):
 
     def __call__(self, index: Tensor, x: Tensor) -> Tensor:
         """Draw neighbours (B, K, C, H, W)."""
+        self.prepare()
         starts, ids = self.state["starts"], self.state["ids"]
         rows = []
         for own in index.cpu():

@@ -46,6 +46,7 @@ class NearestCodes(Neighbourhood):
 
     def _bank(self, device: torch.device) -> Tensor:
         """The codes, where the images are: a checkpoint brings them on the CPU."""
+        self.prepare()
         self.state["codes"] = self.state["codes"].to(device)
         return self.state["codes"]
 

@@ -47,6 +47,7 @@ class NearestPixels(Neighbourhood):
 
     def __call__(self, index: Tensor, x: Tensor) -> Tensor:
         """Neighbours (B, K, C, H, W), nearest first."""
+        self.prepare()
         return gather(self.surroundings.data, self.state["ids"][index.cpu()].long().to(x.device), x)
 
     def _cache(self) -> Path | None:

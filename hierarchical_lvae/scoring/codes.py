@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from hierarchical_lvae.data import Part
 from hierarchical_lvae.evaluation import METRICS, Dci
 from hierarchical_lvae.runs import Run
 from hierarchical_lvae.scoring.settings import Settings
@@ -33,20 +34,23 @@ class Encoded(NamedTuple):
 
 
 @torch.no_grad()
-def encode(run: Run, number: int, codes: str = "local", seed: int = 0, progress: bool = True) -> Encoded:
-    """Encode random points of the run's data: the random state is left as it was."""
+def encode(
+    run: Run, number: int, codes: str = "local", seed: int = 0, progress: bool = True, part: Part | None = None
+) -> Encoded:
+    """Encode random points of the run's data, or of a part of them: the random state is left as it was."""
     found = []
+    part = part or run.dataset.sub_sets[0]
     with random_state_kept(), pyro.validation_enabled(False), tqdm(
-        desc=f"encode ({codes})", total=number, unit="image", disable=not progress
+        desc=" ".join(["encode", part.name, f"({codes})"]), total=number, unit="image", disable=not progress
     ) as bar:  # fmt: skip
         torch.manual_seed(seed)
-        index = torch.randint(len(run.dataset), (number,))
-        for part in index.split(BATCH):
-            part = part.to(run.options.device)
-            x = run.dataset.batch(part)
-            found.append(run.encode(x, run.neighbourhood(part, x) if codes == "local" else None).cpu())
-            bar.update(len(part))
-    return Encoded(torch.cat(found).numpy(), run.dataset.factors[index.numpy()])
+        rows = torch.randint(part.stop - part.start, (number,))
+        for index in (part.start + rows).split(BATCH):
+            index = index.to(run.options.device)
+            x = run.dataset.batch(index)
+            found.append(run.encode(x, run.neighbourhood(index, x) if codes == "local" else None).cpu())
+            bar.update(len(index))
+    return Encoded(torch.cat(found).numpy(), part.factors[rows.numpy()])
 
 
 def disentanglement(

@@ -31,7 +31,8 @@ def score(
 ) -> Iterator[tuple[str, dict[str, Any]]]:
     """Compute the scores `names` of a run, each written to path/metrics.json as it is there; give them one by one.
 
-    A score that does not apply (the data have no factors) gives {"not_available": why}.
+    A score that does not apply (the data have no factors) gives {"not_available": why}; codes of a union of data sets
+    are scored part by part, each on its own factors: {"parts": {name: score}}.
 
     Raises:
         ValueError: no such score or codes; or codes that are not finite.
@@ -42,7 +43,9 @@ def score(
             if name not in known:
                 raise ValueError(f"no {kind} called {name!r}: {nearest(name, known)}")
     saved = read_scores(path)
-    points = cache(lambda: encode(run, settings.train + settings.test, settings.codes, settings.seed, progress))
+    number = settings.train + settings.test
+    parts = run.dataset.sub_sets
+    points = cache(lambda i: encode(run, number, settings.codes, settings.seed, progress, parts[i]))
     for name in names:
         features = choose_features(run, settings) if name == "fid" else None
         about = _about(run, path, name, settings) | ({"features": features.name} if features else {})
@@ -54,10 +57,14 @@ def score(
                 values = closeness(run, settings, progress)
             elif features:
                 values = distance(run, features, settings, progress)
-            elif not run.dataset.factor_names:
+            elif not any(part.factor_names for part in parts) or name == "fid":
                 values = {"not_available": "the data have no factors"}
             else:
-                values = disentanglement(name, points(), run.dataset.factor_names, settings, progress)
+                each = {
+                    part.name: disentanglement(name, points(i), part.factor_names, settings, progress)
+                    for i, part in enumerate(parts)
+                }
+                values = {"parts": each} if run.dataset.parts else each[""]
             saved[key] = {"settings": about, **values}
             write_json(path / "metrics.json", saved)
         yield name, saved[key]
