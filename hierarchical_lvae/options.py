@@ -19,6 +19,9 @@ AUTO = "auto"
 NEAREST_CODES = ("carsnorb", "digits")
 """Data sets whose neighbourhoods are, by default, the nearest codes; of the others they are the observation noise."""
 
+PRECISIONS = ("highest", "high", "medium")
+"""Of products of float32 matrices, as PyTorch names them: on a GPU "high" is TF32, "medium" bfloat16 inside."""
+
 ALPHA_UNITS = ("pixel", "sum")
 """Whether the loss that α steps along is averaged over pixels, or summed (over neighbours it is averaged)."""
 
@@ -43,6 +46,7 @@ class FitOptions:
     refresh: int = 0
     num_neighbours: int = 10
     batch: int = 25
+    micro_batch: int | None = None
     steps: int = 300_000
     lr: float = 1e-4
     beta: float = 1.0
@@ -54,6 +58,7 @@ class FitOptions:
     skip_bad: bool = False
     seed: int = 0
     device: str = "cpu"
+    precision: str = "highest"
 
     def __post_init__(self) -> None:
         if self.alpha_unit not in ALPHA_UNITS:
@@ -61,6 +66,10 @@ class FitOptions:
         for name, least in (("num_neighbours", 1), ("batch", 1), ("latent_dim", 1), ("steps", 1), ("refresh", 0)):
             if getattr(self, name) < least:
                 raise ValueError(f"{name.replace('_', ' ')} is {getattr(self, name)}: it must be at least {least}")
+        if self.micro_batch is not None and self.micro_batch < 1:
+            raise ValueError(f"micro batch is {self.micro_batch}: it must be at least 1")
+        if self.precision not in PRECISIONS:
+            raise ValueError(f"no precision is called {self.precision!r}: {nearest(self.precision, PRECISIONS)}")
         if isinstance(self.alpha, str) and self.alpha != AUTO:
             raise ValueError(f"alpha is {self.alpha!r}: a number is needed, or {AUTO!r}")
         if self.alpha == AUTO and self.local == "shared":

@@ -75,6 +75,8 @@ def prepare(options: FitOptions, dataset: FactorImages | None = None, progress: 
         loaded = load_dataset(options.dataset, options.data_dir, size, options.frame, options.skip_bad)
         dataset = loaded.to(options.device)
     dataset = replace(dataset, image_size=size if size and size < min(dataset.images.shape[2:]) else None)
+    torch.set_float32_matmul_precision(options.precision)
+    torch.backends.cudnn.allow_tf32 = options.precision != "highest"
     torch.manual_seed(options.seed)
     pixels = math.prod(dataset.image_shape) if options.alpha_unit == "sum" else 1
     vae = LocalVAE(

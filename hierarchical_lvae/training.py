@@ -10,7 +10,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -32,7 +32,9 @@ from hierarchical_lvae.checkpoints import (
 )
 from hierarchical_lvae.inference import diagnose, reestimate
 from hierarchical_lvae.options import AUTO, PRESETS, FitOptions
+from hierarchical_lvae.parallel import Ranks
 from hierarchical_lvae.runs import Run, check_data, load_run, prepare, read_options
+from hierarchical_lvae.steps import choose_gradient
 from hierarchical_lvae.types import Diverged, Interrupted, random_state_kept
 
 __all__ = ["PRESETS", "FitOptions", "Run", "estimate_seconds", "fit", "load_run", "read_options", "resume"]
@@ -71,12 +73,15 @@ def fit(
         Interrupted: SIGINT or SIGTERM came; the checkpoint is of the last step that was done.
         OSError: `out` holds files already, is held by another process, or cannot be written.
     """
-    with claimed(out, new=True):
+    ranks = Ranks()
+    progress = progress and ranks.writes
+    with claimed(out, new=True) if ranks.writes else nullcontext():
         run = prepare(options, progress=progress)
         ready(run)
         run.neighbourhood.prepare()
-        _write_options(run, out)
-        return _train(run, out, progress, checkpoint_every, watchers)
+        if ranks.writes:
+            _write_options(run, out)
+        return _train(run, out, ranks, progress, checkpoint_every, watchers)
 
 
 def resume(
@@ -94,15 +99,17 @@ def resume(
         steps: more steps than it was begun with, if any.
         data_dir: where the data lie now, if elsewhere.
     """
-    options = read_options(path)
+    ranks, options = Ranks(), read_options(path)
+    progress = progress and ranks.writes
     if steps is not None and steps < options.steps:
         raise ValueError(f"{path} was begun for {options.steps} steps: --steps {steps} cannot make them fewer")
-    with claimed(path, new=False):
+    with claimed(path, new=False) if ranks.writes else nullcontext():
         options = replace(options, steps=steps or options.steps, data_dir=data_dir or options.data_dir)
         run = prepare(options, progress=progress)
         check_data(run, path)
-        _write_options(run, path)
-        return _train(run, path, progress, checkpoint_every, watchers)
+        if ranks.writes:
+            _write_options(run, path)
+        return _train(run, path, ranks, progress, checkpoint_every, watchers)
 
 
 def estimate_seconds(run: Run, options: FitOptions) -> float:
@@ -118,9 +125,12 @@ def estimate_seconds(run: Run, options: FitOptions) -> float:
     return seconds * options.batch / len(index) * options.steps
 
 
-def _train(run: Run, out: Path, progress: bool, checkpoint_every: float, watchers: tuple[Watcher, ...]) -> Run:
+def _train(
+    run: Run, out: Path, ranks: Ranks, progress: bool, checkpoint_every: float, watchers: tuple[Watcher, ...]
+) -> Run:
     options, vae, elbo, dataset = run.options, run.vae, run.elbo, run.dataset
     optimizer = torch.optim.Adam(vae.parameters(), lr=options.lr)
+    gradient = choose_gradient(run, ranks)
     clip = math.inf if options.clip is None else options.clip
     done, losses = 0, list[float]()
     if (out / "state.safetensors").exists():
@@ -128,14 +138,24 @@ def _train(run: Run, out: Path, progress: bool, checkpoint_every: float, watcher
         done, losses = unpack(saved, vae, optimizer, run.neighbourhood.state)
 
     def checkpoint(status: str) -> float:
+        if not ranks.writes:
+            return math.inf
         write_tensors(out / "state.safetensors", pack(vae, optimizer, run.neighbourhood.state, done, losses))
         write_tensors(out / "model.safetensors", vae.state_dict())
         write_json(out / "state.json", {"status": status, "step": done, "steps": options.steps})
         return time.monotonic()
 
-    truncate_log(out / "log.jsonl", done)
+    if ranks.writes:
+        truncate_log(out / "log.jsonl", done)
     written = checkpoint("running" if done < options.steps else "finished")
-    bar = tqdm(desc="fit", total=options.steps, initial=done, unit="step", disable=not progress, smoothing=0.05)
+    bar = tqdm(
+        desc="fit",
+        total=options.steps,
+        initial=done,
+        unit="step",
+        disable=not progress,
+        smoothing=0.05,
+    )
     logged, start = done, time.perf_counter()
     with (
         bar,
@@ -149,11 +169,8 @@ def _train(run: Run, out: Path, progress: bool, checkpoint_every: float, watcher
             x = dataset.batch(index)
             run.neighbourhood.update(index, x)
             x_N = run.neighbourhood(index, x)
-            loss = elbo.differentiable_loss(vae.model, vae.guide, x, x_N) / options.batch
-            optimizer.zero_grad()
-            loss.backward()
+            losses.append(gradient(x, x_N).item())
             norm = torch.nn.utils.clip_grad_norm_(vae.parameters(), clip)
-            losses.append(loss.item())
             if not (math.isfinite(losses[-1]) and norm.isfinite()):
                 raise Diverged(
                     f"the loss is {losses[-1]:g} nats and its gradient {norm:g} at step {done}: lower --alpha or --lr, "
@@ -174,16 +191,18 @@ def _train(run: Run, out: Path, progress: bool, checkpoint_every: float, watcher
                     info = diagnose(elbo, vae.model, vae.guide, x_N)
                     entry |= {name: value.mean().item() for name, value in info._asdict().items()}
                     _refuse_overshoot(entry["loss"], entry["loss_before"] / options.num_neighbours, done)
-                append_json_line(out / "log.jsonl", entry)
+                if ranks.writes:
+                    append_json_line(out / "log.jsonl", entry)
                 bar.set_postfix_str(f"{entry['loss']:.0f} nats an image, {entry['images_per_second']:.0f} images/s")
                 with random_state_kept():
-                    for watch in watchers:
+                    for watch in watchers if ranks.writes else ():
                         watch(run, entry)
                 losses, logged, start = [], done, time.perf_counter()
             bar.update()
-            if signals:
+            if ranks.any(bool(signals)):
                 checkpoint("interrupted")
-                raise Interrupted(signals[0], f"stopped after step {done}: `hlvae fit --resume {out}` goes on")
+                number = signals[0] if signals else signal.SIGTERM
+                raise Interrupted(number, f"stopped after step {done}: `hlvae fit --resume {out}` goes on")
             if time.monotonic() - written >= checkpoint_every:
                 written = checkpoint("running")
     checkpoint("finished")

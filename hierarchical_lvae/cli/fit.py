@@ -2,6 +2,7 @@
 
 import math
 import time
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,6 +16,7 @@ from hierarchical_lvae.data import DATASETS
 from hierarchical_lvae.inference import LOCAL_INFERENCE
 from hierarchical_lvae.models import ACTIVATIONS, LIKELIHOODS
 from hierarchical_lvae.neighbourhoods import NEIGHBOURHOODS
+from hierarchical_lvae.options import PRECISIONS
 
 if TYPE_CHECKING:
     from hierarchical_lvae.training import FitOptions, Run
@@ -62,6 +64,7 @@ class Alpha(click.ParamType):
 )
 @click.option("-K", "num_neighbours", type=click.IntRange(1), help="Neighbours of each point [default: by preset]")
 @click.option("-B", "batch", type=click.IntRange(1), help="Neighbourhoods in a batch [default: by preset]")
+@click.option("--micro-batch", type=click.IntRange(1), help="Neighbourhoods at a time, for less memory [default: all]")
 @click.option("--steps", type=click.IntRange(1), help="Meta-steps [default: by preset]")
 @click.option("--lr", type=float, help="Learning rate of Adam [default: by preset]")
 @click.option("--beta", type=float, default=1.0, show_default=True, help="Weight of the KL of the codes.")
@@ -73,6 +76,13 @@ class Alpha(click.ParamType):
 @click.option("--skip-bad", is_flag=True, help="Leave out images of a folder that cannot be read.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Of parameters, batches and noise.")
 @click.option("--device", default="auto", show_default=True, help="cpu, cuda, cuda:1, …")
+@click.option(
+    "--precision",
+    type=Name(PRECISIONS),
+    default="highest",
+    show_default=True,
+    help="Of products; TF32 is high.",
+)
 @click.option("--out", type=click.Path(path_type=Path), help="Run directory [default: runs/DATASET-ALPHA-SEED-TIME]")
 @click.option("--checkpoint-every", type=click.FloatRange(0), default=60.0, show_default=True, help="Seconds.")
 @click.option("--resume", type=click.Path(path_type=Path), help="Go on with this run; no other option is needed.")
@@ -87,6 +97,29 @@ def fit(ctx: click.Context, out: Path | None, checkpoint_every: float, resume: P
       hlvae fit --dataset photos/ --image-size 32 --neighbourhood input-knn
       hlvae fit --resume runs/plain --steps 1000
     """
+    from hierarchical_lvae.parallel import joined
+
+    with joined() as ranks:
+        run, directory = train(ctx, out, checkpoint_every, resume, announce if ranks.writes else ignore, given)
+        if ranks.writes:
+            click.echo(f"trained on {run.dataset.source}; weights in {directory / 'model.safetensors'}")
+            for path in draw_all(run, directory):
+                click.echo(path)
+
+
+def ignore(run: "Run") -> None:
+    """Say nothing: another process does."""
+
+
+def train(
+    ctx: click.Context,
+    out: Path | None,
+    checkpoint_every: float,
+    resume: Path | None,
+    ready: Callable[["Run"], None],
+    given: dict[str, Any],
+) -> tuple["Run", Path]:
+    """Begin a fit, or go on with one; give the run, and its directory."""
     from hierarchical_lvae import training
 
     if resume is not None:
@@ -97,20 +130,15 @@ def fit(ctx: click.Context, out: Path | None, checkpoint_every: float, resume: P
         watchers = (ContactSheets(resume), *tensorboard(resume))
         steps, data_dir = chosen.get("steps"), chosen.get("data_dir")
         run = training.resume(resume, steps, data_dir, checkpoint_every=checkpoint_every, watchers=watchers)
-    else:
-        if given["dataset"] is None:
-            raise click.UsageError(f"Missing option '--dataset'. There are {', '.join(DATASETS)}.")
-        options = resolve(**given)
-        now = time.strftime("%Y%m%d-%H%M%S")
-        alpha = options.alpha if isinstance(options.alpha, str) else f"{options.alpha:g}"
-        out = out or Path("runs", f"{Path(options.dataset).stem}-{alpha}-{options.seed}-{now}")
-        watchers = (ContactSheets(out), *tensorboard(out))
-        run = training.fit(options, out, checkpoint_every=checkpoint_every, watchers=watchers, ready=announce)
-    directory = resume or out
-    assert directory is not None
-    click.echo(f"trained on {run.dataset.source}; weights in {directory / 'model.safetensors'}")
-    for path in draw_all(run, directory):
-        click.echo(path)
+        return run, resume
+    if given["dataset"] is None:
+        raise click.UsageError(f"Missing option '--dataset'. There are {', '.join(DATASETS)}.")
+    options = resolve(**given)
+    now = time.strftime("%Y%m%d-%H%M%S")
+    alpha = options.alpha if isinstance(options.alpha, str) else f"{options.alpha:g}"
+    out = out or Path("runs", f"{Path(options.dataset).stem}-{alpha}-{options.seed}-{now}")
+    watchers = (ContactSheets(out), *tensorboard(out))
+    return training.fit(options, out, checkpoint_every=checkpoint_every, watchers=watchers, ready=ready), out
 
 
 def resolve(preset: str | None, device: str, data_dir: str | None, **options: Any) -> "FitOptions":

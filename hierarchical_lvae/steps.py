@@ -1,0 +1,110 @@
+"""The gradient of a meta-step, Equation 6 over a batch: whole, in parts, over several processes, or replayed on a GPU.
+
+In parts, the codes of each are drawn by a seed of its own, itself drawn from the common random state: so it does not
+matter to the numbers which process computes which part, or whether one computes all of them.
+"""
+
+import math
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from hierarchical_lvae.parallel import Ranks
+from hierarchical_lvae.runs import Run
+from hierarchical_lvae.types import random_state_kept
+
+Gradient = Callable[[Tensor, Tensor], Tensor]
+"""Of queries x (B, C, H, W) and neighbours x_N (B, K, C, H, W): puts the gradient of the mean loss of an image where
+the parameters keep theirs, and returns that loss: a scalar, detached."""
+
+WARM_UP = 3
+
+
+def choose_gradient(run: Run, ranks: Ranks) -> Gradient:
+    """The way that suits a run: in parts if asked for or shared among processes, replayed on a GPU, else whole."""
+    if ranks.world > 1 or (run.options.micro_batch or math.inf) < run.options.batch:
+        return InParts(run, ranks)
+    if run.options.device.startswith("cuda"):
+        return Replayed(run)
+    return Whole(run)
+
+
+class Whole:
+    """All neighbourhoods at once."""
+
+    def __init__(self, run: Run) -> None:
+        self.run = run
+
+    def __call__(self, x: Tensor, x_N: Tensor) -> Tensor:
+        """One backward pass."""
+        vae = self.run.vae
+        vae.zero_grad()
+        loss = self.run.elbo.differentiable_loss(vae.model, vae.guide, x, x_N) / len(x)
+        loss.backward()
+        return loss.detach()
+
+
+class InParts:
+    """A few neighbourhoods at a time, shared out among the processes: in less memory, the same sum.
+
+    Args:
+        run: `micro_batch` of its options is the size of a part; a process's share of the batch if None.
+        ranks: the processes.
+    """
+
+    def __init__(self, run: Run, ranks: Ranks) -> None:
+        self.run, self.ranks = run, ranks
+        self.size = run.options.micro_batch or math.ceil(run.options.batch / ranks.world)
+
+    def __call__(self, x: Tensor, x_N: Tensor) -> Tensor:
+        """As many backward passes as there are parts for this process."""
+        vae, batch = self.run.vae, len(x)
+        seed = int(torch.randint(2**31, ()))
+        for parameter in vae.parameters():
+            parameter.grad = torch.zeros_like(parameter)
+        total = x.new_zeros(())
+        for i, (query, support) in enumerate(zip(x.split(self.size), x_N.split(self.size), strict=True)):
+            if i % self.ranks.world == self.ranks.rank:
+                with random_state_kept():
+                    torch.manual_seed(seed + i)
+                    loss = self.run.elbo.differentiable_loss(vae.model, vae.guide, query, support) / batch
+                loss.backward()
+                total += loss.detach()
+        self.ranks.sum([total, *(p.grad for p in vae.parameters() if p.grad is not None)])
+        return total
+
+
+class Replayed:
+    """All at once, captured as a CUDA graph at the first call and replayed: Pyro's Python runs at the capture alone.
+
+    Shapes are static, and nothing in the step looks at its numbers. (The optimizer stays outside: it has two tensors to
+    update, and the loss is looked at before it does.)
+    """
+
+    def __init__(self, run: Run) -> None:
+        self.whole = Whole(run)
+        self.graph: torch.cuda.CUDAGraph | None = None
+
+    def __call__(self, x: Tensor, x_N: Tensor) -> Tensor:
+        """Copy the batch to where the graph reads it, and replay."""
+        if self.graph is None:
+            self._capture(x, x_N)
+        assert self.graph is not None
+        self.x.copy_(x)
+        self.x_N.copy_(x_N)
+        self.graph.replay()
+        return self.loss
+
+    def _capture(self, x: Tensor, x_N: Tensor) -> None:
+        self.x, self.x_N = x.clone(), x_N.clone()
+        stream = torch.cuda.Stream()
+        stream.wait_stream(torch.cuda.current_stream())
+        with random_state_kept(), torch.cuda.stream(stream):
+            for _ in range(WARM_UP):
+                self.whole(self.x, self.x_N)
+        torch.cuda.current_stream().wait_stream(stream)
+        self.whole.run.vae.zero_grad()
+        self.graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(self.graph):
+            self.loss = self.whole(self.x, self.x_N)
