@@ -9,9 +9,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar
 
-import torch
-import torch.nn.functional as F
 from torch import Tensor
+
+from hierarchical_lvae.models.local_ops import Convolution, Dense, Upconvolution, affine
 
 KERNEL, STRIDE, PADDING = 4, 2, 1
 
@@ -32,8 +32,7 @@ class Linear:
 
     def __call__(self, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
         """Map each point by its neighbourhood's weights: one batched matrix product."""
-        y = torch.baddbmm(bias.unsqueeze(1), x.transpose(0, 1), weight.transpose(1, 2))
-        return y.transpose(0, 1)
+        return affine(Dense(), x, weight, bias)
 
 
 @dataclass(frozen=True)
@@ -50,9 +49,7 @@ class Conv:
 
     def __call__(self, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
         """Convolve each image with its neighbourhood's kernels: one grouped convolution."""
-        groups = weight.shape[0]
-        y = F.conv2d(x.flatten(1, 2), weight.flatten(0, 1), bias.flatten(), STRIDE, PADDING, groups=groups)
-        return y.unflatten(1, (groups, self.outputs))
+        return affine(Convolution(x.shape[-2:]), x, weight, bias)
 
 
 @dataclass(frozen=True)
@@ -70,10 +67,7 @@ class UpConv:
 
     def __call__(self, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
         """Convolve, transposed, each map with its neighbourhood's kernels: one grouped transposed convolution."""
-        groups = weight.shape[0]
-        odd = [side % 2 for side in self.size]
-        y = F.conv_transpose2d(x.flatten(1, 2), weight.flatten(0, 1), bias.flatten(), STRIDE, PADDING, odd, groups)
-        return y.unflatten(1, (groups, self.outputs))
+        return affine(Upconvolution(self.size), x, weight, bias)
 
 
 @dataclass(frozen=True)
