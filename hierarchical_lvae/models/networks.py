@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from hierarchical_lvae.models import ACTIVATIONS
+from hierarchical_lvae.models.deferred import split
 from hierarchical_lvae.models.layers import Activation, Conv, Linear, Reshape, Shape, UpConv
 from hierarchical_lvae.types import ParameterLayout, lookup
 
@@ -59,7 +60,7 @@ class Network:
         x = inputs.expand(*batch, *event).reshape(groups, -1, *event).transpose(0, 1)
         if groups > 1:
             flat = flat.expand(*batch[:-1], 1, -1)
-        weights = self.layout.split(flat.reshape(groups, -1))
+        weights = split(flat, self.layout, groups)
         for i, layer in enumerate(self.layers):
             x = layer(x, **{name: weights[f"{i}.{name}"] for name in layer.shapes})
         return x.transpose(0, 1).reshape(*batch, *x.shape[2:])
