@@ -11,5 +11,6 @@ from .laplace import Dense as Dense
 from .laplace import Diagonal as Diagonal
 from .laplace import Laplace as Laplace
 from .laplace import LowRank as LowRank
+from .micro_batch import accumulate_gradients as accumulate_gradients
 
 LOCAL_INFERENCE: dict[str, str]

@@ -40,7 +40,9 @@ class Deferred(Tensor):
     """
 
     @staticmethod
-    def __new__(cls, leading: Sequence[int], shape: Sequence[int], like: Tensor, each: Make, total: Make) -> "Deferred":
+    def __new__(
+        cls: type, leading: Sequence[int], shape: Sequence[int], like: Tensor, each: Make, total: Make
+    ) -> "Deferred":
         """Make a tensor without memory of its own."""
         return Tensor._make_wrapper_subclass(cls, (*leading, *shape), dtype=like.dtype, device=like.device)
 
@@ -57,6 +59,14 @@ class Deferred(Tensor):
     def total(self) -> Tensor:
         """Its sum over the leading dimensions."""
         return self._total() if self._made is None else _total(self._made, len(self.leading))
+
+    def numpy(self, *, force: bool = False) -> Any:
+        """As of any tensor."""
+        return self.each().numpy(force=force)
+
+    def tolist(self) -> Any:
+        """As of any tensor."""
+        return self.each().tolist()
 
     def __repr__(self, **_: Any) -> str:
         return repr(self.each())

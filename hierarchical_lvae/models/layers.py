@@ -1,7 +1,7 @@
 """Layers whose weights differ from neighbourhood to neighbourhood, applied to all of them at once.
 
-Activations are (K, G, …): K points in each of G neighbourhoods, points first, so that a convolution sees a batch of
-K images of G·C channels in G groups, and no copy is needed between layers. Weights are (G, …).
+Activations are (K, G, …): K points in each of G neighbourhoods. Weights are (G, …), of stride 0 where they are shared;
+how both cases are computed, and differentiated, is told in `local_ops`.
 All convolutions are 4 × 4, stride 2, padding 1: they halve an image, rounding down, and their transposes undo it.
 """
 
@@ -11,9 +11,7 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from hierarchical_lvae.models.local_ops import Convolution, Dense, Upconvolution, affine
-
-KERNEL, STRIDE, PADDING = 4, 2, 1
+from hierarchical_lvae.models.local_ops import KERNEL, Convolution, Dense, Upconvolution, affine
 
 Shape = tuple[int, ...]
 
@@ -31,7 +29,7 @@ class Linear:
         return {"weight": (self.outputs, self.inputs), "bias": (self.outputs,)}
 
     def __call__(self, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-        """Map each point by its neighbourhood's weights: one batched matrix product."""
+        """Map each point by its neighbourhood's weights."""
         return affine(Dense(), x, weight, bias)
 
 
@@ -48,7 +46,7 @@ class Conv:
         return {"weight": (self.outputs, self.inputs, KERNEL, KERNEL), "bias": (self.outputs,)}
 
     def __call__(self, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-        """Convolve each image with its neighbourhood's kernels: one grouped convolution."""
+        """Convolve each image with its neighbourhood's kernels."""
         return affine(Convolution(x.shape[-2:]), x, weight, bias)
 
 
@@ -66,7 +64,7 @@ class UpConv:
         return {"weight": (self.inputs, self.outputs, KERNEL, KERNEL), "bias": (self.outputs,)}
 
     def __call__(self, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-        """Convolve, transposed, each map with its neighbourhood's kernels: one grouped transposed convolution."""
+        """Convolve, transposed, each map with its neighbourhood's kernels."""
         return affine(Upconvolution(self.size), x, weight, bias)
 
 

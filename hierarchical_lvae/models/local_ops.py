@@ -14,12 +14,12 @@ The derivative of each is made of the other two. For cotangents ȳ, x̄ and (W̄
     input:    y ← output(x̄, W, 0)        W ← weight(x̄, y)
     weight:   x ← input(y, W̄)            y ← output(x, W̄, b̄)
 
-so the three Functions below are closed under differentiation, and nothing is left to PyTorch's own double backward, which
-loops over the groups of a grouped convolution. To differentiate through a gradient costs nine such maps a layer: three for
-the gradient, and six for the derivative of its product with a given vector.
+so the three Functions below are closed under differentiation, and nothing is left to PyTorch's own double backward,
+which loops over the groups of a grouped convolution. To differentiate through a gradient costs nine such maps a layer:
+three for the gradient, and six for the derivative of its product with a given vector.
 
-If the G neighbourhoods share their weights (stride 0 along G, as at the prior mean), `output` and `input` are plain maps of
-all K·G points. `weight` is a sum for each neighbourhood, W̄ of (G, …), unless only the sum of these is asked for (`deferred`).
+If the G neighbourhoods share their weights (stride 0 along G, as at the prior mean), `output` and `input` are plain
+maps of all K·G points. `weight` is a sum for each neighbourhood, (G, …), unless their total will do (`deferred`).
 """
 
 from typing import Any, Protocol

@@ -122,7 +122,7 @@ class LocalVAE(Program):
         return self.likelihood(self.decoder(z, theta_N))
 
     def _own(self, value: Tensor, meta: Tensor) -> Tensor:
-        """With α = 0 a local site is its meta-parameter, and the networks may know: one set of weights, and no copies."""
+        """With α = 0 a local site is its meta-parameter: the networks may know that there is one set of weights."""
         return value if self.is_local else meta
 
     def _local(self, meta: Tensor) -> dist.TorchDistribution:
