@@ -1,9 +1,10 @@
-"""Gradients in shared weights, one for each neighbourhood, that are made only if someone looks at them.
+"""Gradients in weights, one for each neighbourhood, that are made only if someone looks at them.
 
 At the prior mean all G neighbourhoods have the same weights: a vector θ (P,), expanded to (G, P). A gradient there is
 (G, P), and a local step needs it so. But in the last backward pass it goes on through the `expand` to θ, which sums
-it over G, and the sum is one plain product over all K·G points: smaller by G, and several times faster. Which of both
-it will be is not known when the gradient is due, so a `Deferred` stands in for it, and can make either.
+it over G, and the sum is one plain product over all K·G points: smaller by G, and several times faster. (So does the
+gradient in θ_N = θ − …, of its first term.) Which of both it will be is not known when the gradient is due: a
+`Deferred` stands in for it, and can make either.
 
 They are used where no graph is made; else the gradient is to be differentiated, and is made at once.
 """

@@ -108,8 +108,8 @@ class _Weight(Function):
 
 
 def _weight(form: Form, x: Tensor, y: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
-    """The derivative in (W, b). That in shared weights may end in a sum over G: it waits to see, where it can."""
-    if torch.is_grad_enabled() or len(weight) == 1 or not is_shared(weight):
+    """The derivative in (W, b). It may end in a sum over G, if all came from one vector: we wait and see."""
+    if torch.is_grad_enabled() or len(weight) == 1:
         return _Weight.apply(form, form.grouped(x), form.grouped(y))
     shapes = weight.shape[1:], y.shape[2:3]
     one = lambda v: v.flatten(0, 1).unsqueeze(1)  # noqa: E731  # one neighbourhood of K·G points
