@@ -6,6 +6,7 @@ from typing import Any
 import click
 
 from hierarchical_lvae import __version__
+from hierarchical_lvae.cli.bench import bench
 from hierarchical_lvae.cli.compare import compare
 from hierarchical_lvae.cli.data import data
 from hierarchical_lvae.cli.evaluate import evaluate
@@ -70,5 +71,5 @@ def hlvae(debug: bool) -> None:
     logging.getLogger("hierarchical_lvae").setLevel(logging.INFO)
 
 
-for command in (data, fit, figures, evaluate, compare):
+for command in (data, fit, figures, evaluate, compare, bench):
     hlvae.add_command(command)

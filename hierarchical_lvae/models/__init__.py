@@ -11,7 +11,7 @@ LIKELIHOODS = {
 """Likelihoods by name, each made without arguments: "module:attribute", to be read by `pkgutil.resolve_name`."""
 
 ACTIVATIONS = {
-    "relu": "torch.nn.functional:relu",
+    "relu": "hierarchical_lvae.models.local_ops:relu",
     "softplus": "torch.nn.functional:softplus",
     "silu": "torch.nn.functional:silu",
     "tanh": "torch:tanh",

@@ -1,7 +1,7 @@
 """Layers whose weights differ from neighbourhood to neighbourhood, applied to all of them at once.
 
-Activations are (K, G, …): K points in each of G neighbourhoods, points first, so that a convolution sees a batch of
-K images of G·C channels in G groups, and no copy is needed between layers. Weights are (G, …).
+Activations are (K, G, …): K points in each of G neighbourhoods. Weights are (G, …), of stride 0 where they are shared;
+how both cases are computed, and differentiated, is told in `local_ops`.
 All convolutions are 4 × 4, stride 2, padding 1: they halve an image, rounding down, and their transposes undo it.
 """
 
@@ -9,11 +9,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar
 
-import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-KERNEL, STRIDE, PADDING = 4, 2, 1
+from hierarchical_lvae.models.local_ops import KERNEL, Convolution, Dense, Upconvolution, affine
 
 Shape = tuple[int, ...]
 
@@ -31,9 +29,8 @@ class Linear:
         return {"weight": (self.outputs, self.inputs), "bias": (self.outputs,)}
 
     def __call__(self, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-        """Map each point by its neighbourhood's weights: one batched matrix product."""
-        y = torch.baddbmm(bias.unsqueeze(1), x.transpose(0, 1), weight.transpose(1, 2))
-        return y.transpose(0, 1)
+        """Map each point by its neighbourhood's weights."""
+        return affine(Dense(), x, weight, bias)
 
 
 @dataclass(frozen=True)
@@ -49,10 +46,8 @@ class Conv:
         return {"weight": (self.outputs, self.inputs, KERNEL, KERNEL), "bias": (self.outputs,)}
 
     def __call__(self, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-        """Convolve each image with its neighbourhood's kernels: one grouped convolution."""
-        groups = weight.shape[0]
-        y = F.conv2d(x.flatten(1, 2), weight.flatten(0, 1), bias.flatten(), STRIDE, PADDING, groups=groups)
-        return y.unflatten(1, (groups, self.outputs))
+        """Convolve each image with its neighbourhood's kernels."""
+        return affine(Convolution(x.shape[-2:]), x, weight, bias)
 
 
 @dataclass(frozen=True)
@@ -69,11 +64,8 @@ class UpConv:
         return {"weight": (self.inputs, self.outputs, KERNEL, KERNEL), "bias": (self.outputs,)}
 
     def __call__(self, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-        """Convolve, transposed, each map with its neighbourhood's kernels: one grouped transposed convolution."""
-        groups = weight.shape[0]
-        odd = [side % 2 for side in self.size]
-        y = F.conv_transpose2d(x.flatten(1, 2), weight.flatten(0, 1), bias.flatten(), STRIDE, PADDING, odd, groups)
-        return y.unflatten(1, (groups, self.outputs))
+        """Convolve, transposed, each map with its neighbourhood's kernels."""
+        return affine(Upconvolution(self.size), x, weight, bias)
 
 
 @dataclass(frozen=True)

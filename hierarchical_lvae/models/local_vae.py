@@ -100,7 +100,7 @@ class LocalVAE(Program):
             theta_N = pyro.sample("theta_N", self._local(self.theta), infer={"layout": self.decoder.layout})
             with pyro.plate("point", x.shape[1], dim=-1):
                 z = pyro.sample("z", dist.Normal(self.theta.new_zeros(self.latent_dim), 1.0).to_event(1))
-                return pyro.sample("x", self.decode(z, theta_N).to_event(3), obs=x)
+                return pyro.sample("x", self.decode(z, self._own(theta_N, self.theta)).to_event(3), obs=x)
 
     @pyro_method
     def guide(self, x: Tensor) -> Tensor:
@@ -110,7 +110,7 @@ class LocalVAE(Program):
             pyro.sample("theta_N", self._local(self.theta))
             phi_N = pyro.sample("phi_N", self._local(self.phi), infer={"is_auxiliary": True})
             with pyro.plate("point", x.shape[1], dim=-1):
-                return pyro.sample("z", self.encode(x, phi_N).to_event(1))
+                return pyro.sample("z", self.encode(x, self._own(phi_N, self.phi)).to_event(1))
 
     def encode(self, x: Tensor, phi_N: Tensor) -> dist.Normal:
         """q(z | x, φ_N) of images (..., K, C, H, W) with weights (..., 1, P): batch (..., K, D)."""
@@ -120,6 +120,10 @@ class LocalVAE(Program):
     def decode(self, z: Tensor, theta_N: Tensor) -> dist.TorchDistribution:
         """p(x | z, θ_N) of codes (..., K, D) with weights (..., 1, P): batch (..., K, C, H, W)."""
         return self.likelihood(self.decoder(z, theta_N))
+
+    def _own(self, value: Tensor, meta: Tensor) -> Tensor:
+        """With α = 0 a local site is its meta-parameter: the networks may know that there is one set of weights."""
+        return value if self.is_local else meta
 
     def _local(self, meta: Tensor) -> dist.TorchDistribution:
         if not self.is_local:

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from hierarchical_lvae.models import ACTIVATIONS
+from hierarchical_lvae.models.deferred import split
 from hierarchical_lvae.models.layers import Activation, Conv, Linear, Reshape, Shape, UpConv
 from hierarchical_lvae.types import ParameterLayout, lookup
 
@@ -53,13 +54,16 @@ class Network:
             (..., K, *event'), what the last layer gives of each point.
         """
         event = inputs.shape[inputs.dim() - self.event_dim :]
-        *batch, points = torch.broadcast_shapes(inputs.shape[: -self.event_dim], flat.shape[:-1])
-        groups = prod(batch)
-        x = inputs.expand(*batch, points, *event).reshape(groups, points, *event).transpose(0, 1)
-        weights = self.layout.split(flat.expand(*batch, 1, -1).reshape(groups, -1))
+        batch = torch.broadcast_shapes(inputs.shape[: -self.event_dim], flat.shape[:-1])
+        # one set of weights in all: the points are those of one neighbourhood
+        groups = 1 if flat.numel() == self.layout.size else prod(batch[:-1])
+        x = inputs.expand(*batch, *event).reshape(groups, -1, *event).transpose(0, 1)
+        if groups > 1:
+            flat = flat.expand(*batch[:-1], 1, -1)
+        weights = split(flat, self.layout, groups)
         for i, layer in enumerate(self.layers):
             x = layer(x, **{name: weights[f"{i}.{name}"] for name in layer.shapes})
-        return x.transpose(0, 1).reshape(*batch, points, *x.shape[2:])
+        return x.transpose(0, 1).reshape(*batch, *x.shape[2:])
 
     def initial_parameters(self) -> Tensor:
         """Draw Glorot-uniform weights and zero biases: (P,)."""

@@ -1,0 +1,51 @@
+"""`hlvae bench`: what a meta-step costs here."""
+
+import json
+from pathlib import Path
+
+import click
+
+
+@click.command()
+@click.option("-B", "batch", type=click.IntRange(1), default=25, show_default=True, help="Neighbourhoods in a batch.")
+@click.option("-K", "num_neighbours", type=click.IntRange(1), default=10, show_default=True, help="Points in each.")
+@click.option("--image-size", type=click.IntRange(8), default=64, show_default=True, help="Side of the images.")
+@click.option("--rounds", type=click.IntRange(1), default=5, show_default=True, help="Steps of each kind.")
+@click.option("--device", default="cpu", show_default=True, help="cpu, cuda, cuda:1, …")
+@click.option("--seed", type=int, default=0, show_default=True, help="Of images and weights.")
+@click.option("--json", "file", type=click.Path(dir_okay=False, path_type=Path), help="Write the numbers to a file.")
+def bench(
+    batch: int, num_neighbours: int, image_size: int, rounds: int, device: str, seed: int, file: Path | None
+) -> None:
+    """Time a step of the Local VAE against a plain VAE's on as many images, and against other ways to take it.
+
+    Steps are taken in turns, and one of each to warm up; "peak" is the memory in use, everything included.
+    `higher` and `torchopt` are timed where they are installed (pip install hierarchical-lvae[bench]).
+
+    \b
+    Examples:
+      hlvae bench
+      hlvae bench -B 8 -K 5 --image-size 32 --json bench.json
+    """
+    from tqdm import tqdm
+
+    from hierarchical_lvae.benchmark import METHODS, bench
+
+    with tqdm(total=(rounds + 1) * len(METHODS), unit="step", leave=False) as bar:
+
+        def progress(method: str) -> None:
+            bar.set_description(method)
+            bar.update()
+
+        timings = bench(batch, num_neighbours, (3, image_size, image_size), rounds, device, seed, progress)
+    click.echo(f"B = {batch}, K = {num_neighbours}, 3×{image_size}×{image_size}, {device}, median of {rounds}")
+    click.echo(f"{'step':20} {'seconds':>9} {'÷ plain':>9} {'peak GiB':>9}")
+    for name, timing in timings.items():
+        if timing is None:
+            click.echo(f"{name:20} {'not installed':>19}")
+        else:
+            peak = "–" if timing.peak_gib is None else f"{timing.peak_gib:.2f}"
+            click.echo(f"{name:20} {timing.seconds:9.3f} {timing.ratio:9.2f} {peak:>9}")
+    if file is not None:
+        numbers = {name: None if t is None else {"seconds": t.seconds, "ratio": t.ratio} for name, t in timings.items()}
+        file.write_text(json.dumps(numbers, indent=2) + "\n")
