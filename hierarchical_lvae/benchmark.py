@@ -25,6 +25,7 @@ from torch import Tensor, nn
 
 from hierarchical_lvae.inference import LocalELBO, OneStepMAP, Shared
 from hierarchical_lvae.inference.laplace import laplace_diagonal
+from hierarchical_lvae.memory import keep_freed_memory
 from hierarchical_lvae.models import LocalVAE
 from hierarchical_lvae.models.layers import Conv, Linear, UpConv
 from hierarchical_lvae.models.networks import Network
@@ -64,6 +65,7 @@ def bench(
         seed: of images and weights.
         progress: told the method before each of its steps, (rounds + 1) times.
     """
+    keep_freed_memory()
     torch.manual_seed(seed)
     query = torch.rand(batch, *image_shape, device=device)
     support = torch.rand(batch, num_neighbours, *image_shape, device=device).bernoulli()

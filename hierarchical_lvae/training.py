@@ -31,6 +31,7 @@ from hierarchical_lvae.checkpoints import (
     write_tensors,
 )
 from hierarchical_lvae.inference import diagnose, reestimate
+from hierarchical_lvae.memory import keep_freed_memory
 from hierarchical_lvae.options import AUTO, PRESETS, FitOptions
 from hierarchical_lvae.parallel import Ranks
 from hierarchical_lvae.runs import Run, check_data, load_run, prepare, read_options
@@ -129,6 +130,7 @@ def _train(
     run: Run, out: Path, ranks: Ranks, progress: bool, checkpoint_every: float, watchers: tuple[Watcher, ...]
 ) -> Run:
     options, vae, elbo, dataset = run.options, run.vae, run.elbo, run.dataset
+    keep_freed_memory()
     optimizer = torch.optim.Adam(vae.parameters(), lr=options.lr)
     gradient = choose_gradient(run, ranks)
     clip = math.inf if options.clip is None else options.clip

@@ -1,0 +1,22 @@
+"""Memory of the C library on Linux: keep what was freed, for a step asks for the same again.
+
+A meta-step makes and frees arrays of 30 to 80 MB by the dozen. By default glibc gives blocks of that size back to the
+system at once, and each new one is paid for page by page: with them kept, a step on two cores took 14 to 18 % less.
+"""
+
+import ctypes
+
+M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_MAX = -1, -2, -4
+"""As `malloc.h` numbers them."""
+
+
+def keep_freed_memory() -> bool:
+    """Let this process keep freed memory for its next allocations; tell whether the C library knows how to.
+
+    What it holds is what it needed at most, which it would have needed anyway, and what fragments cost.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is None:  # no glibc
+        return False
+    settings = ((M_MMAP_MAX, 0), (M_TRIM_THRESHOLD, 2**31 - 1), (M_TOP_PAD, 2**26))
+    return all(mallopt(name, value) for name, value in settings)
