@@ -25,7 +25,7 @@ from torch import Tensor, nn
 
 from hierarchical_lvae.inference import LocalELBO, OneStepMAP, Shared
 from hierarchical_lvae.inference.laplace import laplace_diagonal
-from hierarchical_lvae.memory import keep_freed_memory
+from hierarchical_lvae.memory import give_back_freed_memory, keep_freed_memory
 from hierarchical_lvae.models import LocalVAE
 from hierarchical_lvae.models.layers import Conv, Linear, UpConv
 from hierarchical_lvae.models.networks import Network
@@ -73,17 +73,20 @@ def bench(
     seconds: dict[str, list[float]] = {name: [] for name in steps}
     peaks: dict[str, float | None] = {}
     with pyro.validation_enabled(False), pyro.get_param_store().scope():
-        for counts in [False] + [True] * rounds:
+        for name, step in steps.items():  # to warm up, and for the memory
+            progress(name)
+            give_back_freed_memory()
+            _forget_peak(device)
+            step()
+            _wait(device)
+            peaks[name] = _peak(device)
+        for _ in range(rounds):
             for name, step in steps.items():
                 progress(name)
-                _forget_peak(device)
-                _wait(device)
                 start = time.perf_counter()
                 step()
                 _wait(device)
-                if counts:
-                    seconds[name].append(time.perf_counter() - start)
-                    peaks[name] = _peak(device)
+                seconds[name].append(time.perf_counter() - start)
     medians = {name: statistics.median(taken) for name, taken in seconds.items()}
     return {
         name: Timing(medians[name], medians[name] / medians["plain"], peaks[name]) if name in medians else None

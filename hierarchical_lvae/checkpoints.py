@@ -146,7 +146,8 @@ def pack(
     tensors |= {f"{NEIGHBOURHOOD}{name}": value for name, value in neighbourhood.items()}
     tensors |= {"step": torch.tensor(step), "losses": torch.tensor(losses, dtype=torch.float64)}
     tensors["random.cpu"] = torch.get_rng_state()
-    tensors |= {f"random.cuda.{i}": torch.cuda.get_rng_state(i) for i in range(torch.cuda.device_count())}
+    if torch.cuda.is_available():
+        tensors["random.cuda"] = torch.cuda.get_rng_state()  # of the current device, which is the fit's
     return tensors
 
 
@@ -167,9 +168,8 @@ def unpack(
             moments.setdefault(int(index), {})[key] = tensor
     optimizer.load_state_dict({"state": moments, "param_groups": optimizer.state_dict()["param_groups"]})
     torch.set_rng_state(tensors["random.cpu"])
-    for i in range(torch.cuda.device_count()):
-        if f"random.cuda.{i}" in tensors:
-            torch.cuda.set_rng_state(tensors[f"random.cuda.{i}"], i)
+    if "random.cuda" in tensors and torch.cuda.is_available():
+        torch.cuda.set_rng_state(tensors["random.cuda"])
     return int(tensors["step"]), tensors["losses"].tolist()
 
 

@@ -6,12 +6,12 @@ is finished is not trained again, one that was interrupted goes on, and scores s
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from hierarchical_lvae.scoring import Settings, score
-from hierarchical_lvae.training import FitOptions, fit, load_run, resume
+from hierarchical_lvae.training import FitOptions, fit, load_run, read_options, resume
 from hierarchical_lvae.types import Diverged, nearest
 
 Place = tuple[str, ...]
@@ -50,12 +50,19 @@ class Result:
     """One run of a row."""
 
     row: Row
-    seed: int
+    options: FitOptions
     values: tuple[float | None, ...]
     """A value a column; None where there is none."""
     scores: Mapping[str, Any]
+    source: str = ""
+    """Of the data."""
     remark: str = ""
-    """Why there are none, if the run failed."""
+    """Why there are no values, if the run failed."""
+
+    @property
+    def seed(self) -> int:
+        """Of the fit."""
+        return self.options.seed
 
 
 def run_table(
@@ -66,6 +73,7 @@ def run_table(
     rows: Sequence[str] = (),
     settings: Settings | None = None,
     progress: bool = True,
+    finished_only: bool = False,
     **options: Any,
 ) -> Iterator[Result]:
     """Train and score the rows of a table, one by one; a fit that diverges is a result that says so.
@@ -78,6 +86,7 @@ def run_table(
         rows: names of the rows; all if empty.
         settings: of the scores.
         progress: show progress bars.
+        finished_only: train nothing, and leave out what is not finished.
         options: for all fits, such as the device, or fewer steps.
 
     Raises:
@@ -89,7 +98,9 @@ def run_table(
     for row in table.rows:
         for seed in seeds if not rows or row.name in rows else ():
             given = FitOptions.of(preset, **{**table.options, **row.options, **options, "seed": seed})
-            yield run_row(table, row, given, directory / f"{row.name}-{seed}", settings, progress)
+            path = directory / f"{row.name}-{seed}"
+            if not finished_only or _status(path) == "finished":
+                yield run_row(table, row, given, path, settings, progress)
 
 
 def run_row(
@@ -99,13 +110,23 @@ def run_row(
     try:
         if _status(path) is None:
             fit(options, path, progress)
-        elif _status(path) != "finished":
-            resume(path, progress=progress)
+        else:
+            _refuse_others(options, path)
+            resume(path, max(options.steps, read_options(path).steps), options.data_dir, progress)
     except Diverged as error:
-        return Result(row, options.seed, (None,) * len(table.columns), {}, f"diverged: {error}")
+        return Result(row, options, (None,) * len(table.columns), {}, remark=f"diverged: {error}")
     run = load_run(path, options.device, options.data_dir)
     scores = dict(score(run, path, table.metrics, settings, progress))
-    return Result(row, options.seed, tuple(_found(scores, place) for place in table.columns.values()), scores)
+    values = tuple(_found(scores, place) for place in table.columns.values())
+    return Result(row, run.options, values, scores, run.dataset.source)
+
+
+def _refuse_others(options: FitOptions, path: Path) -> None:
+    """Only the number of steps may grow, and data and device may be elsewhere."""
+    begun = read_options(path)
+    elsewhere = replace(begun, steps=options.steps, data_dir=options.data_dir, device=options.device)
+    if elsewhere != options:
+        raise ValueError(f"{path} was begun with other options: choose another directory, or move it away")
 
 
 def _status(path: Path) -> str | None:

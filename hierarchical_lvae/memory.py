@@ -10,10 +10,18 @@ M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_MAX = -1, -2, -4
 """As `malloc.h` numbers them."""
 
 
+def give_back_freed_memory() -> None:
+    """Give what is free back to the system, so that memory in use can be read off the process."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)
+
+
 def keep_freed_memory() -> bool:
     """Let this process keep freed memory for its next allocations; tell whether the C library knows how to.
 
-    What it holds is what it needed at most, which it would have needed anyway, and what fragments cost.
+    This is for the process, to its end. What it holds is what it needed at most, which it would have needed anyway, and
+    what fragments cost.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is None:  # no glibc

@@ -45,6 +45,15 @@ class Ranks:
         for tensor, part in zip(tensors, flat.split([t.numel() for t in tensors]), strict=True):
             tensor.copy_(part.view_as(tensor))
 
+    @contextmanager
+    def in_turn(self) -> Iterator[None]:
+        """Let the first process go first: what it leaves in a cache, the others find there."""
+        if self.world > 1 and self.rank > 0:
+            dist.barrier()
+        yield
+        if self.world > 1 and self.rank == 0:
+            dist.barrier()
+
     def any(self, flag: bool) -> bool:
         """Whether the flag is up in any process."""
         if self.world == 1:
@@ -55,14 +64,19 @@ class Ranks:
 
 
 @contextmanager
-def joined() -> Iterator[Ranks]:
-    """Join the other processes, if torchrun has started this one: by NCCL where there are GPUs, one each, and Gloo."""
+def joined(device: str) -> Iterator[Ranks]:
+    """Join the other processes, if torchrun has started this one: by Gloo, and NCCL if they have a GPU each.
+
+    Args:
+        device: of the fit; "cpu" needs no GPU, "cuda" and "auto" mean that of this process.
+    """
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         yield Ranks()
         return
-    if torch.cuda.is_available():
+    on_gpus = torch.cuda.is_available() and device != "cpu"
+    if on_gpus:
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))  # what "cuda" means in this process
-    dist.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo")
+    dist.init_process_group("cpu:gloo,cuda:nccl" if on_gpus else "gloo")
     try:
         yield Ranks()
     finally:

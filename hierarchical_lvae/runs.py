@@ -23,6 +23,10 @@ if TYPE_CHECKING:
     from pyro.distributions import TorchDistribution
 
 
+LATER = ("index", "refresh", "micro_batch", "frame", "skip_bad", "precision")
+"""Options that runs of the first days have not: they had what is the default."""
+
+
 @dataclass(frozen=True)
 class Run:
     """A trained Local VAE with all that is needed to use it.
@@ -75,8 +79,8 @@ def prepare(options: FitOptions, dataset: FactorImages | None = None, progress: 
         loaded = load_dataset(options.dataset, options.data_dir, size, options.frame, options.skip_bad)
         dataset = loaded.to(options.device)
     dataset = replace(dataset, image_size=size if size and size < min(dataset.images.shape[2:]) else None)
-    torch.set_float32_matmul_precision(options.precision)
-    torch.backends.cudnn.allow_tf32 = options.precision != "highest"
+    if ":" in options.device:
+        torch.cuda.set_device(options.device)  # streams, graphs and libraries take the current one
     torch.manual_seed(options.seed)
     pixels = math.prod(dataset.image_shape) if options.alpha_unit == "sum" else 1
     vae = LocalVAE(
@@ -142,7 +146,8 @@ def read_options(path: Path) -> FitOptions:
         )
     try:
         saved = json.loads(file.read_text())
-        return FitOptions(**{field.name: saved[field.name] for field in fields(FitOptions)})
+        names = [field.name for field in fields(FitOptions) if field.name in saved or field.name not in LATER]
+        return FitOptions(**{name: saved[name] for name in names})
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{file} is not the options of a fit ({error!r}): restore it, or fit anew") from error
 

@@ -4,8 +4,8 @@ In parts, the codes of each are drawn by a seed of its own, itself drawn from th
 matter to the numbers which process computes which part, or whether one computes all of them.
 """
 
-import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor
@@ -13,6 +13,9 @@ from torch import Tensor
 from hierarchical_lvae.parallel import Ranks
 from hierarchical_lvae.runs import Run
 from hierarchical_lvae.types import random_state_kept
+
+WITH_LINEAR_ALGEBRA = ("laplace-low-rank", "laplace-last-layer")
+"""Local inference that looks at its numbers, and so cannot be captured."""
 
 Gradient = Callable[[Tensor, Tensor], Tensor]
 """Of queries x (B, C, H, W) and neighbours x_N (B, K, C, H, W): puts the gradient of the mean loss of an image where
@@ -23,11 +26,24 @@ WARM_UP = 3
 
 def choose_gradient(run: Run, ranks: Ranks) -> Gradient:
     """The way that suits a run: in parts if asked for or shared among processes, replayed on a GPU, else whole."""
-    if ranks.world > 1 or (run.options.micro_batch or math.inf) < run.options.batch:
+    if run.options.micro_batch is not None:
         return InParts(run, ranks)
-    if run.options.device.startswith("cuda"):
+    if run.options.device.startswith("cuda") and run.options.local not in WITH_LINEAR_ALGEBRA:
         return Replayed(run)
     return Whole(run)
+
+
+@contextmanager
+def precision(name: str) -> Iterator[None]:
+    """Multiply float32 matrices, and convolve, as `PRECISIONS` has it; afterwards as before."""
+    before = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
+    torch.set_float32_matmul_precision(name)
+    torch.backends.cudnn.allow_tf32 = name != "highest"
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before[0])
+        torch.backends.cudnn.allow_tf32 = before[1]
 
 
 class Whole:
@@ -49,13 +65,13 @@ class InParts:
     """A few neighbourhoods at a time, shared out among the processes: in less memory, the same sum.
 
     Args:
-        run: `micro_batch` of its options is the size of a part; a process's share of the batch if None.
+        run: `micro_batch` of its options is the size of a part.
         ranks: the processes.
     """
 
     def __init__(self, run: Run, ranks: Ranks) -> None:
         self.run, self.ranks = run, ranks
-        self.size = run.options.micro_batch or math.ceil(run.options.batch / ranks.world)
+        self.size = run.options.micro_batch or run.options.batch
 
     def __call__(self, x: Tensor, x_N: Tensor) -> Tensor:
         """As many backward passes as there are parts for this process."""
@@ -78,8 +94,8 @@ class InParts:
 class Replayed:
     """All at once, captured as a CUDA graph at the first call and replayed: Pyro's Python runs at the capture alone.
 
-    Shapes are static, and nothing in the step looks at its numbers. (The optimizer stays outside: it has two tensors to
-    update, and the loss is looked at before it does.)
+    Shapes are static, and nothing in such a step looks at its numbers. (The optimizer stays outside: it has two tensors
+    to update, and the loss is looked at before it does.)
     """
 
     def __init__(self, run: Run) -> None:

@@ -35,7 +35,7 @@ from hierarchical_lvae.memory import keep_freed_memory
 from hierarchical_lvae.options import AUTO, PRESETS, FitOptions
 from hierarchical_lvae.parallel import Ranks
 from hierarchical_lvae.runs import Run, check_data, load_run, prepare, read_options
-from hierarchical_lvae.steps import choose_gradient
+from hierarchical_lvae.steps import choose_gradient, precision
 from hierarchical_lvae.types import Diverged, Interrupted, random_state_kept
 
 __all__ = ["PRESETS", "FitOptions", "Run", "estimate_seconds", "fit", "load_run", "read_options", "resume"]
@@ -76,10 +76,13 @@ def fit(
     """
     ranks = Ranks()
     progress = progress and ranks.writes
+    if ranks.world > 1 and options.micro_batch is None:  # one process could go on with it
+        options = replace(options, micro_batch=math.ceil(options.batch / ranks.world))
     with claimed(out, new=True) if ranks.writes else nullcontext():
         run = prepare(options, progress=progress)
         ready(run)
-        run.neighbourhood.prepare()
+        with ranks.in_turn():
+            run.neighbourhood.prepare()
         if ranks.writes:
             _write_options(run, out)
         return _train(run, out, ranks, progress, checkpoint_every, watchers)
@@ -161,6 +164,7 @@ def _train(
     logged, start = done, time.perf_counter()
     with (
         bar,
+        precision(options.precision),
         _noted_signals() as signals,
         pyro.validation_enabled(False),  # a divergence is seen in the loss, and named with its step
         pyro.get_param_store().scope(),  # leave the caller's parameters alone

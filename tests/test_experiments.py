@@ -4,7 +4,9 @@ import json
 from dataclasses import replace
 
 import pytest
+from click.testing import CliRunner
 
+from hierarchical_lvae.cli import main
 from hierarchical_lvae.experiments import TABLES, Row, Table, run_table
 from hierarchical_lvae.scoring import Settings
 from hierarchical_lvae.training import FitOptions
@@ -68,12 +70,52 @@ def test_an_interrupted_row_goes_on(run, tmp_path):
     (tmp_path / "local-0").rename(tmp_path / "kept")
     first = run(rows=("local",), steps=2)[0]
     assert first.values != whole.values
-    options = json.loads((tmp_path / "local-0/options.json").read_text())
-    (tmp_path / "local-0/options.json").write_text(json.dumps({**options, "steps": 3}))
-    state = json.loads((tmp_path / "local-0/state.json").read_text())
-    (tmp_path / "local-0/state.json").write_text(json.dumps({**state, "status": "interrupted"}))
-    assert run(rows=("local",))[0].values == whole.values
+    assert run(rows=("local",))[0].values == whole.values  # three steps: one more
     assert (tmp_path / "local-0/model.safetensors").read_bytes() == model
+    assert run(rows=("local",), steps=1)[0].options.steps == 3  # steps never shrink
+    with pytest.raises(ValueError, match="local-0 was begun with other options: choose another directory"):
+        run(rows=("local",), batch=3)
+
+
+def test_only_what_is_finished_is_told_if_asked(run, tmp_path):
+    assert run(finished_only=True) == []
+    run(rows=("plain",))
+    assert [result.row.name for result in run(finished_only=True)] == ["plain"]
+    assert not (tmp_path / "local-0").exists()
+
+
+def test_the_command_prints_and_leaves_the_table(tmp_path, monkeypatch):
+    monkeypatch.setenv("HLVAE_DATA", str(tmp_path / "data"))
+    monkeypatch.setattr("hierarchical_lvae.evaluation.factor_classifier.STEPS", 5)
+    rows = tuple(replace(row, published=(*row.published, 5.0)) for row in SMALL.rows)
+    columns = {**SMALL.columns, "distance": ("fid", "distance")}
+    table = replace(SMALL, columns=columns, rows=rows, options={**SMALL.options, **FEW})
+    monkeypatch.setitem(TABLES, "table5", table)
+    monkeypatch.setattr("hierarchical_lvae.scoring.images.inception", refuse)
+    command = ["reproduce", "table5", "--seeds", "2", "--points", "120", "60", "--images", "10", "--steps", "2"]
+    result = CliRunner().invoke(main, [*command, "--rows", "local", "--device", "cpu", "--out", str(tmp_path / "out")])
+    assert result.exit_code == 0, result.output
+    assert "data: handwritten digits of scikit-learn (real scans)" in result.stdout
+    assert "features: FD-factors of 10 images" in result.stdout
+    assert "protocol: 2 steps of B = 2, K = 2" in result.stdout, result.stdout
+    (local,) = [line for line in result.stdout.splitlines() if line.startswith("| local")]
+    gap, missing, distance = (cell.strip() for cell in local.split("|")[3:6])
+    assert gap.startswith("0.200 · ")
+    assert "±" in gap
+    assert missing == "0.300 · not run"
+    assert distance.startswith("5.000 · ")
+    assert (tmp_path / "out/table.md").read_text().strip() == result.stdout.strip()
+    csv = (tmp_path / "out/table.csv").read_text().splitlines()
+    assert csv[0] == "row,seed,gap,no such,distance,remark"
+    assert [line.split(",")[:2] for line in csv[1:]] == [
+        ["plain", "published"], ["local", "published"], ["local", "0"], ["local", "1"]
+    ]  # fmt: skip
+    again = CliRunner().invoke(main, [*command, "--print-only", "--out", str(tmp_path / "out")])
+    assert again.stdout == result.stdout
+
+
+def refuse(*_):
+    raise OSError("no weights here")
 
 
 def test_a_row_that_diverges_says_so_and_the_others_go_on(run):

@@ -15,7 +15,7 @@ ALLOWED = {
     "models": {"types"},
     "inference": {"types"},
     "data": {"types"},
-    "neighbourhoods": {"types"},
+    "neighbourhoods": {"checkpoints", "types"},
     "checkpoints": {"types"},
     "figures": {"types"},
     "evaluation": {"types"},

@@ -45,7 +45,8 @@ def test_the_gradient_in_parts_is_the_gradient(size, double):
         loss = gradient(x, x_N)
         gradients.append([loss, vae.theta.grad.clone(), vae.phi.grad.clone()])
     torch.testing.assert_close(*gradients, rtol=1e-9, atol=1e-9)
-    assert isinstance(choose_gradient(run, Ranks()), InParts if size < 4 else Whole)
+    assert isinstance(choose_gradient(run, Ranks()), InParts)
+    assert isinstance(choose_gradient(prepare(options()), Ranks()), Whole)
 
 
 def test_parts_draw_by_seeds_of_their_own():
@@ -70,6 +71,7 @@ def test_two_processes_give_what_one_gives(tmp_path):
     output, errors = process.communicate(timeout=240)
     assert process.returncode == 0, errors
     assert output.count("trained on") == 1
+    assert json.loads((tmp_path / "two/options.json").read_text())["micro_batch"] == 2
     two = read_tensors(tmp_path / "two/model.safetensors")
     for name, value in one.vae.state_dict().items():
         torch.testing.assert_close(two[name], value, rtol=1e-6, atol=1e-6)

@@ -106,7 +106,7 @@ def test_without_factors_only_what_needs_none_is_available(run, tmp_path):
     bare = replace(run.dataset, factors=np.zeros((len(run.dataset), 0), int), factor_names=(), factor_sizes=())
     scores = dict(score(replace(run, dataset=bare), tmp_path, settings=FEW, progress=False))
     for name in SCORES[:-2]:
-        assert scores[name]["not_available"] == "the data have no factors"
+        assert scores[name]["not_available"].endswith("have no factors")
     assert scores["samples"]["to_reference"] > 0
     assert "held_out" in scores["iwae"]
 

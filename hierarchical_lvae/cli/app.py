@@ -12,6 +12,7 @@ from hierarchical_lvae.cli.data import data
 from hierarchical_lvae.cli.evaluate import evaluate
 from hierarchical_lvae.cli.figures import figures
 from hierarchical_lvae.cli.fit import fit
+from hierarchical_lvae.cli.reproduce import reproduce
 from hierarchical_lvae.types import Diverged, Interrupted, nearest
 
 FAILED, DIVERGED, INTERRUPTED = 1, 3, 130
@@ -71,5 +72,5 @@ def hlvae(debug: bool) -> None:
     logging.getLogger("hierarchical_lvae").setLevel(logging.INFO)
 
 
-for command in (data, fit, figures, evaluate, compare, bench):
+for command in (data, fit, figures, evaluate, compare, reproduce, bench):
     hlvae.add_command(command)

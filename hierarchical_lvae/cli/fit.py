@@ -99,7 +99,7 @@ def fit(ctx: click.Context, out: Path | None, checkpoint_every: float, resume: P
     """
     from hierarchical_lvae.parallel import joined
 
-    with joined() as ranks:
+    with joined(given["device"]) as ranks:
         run, directory = train(ctx, out, checkpoint_every, resume, announce if ranks.writes else ignore, given)
         if ranks.writes:
             click.echo(f"trained on {run.dataset.source}; weights in {directory / 'model.safetensors'}")
@@ -143,21 +143,31 @@ def train(
 
 def resolve(preset: str | None, device: str, data_dir: str | None, **options: Any) -> "FitOptions":
     """Choose device and preset where they are left open, and fill in the preset."""
-    import torch
-
     from hierarchical_lvae.training import FitOptions
 
+    device = resolve_device(device)
+    preset = preset or ("paper" if device.startswith("cuda") else "quick")
+    place = None if data_dir is None else str(Path(data_dir).absolute())
+    return FitOptions.of(preset, device=device, data_dir=place, **options)
+
+
+def resolve_device(device: str) -> str:
+    """Choose the device if it is "auto".
+
+    Raises:
+        ValueError: there is no such device.
+    """
+    import torch
+
     if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
+        return "cuda" if torch.cuda.is_available() else "cpu"
     try:
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
         raise ValueError(
             f"there is no device {device!r} here ({str(error).splitlines()[0]}): try --device cpu"
         ) from None
-    preset = preset or ("paper" if device.startswith("cuda") else "quick")
-    place = None if data_dir is None else str(Path(data_dir).absolute())
-    return FitOptions.of(preset, device=device, data_dir=place, **options)
+    return device
 
 
 def announce(run: "Run") -> None:

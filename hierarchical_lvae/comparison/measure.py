@@ -84,10 +84,11 @@ class Measured:
 
 
 def draw_points(run: Run, number: int) -> Points:
-    """Draw references, and neighbours; half of these are held out where a second draw would give the same again."""
+    """Draw references and neighbours; half of these are held out where a second draw could give some of them again."""
     index = torch.randint(len(run.dataset), (number,)).to(run.options.device)
     x = run.dataset.batch(index)
-    support, held_out = (run.neighbourhood(index, x) for _ in range(2))
+    support = run.neighbourhood(index, x)
+    held_out = run.neighbourhood(index, x) if getattr(run.neighbourhood, "fresh", False) else support
     if torch.equal(support, held_out):
         if support.shape[1] < 2:
             raise ValueError("K = 1 leaves no neighbour to hold out: compare a run with more of them")

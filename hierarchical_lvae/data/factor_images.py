@@ -111,11 +111,16 @@ class FactorImages:
 
     @cached_property
     def fingerprint(self) -> str:
-        """A hash of the shapes, 64 images spread over the set, their factors, and the parts: 16 hexadecimal digits."""
+        """A hash of the shapes, the images with their factors, and the parts: 16 hexadecimal digits.
+
+        Of images that are rendered, or larger than 1 GiB together, 64 spread over the set stand for all.
+        """
         digest = hashlib.sha256(repr((tuple(self.images.shape), self.factor_names, self.factor_sizes)).encode())
-        spread = torch.linspace(0, len(self) - 1, min(64, len(self))).long()
-        digest.update(self.images[spread].cpu().contiguous().numpy().tobytes())
-        digest.update(np.ascontiguousarray(self.factors[spread.numpy()], dtype=np.int64).tobytes())
+        whole = isinstance(self.images, Tensor) and self.images.numel() <= 2**30
+        rows = torch.linspace(0, len(self) - 1, len(self) if whole else min(64, len(self))).round().long()
+        for chunk in rows.split(4096):
+            digest.update(self.images[chunk].cpu().contiguous().numpy().tobytes())
+        digest.update(np.ascontiguousarray(self.factors[rows.numpy()], dtype=np.int64).tobytes())
         for name, start, stop, factors, *rest in self.parts:
             digest.update(repr((name, start, stop, *rest)).encode())
             digest.update(np.ascontiguousarray(factors, dtype=np.int64).tobytes())

@@ -7,6 +7,10 @@ from typing import Any
 
 import numpy as np
 
+from hierarchical_lvae.data.npz import MAX_RATIO
+
+SMALL = 2**20
+
 
 class Hdf5Array:
     """An array of an HDF5 file: `shape` and `dtype`, and its numbers (or strings) in blocks of rows."""
@@ -37,6 +41,13 @@ def open_hdf5(path: Path, names: Iterable[str]) -> Iterator[dict[str, Hdf5Array]
 
     try:
         with h5py.File(path) as file:
-            yield {name: Hdf5Array(file[name]) for name in names if isinstance(file.get(name), h5py.Dataset)}
+            found = {name: file[name] for name in names if isinstance(file.get(name), h5py.Dataset)}
+            for name, dataset in found.items():
+                stored = dataset.id.get_storage_size()
+                if dataset.nbytes > max(SMALL, MAX_RATIO * stored):
+                    raise ValueError(
+                        f"{name!r} of {path} is to have {dataset.nbytes:,} bytes, and has {stored:,}: save it anew"
+                    )
+            yield {name: Hdf5Array(dataset) for name, dataset in found.items()}
     except (OSError, RuntimeError) as error:
         raise ValueError(f"{path} cannot be read as HDF5 ({error}): is it whole?") from error

@@ -40,6 +40,11 @@ class Features(NamedTuple):
     weights: Path
     layer: str
 
+    @property
+    def digest(self) -> str:
+        """How the hash of the weights begins."""
+        return _sha256(self.weights)[:8]
+
 
 class Fidelity(NamedTuple):
     """Of two sets of images; the features say what the numbers mean."""

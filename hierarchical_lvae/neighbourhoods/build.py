@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, ClassVar, Protocol
 
 import numpy as np
 from torch import Tensor
@@ -13,6 +13,9 @@ from hierarchical_lvae.types import lookup
 
 if TYPE_CHECKING:
     from pyro.distributions import TorchDistribution
+
+
+WITH_ARGUMENT = ("graph", "labels")
 
 
 class Data(Protocol):
@@ -58,8 +61,6 @@ class Surroundings:
     """The observation noise of an image, such as `vae.likelihood.around`."""
     encode: Callable[[Tensor], Tensor]
     """Codes (B, D) of images (B, C, H, W), by the weights of the moment."""
-    argument: str = ""
-    """What stands behind the colon of a name: graph:FILE, labels:NAME,…"""
     index: str | None = None
     """How nearest pixels are searched: a string for Faiss's `index_factory`, or "Flat" for exactly; by size if None."""
     refresh: int = 0
@@ -75,6 +76,8 @@ class Neighbourhood(Protocol):
     All but the noise give other points of the data, and never the query itself.
     """
 
+    fresh: ClassVar[bool] = False
+    """Whether a second draw gives other points than the first, for sure."""
     state: dict[str, Tensor]
     """What it has found out and a resumed fit goes on with: part of the checkpoint."""
 
@@ -101,6 +104,8 @@ def build_neighbourhood(name: str, surroundings: Surroundings) -> Neighbourhood:
     if surroundings.num_neighbours < 1:
         raise ValueError(f"K is {surroundings.num_neighbours}: a neighbourhood has at least one point")
     name, _, argument = name.partition(":")
+    if argument and name not in WITH_ARGUMENT:
+        raise ValueError(f"{name} takes no argument, and {argument!r} was given: only {' and '.join(WITH_ARGUMENT)} do")
     make = lookup(NEIGHBOURHOODS, name, "neighbourhood")
     number = len(surroundings.data)
     if name != "noise" and surroundings.num_neighbours >= number:

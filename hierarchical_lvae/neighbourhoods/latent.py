@@ -68,7 +68,8 @@ def nearest(queries: Tensor, points: Tensor, number: int) -> Tensor:
     tensor([[2, 0]])
     """
     if points.is_cuda:
-        return torch.cdist(queries, points).topk(number, largest=False).indices
+        distances = torch.cdist(queries, points, compute_mode="donot_use_mm_for_euclid_dist")
+        return distances.topk(number, largest=False).indices
     import faiss
 
     ids: Any = faiss.knn(queries.contiguous().numpy(), points.contiguous().numpy(), number)[1]

@@ -17,6 +17,8 @@ class ObservationNoise(Neighbourhood):
     (torch.Size([2, 100, 1, 8, 8]), 0.2, [0.0, 1.0])
     """
 
+    fresh = True
+
     def __init__(self, surroundings: Surroundings, argument: str = "") -> None:
         self.surroundings = surroundings
         self.state = {}

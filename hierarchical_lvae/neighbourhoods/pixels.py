@@ -4,15 +4,14 @@ The neighbours of all points are found once, before the first step, and kept: in
 the data directory, where other runs on the same data find them.
 """
 
-import contextlib
 import logging
-import os
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from hierarchical_lvae.checkpoints import atomic
 from hierarchical_lvae.neighbourhoods.build import Neighbourhood, Surroundings, gather
 from hierarchical_lvae.neighbourhoods.search import EXACT, all_neighbours, choose_index, recall
 
@@ -84,13 +83,9 @@ def _read(path: Path | None, shape: tuple[int, int]) -> np.ndarray | None:
 def _write(path: Path | None, ids: np.ndarray) -> None:
     if path is None:
         return
-    part = path.with_suffix(f".{os.getpid()}.npy")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        np.save(part, ids)
-        os.replace(part, path)
+        with atomic(path) as temporary:
+            np.save(temporary, ids)
     except OSError as error:
-        log.warning("cannot keep the neighbours as %s: %s", path, error)
-    finally:
-        with contextlib.suppress(OSError):
-            part.unlink()
+        log.warning("the neighbours are not kept: %s", error)

@@ -1,8 +1,9 @@
-"""Nearest neighbours of all points among all points, by Faiss, from images that are never all held as floats.
+"""Nearest neighbours of all points among all points, by Faiss.
 
-Exactly, by comparing each pair, where that is quick; else in two stages: pixels are projected on their first principal
-components, and an inverted file (IVF) sorts the points into cells of which a few are searched. What that costs in
-accuracy is measured: `recall` compares with the exact neighbours of a sample.
+Exactly, by comparing each pair, where that is quick; else in two stages, from images that are never all held as floats:
+pixels are projected on their first principal components, and an inverted file (IVF) sorts the points into cells, of
+which a few are searched. What that costs in accuracy is measured: `recall` compares with the exact neighbours of a
+sample.
 """
 
 import re
@@ -15,24 +16,26 @@ from torch import Tensor
 from tqdm import tqdm
 
 from hierarchical_lvae.neighbourhoods.build import Data, without_self
+from hierarchical_lvae.types import random_state_kept
 
 EXACT = "Flat"
 CHUNK_BYTES = 2**26
 TRAIN_BYTES = 2**30
 PCA_POINTS = 4_096
-PROBES = 16
+FLAT_BYTES = 2**33
+PROBES = 8
 
 
 def choose_index(number: int, dimension: int) -> str:
     """A string for Faiss's `index_factory` by size: exact for up to some minutes of it.
 
     >>> choose_index(1_797, 64), choose_index(480_000, 12_288)
-    ('Flat', 'PCA128,IVF1024,Flat')
+    ('Flat', 'PCA256,IVF1024,Flat')
     """
     if number**2 * dimension <= 8e12 and number * dimension <= 2**29:
         return EXACT
     cells = 2 ** round(np.log2(1.5 * np.sqrt(number)))
-    return f"PCA{min(128, dimension)},IVF{cells},Flat"
+    return f"PCA{min(256, dimension)},IVF{cells},Flat"
 
 
 def all_neighbours(data: Data, number: int, factory: str, progress: bool = True) -> np.ndarray:
@@ -68,22 +71,22 @@ def recall(data: Data, ids: np.ndarray, sample: int = 200, seed: int = 0, progre
 
 
 def _build(data: Data, factory: str, progress: bool) -> tuple[Callable[[np.ndarray], np.ndarray], Any]:
-    """A projection of pixels, and an index of all points in it.
-
-    Principal components have a training sample of their own, smaller than the pixels are many: then Faiss finds them by
-    the matrix of its inner products.
-    """
+    """A projection of pixels on principal components (of a sample), and an index of all points in it."""
     import faiss
 
     dimension = int(np.prod(data.image_shape))
+    if factory == EXACT and 4 * len(data) * dimension > FLAT_BYTES:
+        raise ValueError(f"{EXACT} would hold {4e-9 * len(data) * dimension:.0f} GB of floats: leave --index out")
     components, rest = re.fullmatch(r"(?:PCA(\d+),)?(.+)", factory).groups()  # type: ignore[union-attr]
     rng = np.random.default_rng(0)
     shuffled = torch.from_numpy(rng.permutation(len(data)))
     project: Callable[[np.ndarray], np.ndarray] = np.asarray
     if components:
-        pca = faiss.PCAMatrix(dimension, int(components))
-        pca.train(_pixels(data, shuffled[:PCA_POINTS]))
-        project, dimension = pca.apply, int(components)
+        sample = _pixels(data, shuffled[:PCA_POINTS])
+        dimension = min(*sample.shape, int(components))
+        if dimension < 1:
+            raise ValueError(f"the index {factory} has no components: give one or more behind PCA")
+        project = _principal_components(sample, dimension)
     try:
         index = faiss.index_factory(dimension, rest)
     except RuntimeError as error:
@@ -102,6 +105,15 @@ def _build(data: Data, factory: str, progress: bool) -> tuple[Callable[[np.ndarr
     for _, x in _chunks(data, "building the index", progress):
         index.add(project(x))
     return project, index
+
+
+def _principal_components(sample: np.ndarray, number: int) -> Callable[[np.ndarray], np.ndarray]:
+    """The projection of pixels (m, C·H·W) on the first principal components of a sample: (m, number)."""
+    x = torch.from_numpy(sample)
+    with random_state_kept():  # the components are found by random projections
+        torch.manual_seed(0)
+        mean, axes = x.mean(0), torch.pca_lowrank(x, number)[2]
+    return lambda pixels: ((torch.from_numpy(pixels) - mean) @ axes).numpy()
 
 
 def _chunks(data: Data, label: str, progress: bool, rows: Tensor | None = None) -> Iterator[tuple[Tensor, np.ndarray]]:

@@ -28,7 +28,10 @@ def likelihood(run: Run, settings: Settings, progress: bool = True) -> dict[str,
     values: dict[str, Any] = {}
     with random_state_kept(), pyro.validation_enabled(False), pyro.get_param_store().scope():
         torch.manual_seed(settings.seed)
-        points = draw_points(run, settings.neighbourhoods)
+        try:
+            points = draw_points(run, settings.neighbourhoods)
+        except ValueError as error:
+            return {"not_available": str(error)}
         local = {name: q.mean for name, q in run.adapt(points.x, points.support).items()}
         parts = {"adapted_on": points.support, "held_out": points.held_out, "reference": points.x.unsqueeze(1)}
         for part, x in parts.items():

@@ -29,8 +29,10 @@ CHUNK = 1_000
 log = logging.getLogger(__name__)
 
 
-def choose_features(run: Run, settings: Settings) -> Features | None:
+def choose_features(run: Run, settings: Settings, progress: bool = True) -> Features | None:
     """What the distance sees: Inception if its weights are given or to be had, else the data's factors, if any.
+
+    The classifier of the factors is trained if it was not before.
 
     Raises:
         ValueError: no features are called so; or a file is not what it should be.
@@ -49,7 +51,10 @@ def choose_features(run: Run, settings: Settings) -> Features | None:
         return None
     size = "x".join(map(str, run.dataset.image_shape[1:]))
     directory = Path(run.options.data_dir or default_data_dir())
-    return factor_features(directory / f"factor-features-{run.dataset.fingerprint}-{size}.safetensors")
+    path = directory / f"factor-features-{run.dataset.fingerprint}-{size}.safetensors"
+    if not path.exists():
+        _train_classifier(run, path, progress)
+    return factor_features(path)
 
 
 @torch.no_grad()
@@ -59,8 +64,6 @@ def distance(run: Run, features: Features, settings: Settings, progress: bool = 
     about = {}
     with random_state_kept(), pyro.validation_enabled(False):
         if features.name == "FD-factors":
-            if not features.weights.exists():
-                _train_classifier(run, features.weights, progress)
             about["accuracy_of_factors"] = read_tensors(features.weights)["accuracy"].item()
         torch.manual_seed(settings.seed)
         queue = torch.randperm(len(run.dataset))[:number].to(run.options.device)
@@ -115,7 +118,6 @@ def _generate(run: Run, number: int) -> Tensor:
 
 def _train_classifier(run: Run, path: Path, progress: bool) -> None:
     """Train the classifier of the data's factors, by a seed of its own: its weights serve all runs on these data."""
-    torch.manual_seed(0)
     factors = torch.from_numpy(run.dataset.factors).long()
 
     def batches(number: int) -> tuple[Tensor, Tensor]:
@@ -124,7 +126,9 @@ def _train_classifier(run: Run, path: Path, progress: bool) -> None:
         return run.dataset.batch(index.to(device)), factors[index].to(device)
 
     shape, sizes = run.dataset.image_shape, run.dataset.factor_sizes
-    classifier = train_factor_classifier(batches, shape, sizes, progress=progress)
+    with random_state_kept():
+        torch.manual_seed(0)
+        classifier = train_factor_classifier(batches, shape, sizes, progress=progress)
     path.parent.mkdir(parents=True, exist_ok=True)
     write_tensors(path, classifier.state_dict())
 

@@ -47,8 +47,10 @@ def score(
     parts = run.dataset.sub_sets
     points = cache(lambda i: encode(run, number, settings.codes, settings.seed, progress, parts[i]))
     for name in names:
-        features = choose_features(run, settings) if name == "fid" else None
-        about = _about(run, path, name, settings) | ({"features": features.name} if features else {})
+        features = choose_features(run, settings, progress) if name == "fid" else None
+        about = _about(run, path, name, settings)
+        if features:
+            about |= {"features": features.name, "weights": features.digest}
         key = name if name in DEPENDS or settings.codes == "local" else f"{name}-{settings.codes}"
         if saved.get(key, {}).get("settings") != about:
             if name == "iwae":
@@ -57,7 +59,9 @@ def score(
                 values = closeness(run, settings, progress)
             elif features:
                 values = distance(run, features, settings, progress)
-            elif not any(part.factor_names for part in parts) or name == "fid":
+            elif name == "fid":
+                values = {"not_available": "no weights of Inception, and the data as a whole have no factors"}
+            elif not any(part.factor_names for part in parts):
                 values = {"not_available": "the data have no factors"}
             else:
                 each = {

@@ -43,7 +43,7 @@ def test_copies_of_the_query_are_neighbours_and_the_query_is_not(surroundings):
         assert len(set(row.tolist()) - {own}) == 4
 
 
-@pytest.mark.parametrize("factory", ["PCA16,IVF8,Flat", "IVF4,Flat", "PCA20,Flat", "SQ8"])
+@pytest.mark.parametrize("factory", ["PCA16,IVF8,Flat", "IVF4,Flat", "PCA20,Flat", "PCA999,Flat", "SQ8"])
 def test_an_index_finds_nearly_all_and_says_how_many(factory, surroundings, caplog):
     torch.manual_seed(0)
     blobs = torch.randint(60, 190, (30, 1, 8, 8)).repeat_interleave(40, 0)
@@ -61,11 +61,21 @@ def test_an_index_finds_nearly_all_and_says_how_many(factory, surroundings, capl
 
 
 def test_bad_indices_are_one_line(surroundings):
-    for factory, message in (("IFV8,Flat", "Faiss knows no index 'IFV8,Flat'"), ("IVF100,Flat", "cannot be trained")):
+    for factory, message in (
+        ("IFV8,Flat", "Faiss knows no index 'IFV8,Flat'"),
+        ("IVF100,Flat", "cannot be trained"),
+        ("PCA0,Flat", "has no components"),
+    ):
         neighbourhood = build_neighbourhood("input-knn", surroundings(3, index=factory))
         with pytest.raises(ValueError, match=message) as caught:
             neighbourhood.prepare()
         assert "\n" not in str(caught.value)
+
+
+def test_flat_is_refused_where_it_would_fill_the_memory(surroundings, monkeypatch):
+    monkeypatch.setattr("hierarchical_lvae.neighbourhoods.search.FLAT_BYTES", 1_000)
+    with pytest.raises(ValueError, match="Flat would hold 0 GB of floats: leave --index out"):
+        build_neighbourhood("input-knn", surroundings(3, index="Flat")).prepare()
 
 
 def test_neighbours_are_kept_by_fingerprint_and_made_anew_if_damaged(surroundings, data, monkeypatch, tmp_path, caplog):

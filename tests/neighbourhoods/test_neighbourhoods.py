@@ -8,6 +8,7 @@ from scipy.sparse import save_npz
 from sklearn.neighbors import kneighbors_graph
 
 from hierarchical_lvae.neighbourhoods import NEIGHBOURHOODS, build_neighbourhood
+from hierarchical_lvae.neighbourhoods.build import WITH_ARGUMENT
 
 FIXED = ("input-knn", "latent-knn")
 """Whose neighbours are no draws."""
@@ -105,6 +106,15 @@ def test_noise_is_around_each_image(surroundings, data):
 def test_names_are_suggested(surroundings):
     with pytest.raises(ValueError, match="no neighbourhood is called 'latent-nn': did you mean 'latent-knn'"):
         build_neighbourhood("latent-nn", surroundings())
+
+
+@every_neighbourhood
+def test_only_some_take_an_argument(name, surroundings):
+    if name not in WITH_ARGUMENT:
+        with pytest.raises(
+            ValueError, match=f"{name} takes no argument, and '0.3' was given: only graph and labels do"
+        ):
+            build_neighbourhood(f"{name}:0.3", surroundings())
 
 
 def ids_of(data, x_N):
