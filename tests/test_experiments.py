@@ -104,6 +104,7 @@ def test_the_command_prints_and_leaves_the_table(tmp_path, monkeypatch):
     assert "±" in gap
     assert missing == "0.300 · not run"
     assert distance.startswith("5.000 · ")
+    assert distance.endswith("FD-factors")  # no FID, and no difference to one
     assert (tmp_path / "out/table.md").read_text().strip() == result.stdout.strip()
     csv = (tmp_path / "out/table.csv").read_text().splitlines()
     assert csv[0] == "row,seed,gap,no such,distance,remark"

@@ -76,19 +76,23 @@ def cells(table: "Table", results: "Sequence[Result]") -> list[list[str]]:
         runs = [result for result in results if result.row.name == row.name]
         remarks = [result.remark.partition(":")[0] for result in runs if result.remark]
         line = [row.name, str(len(runs))]
-        for column, published in enumerate(row.published):
-            values = [run.values[column] for run in runs if run.values[column] is not None]
-            line.append(_cell(published, [float(value) for value in values if value is not None], remarks))
+        for column, (published, place) in enumerate(zip(row.published, table.columns.values(), strict=True)):
+            values = [float(value) for run in runs if (value := run.values[column]) is not None]
+            names = {run.scores["fid"]["name"] for run in runs if place[0] == "fid" and "name" in run.scores["fid"]}
+            line.append(_cell(published, values, remarks, ", ".join(sorted(names - {"FID"}))))
         found.append(line)
     return found
 
 
-def _cell(published: float | None, values: list[float], remarks: list[str]) -> str:
+def _cell(published: float | None, values: list[float], remarks: list[str], other: str) -> str:
+    """The published value and ours; their difference too, unless ours is of `other` features."""
     paper = "–" if published is None else f"{published:.3f}"
     if not values:
         return f"{paper} · {remarks[0] if remarks else 'not run'}"
     ours = statistics.fmean(values)
     spread = f" ± {statistics.stdev(values):.3f}" if len(values) > 1 else ""
+    if other:
+        return f"{paper} · {ours:.3f}{spread} {other}"
     return f"{paper} · {ours:.3f}{spread}" + ("" if published is None else f" ({ours - published:+.3f})")
 
 

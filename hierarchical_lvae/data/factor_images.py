@@ -117,7 +117,7 @@ class FactorImages:
         """
         digest = hashlib.sha256(repr((tuple(self.images.shape), self.factor_names, self.factor_sizes)).encode())
         whole = isinstance(self.images, Tensor) and self.images.numel() <= 2**30
-        rows = torch.linspace(0, len(self) - 1, len(self) if whole else min(64, len(self))).round().long()
+        rows = torch.arange(len(self)) if whole else torch.linspace(0, len(self) - 1, min(64, len(self))).long()
         for chunk in rows.split(4096):
             digest.update(self.images[chunk].cpu().contiguous().numpy().tobytes())
         digest.update(np.ascontiguousarray(self.factors[rows.numpy()], dtype=np.int64).tobytes())
