@@ -12,7 +12,7 @@ All in one process, in turns, for the machine may be busy with other things; med
 
 import statistics
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
@@ -54,6 +54,7 @@ def bench(
     device: str = "cpu",
     seed: int = 0,
     progress: Callable[[str], None] = lambda method: None,
+    methods: Sequence[str] = METHODS,
 ) -> dict[str, Timing | None]:
     """Time a step of each method, on random images: by name, None where the library is not installed.
 
@@ -64,12 +65,13 @@ def bench(
         device: where.
         seed: of images and weights.
         progress: told the method before each of its steps, (rounds + 1) times.
+        methods: which; "plain" among them.
     """
     keep_freed_memory()
     torch.manual_seed(seed)
     query = torch.rand(batch, *image_shape, device=device)
     support = torch.rand(batch, num_neighbours, *image_shape, device=device).bernoulli()
-    steps = {name: _step(name, query, support) for name in METHODS if name in ("plain", "loop") or _installed(name)}
+    steps = {name: _step(name, query, support) for name in methods if _installed(name)}
     seconds: dict[str, list[float]] = {name: [] for name in steps}
     peaks: dict[str, float | None] = {}
     with pyro.validation_enabled(False), pyro.get_param_store().scope():
@@ -90,7 +92,7 @@ def bench(
     medians = {name: statistics.median(taken) for name, taken in seconds.items()}
     return {
         name: Timing(medians[name], medians[name] / medians["plain"], peaks[name]) if name in medians else None
-        for name in METHODS
+        for name in methods
     }
 
 

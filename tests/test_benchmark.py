@@ -10,6 +10,7 @@ from click.testing import CliRunner
 from hierarchical_lvae import benchmark
 from hierarchical_lvae.cli import main  # noqa: F401
 from hierarchical_lvae.cli.app import hlvae
+from hierarchical_lvae.data import load_dataset
 from hierarchical_lvae.models import LocalVAE
 
 
@@ -29,6 +30,21 @@ def test_bench_writes_its_numbers(tmp_path, monkeypatch):
         assert seconds > 0
         assert numbers[name]["ratio"] == pytest.approx(seconds / numbers["plain"]["seconds"])
     assert "not installed" in result.output
+
+
+def test_scaling_and_parts_come_on_top(tmp_path, monkeypatch):
+    monkeypatch.setattr("hierarchical_lvae.benchmark_parts.POINTS", 1_000)
+    monkeypatch.setattr("hierarchical_lvae.benchmark_parts.load_dataset", lambda *_: load_dataset("digits"))
+    monkeypatch.setattr(benchmark, "find_spec", lambda name: None)
+    file = tmp_path / "bench.json"
+    command = ["bench", "-B", "2", "-K", "2", "--image-size", "16", "--rounds", "1", "--json", str(file)]
+    result = CliRunner().invoke(hlvae, [*command, "--scaling", "--parts"])
+    assert result.exit_code == 0, result.output
+    numbers = json.loads(file.read_text())
+    assert len(numbers["scaling"]) == 6
+    assert {"B = 1, K = 2, 3×16×16", "B = 2, K = 4, 3×16×16", "B = 2, K = 2, 3×32×32"} <= set(numbers["scaling"])
+    assert len(numbers["parts"]) == 4
+    assert all(seconds > 0 for seconds in numbers["parts"].values())
 
 
 @pytest.mark.parametrize("name", benchmark.PEERS)

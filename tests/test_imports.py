@@ -30,8 +30,9 @@ ALLOWED = {
     "scoring": {"runs", "comparison", "inference", "evaluation", "data", "checkpoints", "types"},
     "experiments": {"training", "scoring", "comparison", "evaluation", "figures", "types"},
     "benchmark": {"training", "memory", "models", "inference", "data", "neighbourhoods", "types"},
-    "cli": {"experiments", "benchmark", "parallel", "options", "comparison", "scoring", "training", "evaluation",
-            "figures", "models", "inference", "data", "neighbourhoods", "checkpoints", "types"},
+    "benchmark_parts": {"data", "neighbourhoods", "evaluation", "types"},
+    "cli": {"experiments", "benchmark", "benchmark_parts", "parallel", "options", "comparison", "scoring", "training",
+            "evaluation", "figures", "models", "inference", "data", "neighbourhoods", "checkpoints", "types"},
     "__main__": {"cli"},
     "__init__": set(),
 }  # fmt: skip

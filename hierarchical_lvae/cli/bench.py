@@ -1,7 +1,9 @@
 """`hlvae bench`: what a meta-step costs here."""
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -14,9 +16,12 @@ import click
 @click.option("--device", default="cpu", show_default=True, help="cpu, cuda, cuda:1, …")
 @click.option("--seed", type=int, default=0, show_default=True, help="Of images and weights.")
 @click.option("--json", "file", type=click.Path(dir_okay=False, path_type=Path), help="Write the numbers to a file.")
+@click.option("--scaling", is_flag=True, help="Our step also at half and twice B, K and the images' side.")
+@click.option("--parts", is_flag=True, help="Also images, rendering, the search for neighbours, and DCI.")
 def bench(
-    batch: int, num_neighbours: int, image_size: int, rounds: int, device: str, seed: int, file: Path | None
-) -> None:
+    batch: int, num_neighbours: int, image_size: int, rounds: int, device: str, seed: int, file: Path | None,
+    scaling: bool, parts: bool,
+) -> None:  # fmt: skip
     """Time a step of the Local VAE against a plain VAE's on as many images, and against other ways to take it.
 
     Steps are taken in turns, and one of each to warm up; "peak" is the memory in use, everything included.
@@ -46,6 +51,29 @@ def bench(
         else:
             peak = "–" if timing.peak_gib is None else f"{timing.peak_gib:.2f}"
             click.echo(f"{name:20} {timing.seconds:9.3f} {timing.ratio:9.2f} {peak:>9}")
+    numbers: dict[str, Any] = {
+        name: None if t is None else {"seconds": t.seconds, "ratio": t.ratio} for name, t in timings.items()
+    }
+    for b, k, side in _others(batch, num_neighbours, image_size) if scaling else ():
+        shape = (3, side, side)
+        found = bench(b, k, shape, rounds, device, seed, methods=("plain", "local-second-order"))["local-second-order"]
+        assert found is not None
+        name = f"B = {b}, K = {k}, 3×{side}×{side}"
+        numbers.setdefault("scaling", {})[name] = {"seconds": found.seconds, "ratio": found.ratio}
+        click.echo(f"{name:28} {found.seconds:.3f} s, {found.ratio:.2f} × plain")
+    if parts:
+        from hierarchical_lvae.benchmark_parts import bench_parts
+
+        numbers["parts"] = bench_parts(batch, num_neighbours, rounds, seed)
+        for name, seconds in numbers["parts"].items():
+            click.echo(f"{seconds:9.4f} s  {name}")
     if file is not None:
-        numbers = {name: None if t is None else {"seconds": t.seconds, "ratio": t.ratio} for name, t in timings.items()}
         file.write_text(json.dumps(numbers, indent=2) + "\n")
+
+
+def _others(batch: int, num_neighbours: int, image_size: int) -> Iterator[tuple[int, int, int]]:
+    """Half and twice each of the three, the others as they are."""
+    for factor in (0.5, 2):
+        yield max(1, int(batch * factor)), num_neighbours, image_size
+        yield batch, max(1, int(num_neighbours * factor)), image_size
+        yield batch, num_neighbours, max(8, int(image_size * factor))

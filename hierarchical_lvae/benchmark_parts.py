@@ -1,0 +1,54 @@
+"""What surrounds a step, timed apart: images, rendering, the search for neighbours, and DCI."""
+
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from hierarchical_lvae.data import load_dataset
+from hierarchical_lvae.data.raycast import render_geometry
+from hierarchical_lvae.evaluation import dci
+from hierarchical_lvae.neighbourhoods.latent import nearest
+
+POINTS, CODES = 480_000, 10
+
+
+def bench_parts(
+    batch: int = 25, num_neighbours: int = 10, rounds: int = 5, seed: int = 0, data_dir: Path | None = None
+) -> dict[str, float]:
+    """Median seconds, by what was done, on the CPU.
+
+    Args:
+        batch, num_neighbours: B and K.
+        rounds: how often each is done, after once to warm up.
+        seed: of images, codes and factors.
+        data_dir: where 3D Shapes, or the layers of its replica, are looked for.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    dataset = load_dataset("3dshapes", data_dir)
+    index = torch.randint(len(dataset), (batch * num_neighbours,), generator=generator)
+    codes = torch.randn(POINTS, CODES, generator=generator)
+    rng = np.random.default_rng(seed)
+    factors = rng.integers(4, size=(1_000, 2))
+    points = factors @ rng.normal(size=(2, CODES)) + rng.normal(size=(1_000, CODES))
+    parts: dict[str, Callable[[], object]] = {
+        f"{len(index)} images of {dataset.source}": lambda: dataset.batch(index),
+        "one geometry of 480, rendered": lambda: render_geometry(3, 1, 7),
+        f"{num_neighbours} nearest of {POINTS:,} codes, {batch} queries": (
+            lambda: nearest(codes[:batch], codes, num_neighbours + 1)
+        ),
+        "DCI of 1,000 points, two factors of 4 values": lambda: dci(points, factors, points, factors, n_jobs=1),
+    }
+    return {name: _median(part, rounds) for name, part in parts.items()}
+
+
+def _median(part: Callable[[], object], rounds: int) -> float:
+    seconds = []
+    for _ in range(rounds + 1):
+        start = time.perf_counter()
+        part()
+        seconds.append(time.perf_counter() - start)
+    return statistics.median(seconds[1:])
