@@ -7,7 +7,7 @@ import pytest
 from click.testing import CliRunner
 
 from hierarchical_lvae.cli import main
-from hierarchical_lvae.experiments import TABLES, Row, Table, run_table
+from hierarchical_lvae.experiments import FIGURES, TABLES, Row, Table, Workers, run_table
 from hierarchical_lvae.scoring import Settings
 from hierarchical_lvae.training import FitOptions
 
@@ -44,6 +44,8 @@ def test_the_published_values_hang_together():
     colour = {name: (6 * row[2] - 3 * row[5]) / 3 for name, row in published.items() if row[0] is not None}
     assert colour["alpha-0"] == pytest.approx(0.859, abs=1e-3)
     assert colour["alpha-1"] == pytest.approx(0.189, abs=1e-3)
+    assert list(TABLES["table1"].columns)[7] == "informativeness, of colour"
+    assert all(row[7] == pytest.approx(colour[name], abs=1e-3) for name, row in published.items() if name in colour)
     assert all(0 <= value <= 1 for value in colour.values())
     assert published["alpha-1"] == TABLES["table5"].rows[0].published
 
@@ -56,7 +58,7 @@ def test_rows_are_run_once(run, tmp_path, monkeypatch):
     for result in results:
         saved = json.loads((tmp_path / f"{result.row.name}-{result.seed}/metrics.json").read_text())
         assert result.values == (saved["mig"]["mig"], None)
-    monkeypatch.setattr("hierarchical_lvae.experiments.fit", None)
+    monkeypatch.setattr("hierarchical_lvae.experiments.rows.fit", None)
     monkeypatch.setattr("hierarchical_lvae.scoring.scores.encode", None)
     assert [result.values for result in run(seeds=(0, 1))] == [result.values for result in results]
     assert [result.row.name for result in run(rows=("local",))] == ["local"]
@@ -73,8 +75,48 @@ def test_an_interrupted_row_goes_on(run, tmp_path):
     assert run(rows=("local",))[0].values == whole.values  # three steps: one more
     assert (tmp_path / "local-0/model.safetensors").read_bytes() == model
     assert run(rows=("local",), steps=1)[0].options.steps == 3  # steps never shrink
-    with pytest.raises(ValueError, match="local-0 was begun with other options: choose another directory"):
-        run(rows=("local",), batch=3)
+    other = run(rows=("local",), batch=3)[0]
+    assert other.remark.startswith("failed: ")
+    assert other.remark.endswith("local-0 was begun with other options: choose another directory, or move it away")
+    assert (tmp_path / "local-0/model.safetensors").read_bytes() == model
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_a_figure_is_of_rows_of_its_table(name):
+    figure = FIGURES[name]
+    assert figure.rows
+    assert set(figure.rows) <= {row.name for row in TABLES[figure.table].rows}
+
+
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+def test_many_workers_find_what_one_finds(run, tmp_path):
+    """Two processes: the same weights to the last bit, the same scores, and nothing is run again afterwards."""
+    one = {result.row.name: result for result in run()}
+    weights = {name: (result.path / "model.safetensors").read_bytes() for name, result in one.items()}
+    for name in one:
+        (tmp_path / f"{name}-0").rename(tmp_path / f"kept-{name}")
+    many = {result.row.name: result for result in run(workers=Workers(2))}
+    for name, result in many.items():
+        assert (result.path / "model.safetensors").read_bytes() == weights[name]
+        assert result.values == one[name].values
+        assert (result.options, result.source) == (one[name].options, one[name].source)
+
+
+def test_a_dask_cluster_finds_what_one_process_finds(run, tmp_path):
+    distributed = pytest.importorskip("distributed")
+    one = {result.row.name: result.values for result in run()}
+    for name in one:
+        (tmp_path / f"{name}-0").rename(tmp_path / f"kept-{name}")
+    with distributed.LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster:
+        many = run(workers=Workers(dask=cluster.scheduler_address))
+    assert {result.row.name: result.values for result in many} == one
+
+
+def test_a_cluster_that_is_not_there_is_one_line(run, monkeypatch):
+    pytest.importorskip("distributed")
+    monkeypatch.setattr("hierarchical_lvae.experiments.rows.ANSWER_WITHIN", 0.5)
+    with pytest.raises(OSError, match=r"no Dask scheduler answers at tcp://127.0.0.1:9 .*: is it running"):
+        run(workers=Workers(dask="tcp://127.0.0.1:9"))
 
 
 def test_only_what_is_finished_is_told_if_asked(run, tmp_path):
@@ -92,7 +134,21 @@ def test_the_command_prints_and_leaves_the_table(tmp_path, monkeypatch):
     table = replace(SMALL, columns=columns, rows=rows, options={**SMALL.options, **FEW})
     monkeypatch.setitem(TABLES, "table5", table)
     monkeypatch.setattr("hierarchical_lvae.scoring.images.inception", refuse)
-    command = ["reproduce", "table5", "--seeds", "2", "--points", "120", "60", "--images", "10", "--steps", "2"]
+    command = [
+        "reproduce",
+        "table5",
+        "--seeds",
+        "2",
+        "--points",
+        "120",
+        "60",
+        "--images",
+        "10",
+        "--steps",
+        "2",
+        "--jobs",
+        "1",
+    ]
     result = CliRunner().invoke(main, [*command, "--rows", "local", "--device", "cpu", "--out", str(tmp_path / "out")])
     assert result.exit_code == 0, result.output
     assert "data: handwritten digits of scikit-learn (real scans)" in result.stdout
@@ -125,3 +181,34 @@ def test_a_row_that_diverges_says_so_and_the_others_go_on(run):
     assert results[0].values == (None, None)
     assert results[0].remark.startswith("diverged: the loss is")
     assert results[1].values[0] is not None
+
+
+def test_a_row_that_fails_says_why_and_the_others_go_on(run, tmp_path):
+    (tmp_path / "plain-0").write_text("in the way")
+    failed, other = run()
+    assert failed.remark.startswith(f"failed: {tmp_path}/plain-0 cannot be written")
+    assert "\n" not in failed.remark
+    assert other.values[0] is not None
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_figures_are_drawn_from_the_runs_of_their_table(name, tmp_path, monkeypatch):
+    rows = tuple(replace(row, options={**row.options, **FEW}) for row in TABLES["table1"].rows)
+    monkeypatch.setitem(TABLES, "table1", replace(TABLES["table1"], options={"dataset": "digits"}, rows=rows))
+    kept = ",".join(FIGURES[name].rows[:3])
+    command = ["reproduce", name, "--steps", "2", "--device", "cpu", "--out", str(tmp_path)]
+    assert main_(*command, "--print-only").exit_code == 1
+    result = main_(*command, "--rows", kept, "--jobs", "1")
+    assert result.exit_code == 0, result.output
+    path = tmp_path / "figures" / f"{name}.png"
+    assert result.stdout.strip() == str(path)
+    assert path.read_bytes()[1:4] == b"PNG"
+    assert {file.name for file in tmp_path.iterdir()} == {"figures", *(f"{row}-0" for row in kept.split(","))}
+    path.unlink()
+    assert main_(*command, "--print-only").exit_code == 0
+    assert path.exists()
+    assert main_(*command, "--seeds", "2").exit_code == 2
+
+
+def main_(*arguments):
+    return CliRunner().invoke(main, arguments)

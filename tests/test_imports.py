@@ -28,7 +28,7 @@ ALLOWED = {
                  "checkpoints", "types"},
     "comparison": {"runs", "inference", "evaluation", "types"},
     "scoring": {"runs", "comparison", "inference", "evaluation", "data", "checkpoints", "types"},
-    "experiments": {"training", "scoring", "comparison", "evaluation", "figures", "types"},
+    "experiments": {"training", "scoring", "types"},
     "benchmark": {"training", "memory", "models", "inference", "data", "neighbourhoods", "types"},
     "benchmark_parts": {"data", "neighbourhoods", "evaluation", "types"},
     "cli": {"experiments", "benchmark", "benchmark_parts", "parallel", "options", "comparison", "scoring", "training",

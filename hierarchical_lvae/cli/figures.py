@@ -1,7 +1,7 @@
 """`hlvae figures`: the paper's Figures 2, 3 and 4, training curves and reconstructions of a run."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -40,17 +40,76 @@ def draw_all(run: "Run", out: Path, seed: int | None = None) -> list[Path]:
     """Draw all figures of a run; seeded, and leaving the random state as it was. Returns their paths."""
     from hierarchical_lvae import figures
 
-    with seeded(run, seed):
-        samples, references, shared, sweep = _images(run)
     log = [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
-    title = describe(run)
-    drawn = {
-        "figure2": figures.conditional_prior_samples(samples, title),
-        "figure3": figures.conditional_samples(references, shared, title),
-        "figure4": figures.latent_sweep(references[0], sweep, [round(v, 1) for v in SWEEP], title),
-        "training": figures.training_curves(log, title),
-    }
+    drawn = {name: draw(run, seed) for name, draw in FIGURES.items()}
+    drawn["training"] = figures.training_curves(log, describe(run))
     return [save(figure, out, name) for name, figure in drawn.items()] + [draw_reconstructions(run, out, seed)]
+
+
+def draw_figure2(run: "Run", seed: int | None = None) -> "Figure":
+    """Samples, each under the local weights of another reference."""
+    from hierarchical_lvae import figures
+
+    with seeded(run, seed):
+        samples = _prior_samples(run, 100)
+    return figures.conditional_prior_samples(samples.unflatten(0, (10, 10)), describe(run))
+
+
+def draw_figure3(run: "Run", seed: int | None = None) -> "Figure":
+    """References, and samples of codes that they share."""
+    import torch
+
+    from hierarchical_lvae import figures
+
+    with seeded(run, seed):
+        x, x_N = _references(run, 8)
+        shared = torch.randn(10, run.options.latent_dim).to(x.device)
+        samples = run.decode(shared.expand(len(x), -1, -1), x_N)
+    return figures.conditional_samples(x, samples, describe(run))
+
+
+def draw_figure4(run: "Run", seed: int | None = None) -> "Figure":
+    """One latent after the other swept, around the code of a reference."""
+    import torch
+
+    from hierarchical_lvae import figures
+
+    size = run.options.latent_dim
+    with seeded(run, seed):
+        x, x_N = _references(run, 1)
+        swept = run.encode(x, x_N).repeat(size, len(SWEEP), 1)
+        for i in range(size):
+            swept[i, :, i] = torch.tensor(SWEEP)
+        sweep = run.decode(swept.flatten(0, 1).unsqueeze(0), x_N).squeeze(0)
+    rounded = [round(value, 1) for value in SWEEP]
+    return figures.latent_sweep(x[0], sweep.unflatten(0, (size, len(SWEEP))), rounded, describe(run))
+
+
+FIGURES = {"figure2": draw_figure2, "figure3": draw_figure3, "figure4": draw_figure4}
+
+
+def compose(name: str, runs: "Sequence[tuple[str, Run]]", out: Path) -> Path:
+    """Draw a figure of the paper from runs by label: Figure 2 a row a run, the others of the first. Returns its path.
+
+    Raises:
+        ValueError: there is no run.
+    """
+    import torch
+
+    from hierarchical_lvae import figures
+
+    if not runs:
+        raise ValueError(f"{name} has no finished run in {out} to be drawn from: leave out --print-only to train it")
+    first = runs[0][1]
+    if name != "fig2":
+        return save(FIGURES[name.replace("fig", "figure")](first), out, name)
+    samples = []
+    for _, run in runs:
+        with seeded(run, None):
+            samples.append(_prior_samples(run, 12))
+    title = describe(first).partition(", ")[2]
+    figure = figures.image_grid(torch.stack(samples), title, rows=[label for label, _ in runs])
+    return save(figure, out, name)
 
 
 def draw_reconstructions(run: "Run", out: Path, seed: int | None = None, number: int = 10) -> Path:
@@ -86,7 +145,7 @@ def save(figure: "Figure", out: Path, name: str) -> Path:
     from hierarchical_lvae.checkpoints import atomic
 
     path = out / "figures" / f"{name}.png"
-    path.parent.mkdir(exist_ok=True)
+    path.parent.mkdir(parents=True, exist_ok=True)
     with atomic(path) as temporary:
         figure.savefig(temporary, dpi=150)
     return path
@@ -113,17 +172,6 @@ def _references(run: "Run", number: int) -> "tuple[Tensor, Tensor]":
     return x, run.neighbourhood(index, x)
 
 
-def _images(run: "Run") -> "tuple[Tensor, Tensor, Tensor, Tensor]":
-    """The samples of Figure 2, the references and samples of Figure 3, and the sweep of Figure 4."""
-    import torch
-
-    x, x_N = _references(run, 8)
-    shared = torch.randn(10, run.options.latent_dim).to(x.device)
-    conditional = run.decode(shared.expand(len(x), -1, -1), x_N)
-    many, many_N = _references(run, 100)
-    samples = run.sample(many, many_N, 1).view(10, 10, *x.shape[1:])
-    swept = run.encode(x[:1], x_N[:1]).repeat(run.options.latent_dim, len(SWEEP), 1)
-    for i in range(run.options.latent_dim):
-        swept[i, :, i] = torch.tensor(SWEEP)
-    sweep = run.decode(swept.view(1, -1, run.options.latent_dim), x_N[:1]).view(*swept.shape[:2], *x.shape[1:])
-    return samples, x, conditional, sweep
+def _prior_samples(run: "Run", number: int) -> "Tensor":
+    """A code drawn from p(z), decoded under the local weights of each of some random references: (number, C, H, W)."""
+    return run.sample(*_references(run, number), 1).squeeze(1)

@@ -17,7 +17,9 @@ def lines(name: str, values: dict[str, Any]) -> Lines:
 
 
 def _numbers(name: str, values: dict[str, Any]) -> Lines:
-    flat = {**values, **{f"without colour {key}": value for key, value in values.get("without_colour", {}).items()}}
+    flat = dict(values)
+    for part in ("without_colour", "of_colour"):
+        flat |= {f"{part} {key}": value for key, value in values.get(part, {}).items()}
     shown = {key: value for key, value in flat.items() if isinstance(value, int | float)}
     return [
         (f"{name} {key}".replace("_", " "), str(value) if isinstance(value, int) else f"{value:.3f}")

@@ -58,7 +58,7 @@ def disentanglement(
 ) -> dict[str, Any]:
     """A measure of `METRICS` on the first `settings.train` points; those that split test on the others.
 
-    DCI is given without the colours too, from the same classifiers.
+    DCI is given without the colours, and of them alone, too: from the same classifiers.
     """
     metric, n = lookup(METRICS, name, "metric"), settings.train
     codes, factors = points
@@ -73,15 +73,20 @@ def disentanglement(
     if isinstance(result, Dci):
         values["factors"] = list(factor_names)
         kept = geometry(factor_names)
-        if 0 < len(kept) < len(factor_names):
-            part = _plain(result.of_factors(kept))
-            values["without_colour"] = {key: value for key, value in part.items() if isinstance(value, float)}
+        colours = [k for k in range(len(factor_names)) if k not in kept]
+        if kept and colours:
+            values["without_colour"] = _floats(result.of_factors(kept))
+            values["of_colour"] = _floats(result.of_factors(colours))
     return values
 
 
 def geometry(factor_names: Sequence[str]) -> list[int]:
     """The numbers of the factors that are no colours: "without colour"."""
     return [k for k, name in enumerate(factor_names) if not is_colour(name)]
+
+
+def _floats(result: Any) -> dict[str, float]:
+    return {key: value for key, value in _plain(result).items() if isinstance(value, float)}
 
 
 def _plain(result: Any) -> dict[str, Any]:

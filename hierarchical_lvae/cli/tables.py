@@ -1,0 +1,97 @@
+"""A table of the paper as text: published values beside ours, in Markdown and CSV."""
+
+import csv
+import statistics
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from hierarchical_lvae.experiments import Result, Table
+
+
+def cells(table: "Table", results: "Sequence[Result]") -> list[list[str]]:
+    """A row a model and a column a number: the published value, ours over seeds, and the difference."""
+    found = [["row", "seeds", *table.columns]]
+    for row in table.rows:
+        runs = [result for result in results if result.row.name == row.name]
+        remarks = Counter(result.remark.partition(":")[0] for result in runs if result.remark)
+        line = [row.name, str(len(runs))]
+        for column, (published, place) in enumerate(zip(row.published, table.columns.values(), strict=True)):
+            values = [float(value) for run in runs if (value := run.values[column]) is not None]
+            names = {run.scores["fid"]["name"] for run in runs if place[0] == "fid" and "name" in run.scores["fid"]}
+            line.append(_cell(published, values, remarks, ", ".join(sorted(names - {"FID"}))))
+        found.append(line)
+    return found
+
+
+def _cell(published: float | None, values: list[float], remarks: "Counter[str]", other: str) -> str:
+    """The published value and ours; their difference too, unless ours is of `other` features."""
+    paper = "–" if published is None else f"{published:.3f}"
+    if not values:
+        return f"{paper} · {', '.join(remarks) or 'not run'}"
+    ours = statistics.fmean(values)
+    spread = f" ± {statistics.stdev(values):.3f}" if len(values) > 1 else ""
+    spread += "".join(f", {number} {remark}" for remark, number in remarks.items())
+    if other:
+        return f"{paper} · {ours:.3f}{spread} {other}"
+    return f"{paper} · {ours:.3f}{spread}" + ("" if published is None else f" ({ours - published:+.3f})")
+
+
+def lines(table: "Table", results: "Sequence[Result]") -> list[str]:
+    """The table in Markdown, headed by what it is and how it differs from the paper's; what went wrong, below."""
+    header, *body = cells(table, results)
+    wrong = [f"- {r.row.name}, seed {r.seed}: {r.remark}" for r in in_order(table, results) if r.remark]
+    return [
+        f"## {table.title}",
+        "",
+        "Published · ours (difference).",
+        *(f"- {note}" for note in protocol(results)),
+        "",
+        *(f"| {' | '.join(line)} |" for line in (header, ["---"] * len(header), *body)),
+        *(["", *wrong] if wrong else []),
+    ]
+
+
+def in_order(table: "Table", results: "Sequence[Result]") -> "list[Result]":
+    """Results by row and seed: they come as they are ready."""
+    names = [row.name for row in table.rows]
+    return sorted(results, key=lambda result: (names.index(result.row.name), result.seed))
+
+
+def protocol(results: "Sequence[Result]") -> list[str]:
+    """What of the runs is other than in the paper, a line each."""
+    about: dict[str, set[Any]] = {"data": set(), "protocol": set(), "features": set()}
+    for result in results:
+        options = result.options
+        size = f", shrunk to {options.image_size} pixels" if options.image_size else ""
+        clip = f" clipped at {options.clip:g}" if options.clip else ""
+        about["protocol"].add(
+            f"{options.steps:,} steps of B = {options.batch}, K = {options.num_neighbours}{size}, "
+            f"Adam {options.lr:g}{clip}"
+        )
+        if result.source:
+            about["data"].add(result.source)
+        if "name" in result.scores.get("fid", {}):
+            fid = result.scores["fid"]
+            about["features"].add(f"{fid['name']} of {fid['generated']:,} images")
+    papers = "the paper: 300,000 steps of B = 25, K = 10, Adam 0.0001; the real images; FID of 50,000"
+    return [f"{kind}: {', '.join(sorted(values))}" for kind, values in about.items() if values] + [papers]
+
+
+def write(table: "Table", results: "Sequence[Result]", out: Path) -> None:
+    """Leave the table as table.md and table.csv in the directory of the runs."""
+    from hierarchical_lvae.checkpoints import atomic
+
+    out.mkdir(parents=True, exist_ok=True)
+    with atomic(out / "table.md") as temporary:
+        temporary.write_text("\n".join(lines(table, results)) + "\n")
+    with atomic(out / "table.csv") as temporary, temporary.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["row", "seed", *table.columns, "remark"])
+        for row in table.rows:
+            writer.writerow([row.name, "published", *("" if v is None else v for v in row.published), ""])
+        for result in in_order(table, results):
+            numbers = ("" if value is None else value for value in result.values)
+            writer.writerow([result.row.name, result.seed, *numbers, result.remark])

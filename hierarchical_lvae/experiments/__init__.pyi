@@ -1,0 +1,9 @@
+from .paper import FIGURES as FIGURES
+from .paper import TABLES as TABLES
+from .paper import Figure as Figure
+from .paper import Row as Row
+from .paper import Table as Table
+from .rows import Result as Result
+from .rows import Workers as Workers
+from .rows import run_row as run_row
+from .rows import run_table as run_table

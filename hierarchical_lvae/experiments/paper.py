@@ -1,0 +1,128 @@
+"""The paper's tables and figures as records: what is trained and scored, and the published values.
+
+A row is a fit, by options that differ from those of its table. A figure shows rows of a table, from the same runs.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+Place = tuple[str, ...]
+"""Where a number stands in `metrics.json`."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One model of a table."""
+
+    name: str
+    options: Mapping[str, Any]
+    """Those that differ from the table's."""
+    published: tuple[float | None, ...]
+    """A value a column; None where the paper has none."""
+
+
+@dataclass(frozen=True)
+class Table:
+    """One table of the paper."""
+
+    title: str
+    options: Mapping[str, Any]
+    """What all fits have in common, besides the preset."""
+    columns: Mapping[str, Place]
+    rows: tuple[Row, ...]
+
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        """The scores that its columns are taken from."""
+        return tuple(dict.fromkeys(place[0] for place in self.columns.values()))
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One figure of the paper: of which runs it is drawn."""
+
+    title: str
+    table: str
+    """Whose rows they are."""
+    rows: tuple[str, ...]
+
+
+def _dci(*inner: str) -> dict[str, Place]:
+    names = ("disentanglement", "completeness", "informativeness_test")
+    return {name.removesuffix("_test"): ("dci", *inner, name) for name in names}
+
+
+_DCI_AND_FID: dict[str, Place] = {
+    **{f"{name}, with colour": place for name, place in _dci().items()},
+    **{f"{name}, without colour": place for name, place in _dci("without_colour").items()},
+    "Fréchet distance": ("fid", "distance"),
+    "informativeness, of colour": ("dci", "of_colour", "informativeness_test"),
+}
+
+
+def _published(*values: float) -> tuple[float, ...]:
+    """Seven columns, and what the third and the sixth imply: six factors, of which three are colours."""
+    return *values, round((6 * values[2] - 3 * values[5]) / 3, 3)
+
+
+_PLAIN = _published(0.246, 0.204, 0.703, 0.150, 0.096, 0.547, 134.786)
+_LOCAL = _published(0.424, 0.406, 0.594, 0.977, 0.800, 0.999, 43.194)
+
+TABLES = {
+    "table1": Table(
+        "Table 1: 3D Shapes, DCI and FID by α, and of β-VAEs",
+        {"dataset": "3dshapes", "neighbourhood": "noise"},
+        _DCI_AND_FID,
+        (
+            Row("alpha-0", {"alpha": 0.0}, _PLAIN),
+            Row("alpha-0.001", {"alpha": 1e-3}, _published(0.491, 0.407, 0.814, 0.390, 0.305, 0.686, 107.636)),
+            Row("alpha-0.01", {"alpha": 1e-2}, _published(0.449, 0.385, 0.797, 0.173, 0.132, 0.635, 123.288)),
+            Row("alpha-0.1", {"alpha": 1e-1}, _published(0.457, 0.432, 0.626, 0.945, 0.796, 0.996, 49.364)),
+            Row("alpha-1", {"alpha": 1.0}, _LOCAL),
+            Row("alpha-10", {"alpha": 10.0}, _published(0.393, 0.370, 0.587, 0.871, 0.733, 0.998, 59.555)),
+            Row("alpha-100", {"alpha": 100.0}, (None,) * 8),  # "diverged"
+            Row("beta-2", {"alpha": 0.0, "beta": 2.0}, _published(0.367, 0.292, 0.776, 0.222, 0.215, 0.630, 96.279)),
+            Row("beta-4", {"alpha": 0.0, "beta": 4.0}, _published(0.588, 0.499, 0.906, 0.384, 0.337, 0.817, 96.612)),
+            Row("beta-8", {"alpha": 0.0, "beta": 8.0}, _published(0.636, 0.584, 0.967, 0.601, 0.547, 0.936, 86.856)),
+            Row("beta-16", {"alpha": 0.0, "beta": 16.0}, _published(0.649, 0.580, 0.941, 0.690, 0.473, 0.883, 86.237)),
+        ),
+    ),
+    "table2": Table(
+        "Table 2: CarsNORB, disentanglement of each sub-set by α",
+        {"dataset": "carsnorb", "neighbourhood": "latent-knn"},
+        {f"{part} disentanglement": ("dci", "parts", part, "disentanglement") for part in ("smallnorb", "cars3d")},
+        (
+            Row("alpha-0", {"alpha": 0.0}, (0.265, 0.079)),
+            Row("alpha-0.01", {"alpha": 1e-2}, (0.282, 0.165)),
+            Row("alpha-0.1", {"alpha": 1e-1}, (0.264, 0.111)),
+            Row("alpha-1", {"alpha": 1.0}, (0.255, 0.080)),
+        ),
+    ),
+    "table5": Table(
+        "Table 5: 3D Shapes, DCI and FID by neighbourhood",
+        {"dataset": "3dshapes", "alpha": 1.0},
+        _DCI_AND_FID,
+        (
+            Row("sampling", {"neighbourhood": "noise"}, _LOCAL),
+            Row(
+                "input-knn",
+                {"neighbourhood": "input-knn"},
+                _published(0.397, 0.342, 0.582, 0.676, 0.520, 0.813, 49.187),
+            ),
+            Row("none", {"neighbourhood": "noise", "alpha": 0.0}, _PLAIN),
+        ),
+    ),
+}
+"""The tables of the paper, by name: those of 3D Shapes as it was published, whatever data our fits have."""
+
+FIGURES = {
+    "fig2": Figure(
+        "Figure 2: samples from the conditional prior, by α",
+        "table1",
+        tuple(row.name for row in TABLES["table1"].rows if row.name.startswith("alpha")),
+    ),
+    "fig3": Figure("Figure 3: conditional samples, α = 1", "table1", ("alpha-1",)),
+    "fig4": Figure("Figure 4: the latent space, α = 1", "table1", ("alpha-1",)),
+}
+"""The figures of the paper that show results, by name."""

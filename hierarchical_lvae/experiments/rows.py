@@ -1,0 +1,190 @@
+"""The runs behind a table: each trained and scored, several at a time, none twice.
+
+Runs lie in DIRECTORY/ROW-SEED. One that is finished is not trained again, one that was interrupted goes on, and scores
+stand in each run's `metrics.json`. One that diverges or fails is a result that says so, and the others go on.
+"""
+
+import json
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from joblib import Parallel, cpu_count, delayed, parallel_config
+from tqdm import tqdm
+
+from hierarchical_lvae.experiments.paper import Place, Row, Table
+from hierarchical_lvae.scoring import Settings, score
+from hierarchical_lvae.training import FitOptions, fit, load_run, read_options, resume
+from hierarchical_lvae.types import Diverged, Interrupted, nearest
+
+LOOK_EVERY, ANSWER_WITHIN = 5.0, 20.0  # seconds
+_ONE_A_PROCESS = threading.Lock()  # the random state is the process's
+
+
+class Workers(NamedTuple):
+    """Where runs are computed."""
+
+    jobs: int = 1
+    """So many at a time, in processes of this machine that share its cores."""
+    dask: str | None = None
+    """Or by the cluster whose scheduler has this address; it must see the same directories."""
+
+
+@dataclass(frozen=True)
+class Result:
+    """One run of a row."""
+
+    row: Row
+    options: FitOptions
+    path: Path
+    values: tuple[float | None, ...]
+    """A value a column; None where there is none."""
+    scores: Mapping[str, Any]
+    source: str = ""
+    """Of the data."""
+    remark: str = ""
+    """Why there are no values, if the run diverged or failed."""
+
+    @property
+    def seed(self) -> int:
+        """Of the fit."""
+        return self.options.seed
+
+
+def run_table(
+    table: Table,
+    directory: Path,
+    preset: str,
+    seeds: Sequence[int] = (0,),
+    rows: Sequence[str] = (),
+    settings: Settings | None = None,
+    progress: bool = True,
+    finished_only: bool = False,
+    workers: Workers | None = None,
+    **options: Any,
+) -> Iterator[Result]:
+    """Train and score the rows of a table; give the results as they are there, in any order if there are many workers.
+
+    Args:
+        table: an entry of `TABLES`.
+        directory: where the runs lie, or shall lie.
+        preset: of the fits, "paper" or "quick".
+        seeds: of the fits; each row is run for each.
+        rows: names of the rows; all if empty.
+        settings: of the scores.
+        progress: show progress bars.
+        finished_only: train nothing, and leave out what is not finished.
+        workers: who computes; this process, one run after the other, if None.
+        options: for all fits, such as the device, or fewer steps.
+
+    Raises:
+        ValueError: the table has no such row.
+        Interrupted: a run was told to stop.
+        OSError: there is no such cluster.
+    """
+    known = [row.name for row in table.rows]
+    if unknown := [name for name in rows if name not in known]:
+        raise ValueError(f"no row is called {unknown[0]!r}: {nearest(unknown[0], known)}")
+    directory, workers = directory.absolute(), workers or Workers()
+    here = workers == Workers()
+    tasks, steps = [], {}
+    for row in table.rows:
+        for seed in seeds if not rows or row.name in rows else ():
+            given = FitOptions.of(preset, **{**table.options, **row.options, **options, "seed": seed})
+            path = directory / f"{row.name}-{seed}"
+            if not finished_only or _state(path).get("status") == "finished":
+                tasks.append(delayed(run_row)(table, row, given, path, settings, progress and here))
+                steps[path] = given.steps
+    with _backend(workers), _followed(steps) if progress and not here else nullcontext():
+        yield from Parallel(return_as="generator_unordered", pre_dispatch="all")(tasks)
+
+
+def run_row(
+    table: Table, row: Row, options: FitOptions, path: Path, settings: Settings | None = None, progress: bool = True
+) -> Result:
+    """Train one row, or go on with it, and score it."""
+    nothing = (None,) * len(table.columns)
+    try:
+        with _ONE_A_PROCESS:
+            if not _state(path):
+                fit(options, path, progress)
+            else:
+                _refuse_others(options, path)
+                resume(path, max(options.steps, read_options(path).steps), options.data_dir, progress)
+            run = load_run(path, options.device, options.data_dir)
+            scores = dict(score(run, path, table.metrics, settings, progress))
+    except Interrupted:
+        raise
+    except Diverged as error:
+        return Result(row, options, path, nothing, {}, remark=f"diverged: {error}")
+    except Exception as error:
+        cause = str(error) if isinstance(error, OSError | ValueError) else f"unexpected {type(error).__name__}: {error}"
+        return Result(row, options, path, nothing, {}, remark=f"failed: {' '.join(cause.split())}")
+    values = tuple(_found(scores, place) for place in table.columns.values())
+    return Result(row, run.options, path, values, scores, run.dataset.source)
+
+
+def _refuse_others(options: FitOptions, path: Path) -> None:
+    """Only the number of steps may grow, and data and device may be elsewhere."""
+    begun = read_options(path)
+    elsewhere = replace(begun, steps=options.steps, data_dir=options.data_dir, device=options.device)
+    if elsewhere != options:
+        raise ValueError(f"{path} was begun with other options: choose another directory, or move it away")
+
+
+def _state(path: Path) -> dict[str, Any]:
+    file = path / "state.json"
+    return json.loads(file.read_text()) if file.is_file() else {}
+
+
+def _found(scores: Any, place: Place) -> float | None:
+    for key in place:
+        scores = scores.get(key) if isinstance(scores, Mapping) else None
+    return scores
+
+
+def _backend(workers: Workers) -> AbstractContextManager[Any]:
+    """Tell joblib who computes."""
+    if workers.dask is not None:
+        return parallel_config("dask", client=_client(workers.dask))
+    threads = max(1, cpu_count() // workers.jobs)
+    if workers.jobs == 1:
+        return parallel_config("sequential")
+    return parallel_config("loky", n_jobs=workers.jobs, inner_max_num_threads=threads)
+
+
+def _client(address: str) -> Any:
+    try:
+        from distributed import Client
+    except ImportError as error:
+        raise OSError("Dask is not installed: pip install 'hierarchical-lvae[cluster]'") from error
+    try:
+        return Client(address, timeout=ANSWER_WITHIN)
+    except (OSError, ValueError) as error:
+        raise OSError(f"no Dask scheduler answers at {address} ({error}): is it running?") from error
+
+
+@contextmanager
+def _followed(steps: Mapping[Path, int]) -> Iterator[None]:
+    """Show how far runs in other processes are, by their checkpoints."""
+
+    def done() -> int:
+        return sum(min(_state(path).get("step", 0), number) for path, number in steps.items())
+
+    def follow() -> None:
+        while not ended.wait(LOOK_EVERY):
+            bar.update(done() - bar.n)
+
+    ended = threading.Event()
+    with tqdm(desc="steps of all runs", total=sum(steps.values()), initial=done(), unit="step", smoothing=0) as bar:
+        watcher = threading.Thread(target=follow, daemon=True)
+        watcher.start()
+        try:
+            yield
+        finally:
+            ended.set()
+            watcher.join()
+            bar.update(done() - bar.n)
