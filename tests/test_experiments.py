@@ -1,7 +1,11 @@
 """The paper's tables: their records, and the runs that fill them."""
 
 import json
+import subprocess
+import sys
+import time
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
@@ -208,6 +212,50 @@ def test_figures_are_drawn_from_the_runs_of_their_table(name, tmp_path, monkeypa
     assert main_(*command, "--print-only").exit_code == 0
     assert path.exists()
     assert main_(*command, "--seeds", "2").exit_code == 2
+
+
+def test_the_table_tells_what_failed_and_the_command_too(tmp_path, monkeypatch):
+    """The row that failed says so in its cells and why below, with exit code 1; the others have their values."""
+    table = replace(SMALL, columns={**SMALL.columns, "distance": ("fid", "distance")}, options={**SMALL.options, **FEW})
+    table = replace(table, rows=tuple(replace(row, published=(*row.published, None)) for row in table.rows))
+    monkeypatch.setitem(TABLES, "table5", table)
+    monkeypatch.setattr("hierarchical_lvae.evaluation.factor_classifier.STEPS", 5)
+    monkeypatch.setattr("hierarchical_lvae.scoring.images.inception", refuse)
+    (tmp_path / "plain-0").write_text("in the way")
+    (tmp_path / "data").mkdir()
+    sizes = ("--points", "120", "60", "--images", "10", "--steps", "2", "--jobs", "1", "--device", "cpu")
+    result = main_("reproduce", "table5", *sizes, "--out", str(tmp_path), "--data-dir", str(tmp_path / "data"))
+    assert result.exit_code == 1
+    lines = result.stdout.splitlines()
+    assert "| plain | 1 | 0.100 · failed | – · failed | – · failed |" in lines
+    assert lines[-1].startswith(f"- plain, seed 0: failed: {tmp_path}/plain-0 cannot be written")
+    assert any(line.startswith("| local | 1 | 0.200 · 0.") for line in lines)
+
+
+def test_a_worker_ends_with_its_parent():
+    """However the parent ended; a fit would see SIGTERM, and write its checkpoint."""
+    worker = "import os, time; from hierarchical_lvae.experiments import rows; rows._end_with({}); time.sleep(600)"
+    parent = f"""
+import subprocess, sys, os, time
+child = subprocess.Popen([sys.executable, "-c", {worker!r}.format(os.getpid())])
+print(child.pid, flush=True)
+time.sleep(60)
+"""
+    with subprocess.Popen([sys.executable, "-c", parent], stdout=subprocess.PIPE, text=True) as process:
+        child = int(process.stdout.readline())
+        process.kill()
+    deadline = time.monotonic() + 60
+    while is_running(child) and time.monotonic() < deadline:
+        time.sleep(0.2)
+    assert not is_running(child)
+
+
+def is_running(pid):
+    """Whether a process is there, and no zombie."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
 
 
 def main_(*arguments):

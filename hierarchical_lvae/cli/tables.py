@@ -20,7 +20,8 @@ def cells(table: "Table", results: "Sequence[Result]") -> list[list[str]]:
         line = [row.name, str(len(runs))]
         for column, (published, place) in enumerate(zip(row.published, table.columns.values(), strict=True)):
             values = [float(value) for run in runs if (value := run.values[column]) is not None]
-            names = {run.scores["fid"]["name"] for run in runs if place[0] == "fid" and "name" in run.scores["fid"]}
+            distances = [run.scores.get("fid", {}) for run in runs if place[0] == "fid"]
+            names = {distance["name"] for distance in distances if "name" in distance}
             line.append(_cell(published, values, remarks, ", ".join(sorted(names - {"FID"}))))
         found.append(line)
     return found

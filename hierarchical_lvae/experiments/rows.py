@@ -5,10 +5,14 @@ stand in each run's `metrics.json`. One that diverges or fails is a result that 
 """
 
 import json
+import os
+import signal
 import threading
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,7 +24,7 @@ from hierarchical_lvae.scoring import Settings, score
 from hierarchical_lvae.training import FitOptions, fit, load_run, read_options, resume
 from hierarchical_lvae.types import Diverged, Interrupted, nearest
 
-LOOK_EVERY, ANSWER_WITHIN = 5.0, 20.0  # seconds
+LOOK_EVERY, ANSWER_WITHIN, PATIENCE = 5.0, 20.0, 60.0  # seconds
 _ONE_A_PROCESS = threading.Lock()  # the random state is the process's
 
 
@@ -96,7 +100,11 @@ def run_table(
             given = FitOptions.of(preset, **{**table.options, **row.options, **options, "seed": seed})
             path = directory / f"{row.name}-{seed}"
             if not finished_only or _state(path).get("status") == "finished":
-                tasks.append(delayed(run_row)(table, row, given, path, settings, progress and here))
+                tasks.append(
+                    delayed(run_row if here else _run_row_elsewhere)(
+                        table, row, given, path, settings, progress and here
+                    )
+                )
                 steps[path] = given.steps
     with _backend(workers), _followed(steps) if progress and not here else nullcontext():
         yield from Parallel(return_as="generator_unordered", pre_dispatch="all")(tasks)
@@ -125,6 +133,25 @@ def run_row(
         return Result(row, options, path, nothing, {}, remark=f"failed: {' '.join(cause.split())}")
     values = tuple(_found(scores, place) for place in table.columns.values())
     return Result(row, run.options, path, values, scores, run.dataset.source)
+
+
+def _run_row_elsewhere(*arguments: Any) -> Result:
+    _end_with(os.getppid())
+    return run_row(*arguments)
+
+
+@cache
+def _end_with(parent: int) -> None:
+    """End this worker when its parent has ended, however that came: SIGTERM lets a fit write its checkpoint."""
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(1)
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(PATIENCE)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def _refuse_others(options: FitOptions, path: Path) -> None:
