@@ -82,13 +82,17 @@ def encode(x: Tensor, phi: Weights) -> tuple[Tensor, Tensor]:
 # ------------------------------------------------------------------------------------------- the objective
 
 
+def reconstruction(output: Tensor, x: Tensor) -> Tensor:
+    """−log p(x | z, θ) of Bernoulli pixels, summed, by what the decoder puts out: their logits."""
+    return F.binary_cross_entropy_with_logits(output, x, reduction="sum")
+
+
 def negative_elbo(theta: Weights, phi: Weights, x: Tensor, noise: Tensor) -> Tensor:
     """(1), in nats, summed over n images (n, C, H, W); noise (n, D) draws the codes."""
     mean, log_sigma = encode(x, phi)
     z = mean + log_sigma.exp() * noise
-    reconstruction = F.binary_cross_entropy_with_logits(decode(z, theta), x, reduction="sum")
     kl = 0.5 * (mean**2 + (2 * log_sigma).exp() - 2 * log_sigma - 1).sum()
-    return reconstruction + kl
+    return reconstruction(decode(z, theta), x) + kl
 
 
 def local_weights(
