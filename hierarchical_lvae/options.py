@@ -12,6 +12,8 @@ PRESETS: dict[str, dict[str, Any]] = {
 }
 """Protocols by name: Table 4 of the paper, and one that ends in about ten minutes on two cores."""
 
+QUICK_ON = {"digits": {"lr": 6e-4, "clip": 500.0}}
+"""What `quick` is on data of another size: 8×8 pixels want the smaller step (3 nats of 25 an image, for a local VAE)."""
 
 AUTO = "auto"
 """As α: to be found by the evidence."""
@@ -102,7 +104,8 @@ class FitOptions:
             given["local"] = "shared"
         if "neighbourhood" not in given:
             given["neighbourhood"] = "latent-knn" if given.get("dataset") in NEAREST_CODES else "noise"
-        return cls(**{**PRESETS[preset], **given, "preset": preset})
+        suited = QUICK_ON.get(str(given.get("dataset")), {}) if preset == "quick" else {}
+        return cls(**{**PRESETS[preset], **suited, **given, "preset": preset})
 
     def under(self, preset: str) -> "FitOptions":
         """The same fit under another protocol."""

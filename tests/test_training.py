@@ -30,6 +30,12 @@ def test_presets_are_the_papers_table_4_and_a_quick_one():
         assert FitOptions.of("quick", dataset=dataset).neighbourhood == "latent-knn"
 
 
+def test_quick_takes_smaller_steps_on_digits():
+    assert [FitOptions.of("quick", dataset=name).lr for name in ("digits", "3dshapes")] == [6e-4, 2e-3]
+    assert FitOptions.of("quick", dataset="digits", lr=0.1).lr == 0.1
+    assert FitOptions.of("paper", dataset="digits").lr == 1e-4
+
+
 def test_alpha_per_sum_is_alpha_per_pixel_times_the_pixels():
     sums = prepare(options(alpha=1e-3, alpha_unit="sum"))
     pixels = prepare(options(alpha=1e-3 * 64))
