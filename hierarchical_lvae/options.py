@@ -13,7 +13,7 @@ PRESETS: dict[str, dict[str, Any]] = {
 """Protocols by name: Table 4 of the paper, and one that ends in about ten minutes on two cores."""
 
 QUICK_ON = {"digits": {"lr": 6e-4, "clip": 500.0}}
-"""What `quick` is on data of another size: 8×8 pixels want the smaller step (3 nats of 25 an image, for a local VAE)."""
+"""What `quick` is on data of another size: on 8×8 pixels the larger step cost a local VAE 3 of 25 nats an image."""
 
 AUTO = "auto"
 """As α: to be found by the evidence."""
