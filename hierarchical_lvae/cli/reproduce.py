@@ -13,7 +13,7 @@ from hierarchical_lvae.cli.names import Name
 if TYPE_CHECKING:
     from hierarchical_lvae.experiments import Result, Table
 
-KNOWN = ("table1", "table2", "table5")
+KNOWN = ("table1", "table2", "table5", "baselines")
 
 
 @click.command()
