@@ -187,7 +187,7 @@ def announce(run: "Run") -> None:
     click.echo(
         f"{options.steps:,} steps of B = {options.batch} neighbourhoods, K = {options.num_neighbours}, "
         f"α = {said(options)}, {options.local}, {options.neighbourhood} neighbours, {options.likelihood}, "
-        f"preset {options.preset}, seed {options.seed}"
+        f"{f'penalty {options.penalty}, ' if options.penalty else ''}preset {options.preset}, seed {options.seed}"
     )
     if options.likelihood.startswith("gaussian") and run.vae.alpha > 0.01:
         click.echo(
