@@ -19,8 +19,8 @@ from safetensors.torch import save
 from torch import Tensor
 
 LOCK = ".lock"
-NEIGHBOURHOOD = "neighbourhood."
-"""How the names of a neighbourhood's tensors begin in a checkpoint."""
+NEIGHBOURHOOD, PENALTY = "neighbourhood.", "penalty."
+"""How the names of a neighbourhood's tensors, and of a penalty's, begin in a checkpoint."""
 
 
 @contextmanager
@@ -135,15 +135,14 @@ def claimed(path: Path, new: bool) -> Iterator[None]:
 def pack(
     vae: torch.nn.Module,
     optimizer: torch.optim.Optimizer,
-    neighbourhood: Mapping[str, Tensor],
+    states: Mapping[str, Mapping[str, Tensor]],
     step: int,
     losses: list[float],
 ) -> dict[str, Tensor]:
-    """All that a fit needs to go on exactly, as tensors by name; the neighbourhood's is its `state`."""
-    moments = optimizer.state_dict()["state"]
+    """All that a fit needs to go on exactly, as tensors by name; `states` has those of others by their prefix."""
     tensors = {f"vae.{name}": value for name, value in vae.state_dict().items()}
-    tensors |= {f"optimizer.{i}.{key}": value for i, slots in moments.items() for key, value in slots.items()}
-    tensors |= {f"{NEIGHBOURHOOD}{name}": value for name, value in neighbourhood.items()}
+    tensors |= moments(optimizer)
+    tensors |= {f"{prefix}{name}": value for prefix, state in states.items() for name, value in state.items()}
     tensors |= {"step": torch.tensor(step), "losses": torch.tensor(losses, dtype=torch.float64)}
     tensors["random.cpu"] = torch.get_rng_state()
     if torch.cuda.is_available():
@@ -155,22 +154,41 @@ def unpack(
     tensors: Mapping[str, Tensor],
     vae: torch.nn.Module,
     optimizer: torch.optim.Optimizer,
-    neighbourhood: dict[str, Tensor],
 ) -> tuple[int, list[float]]:
-    """Put what `pack` gave back in its places; return the step and the losses not yet logged."""
-    kept = {name: value for name, value in tensors.items() if name.startswith(NEIGHBOURHOOD)}
-    neighbourhood.update({name.removeprefix(NEIGHBOURHOOD): value for name, value in kept.items()})
-    vae.load_state_dict({n.removeprefix("vae."): t for n, t in tensors.items() if n.startswith("vae.")})
-    moments: dict[int, dict[str, Tensor]] = {}
-    for name, tensor in tensors.items():
-        if name.startswith("optimizer."):
-            _, index, key = name.split(".")
-            moments.setdefault(int(index), {})[key] = tensor
-    optimizer.load_state_dict({"state": moments, "param_groups": optimizer.state_dict()["param_groups"]})
+    """Put what `pack` gave back in its places, but for the states of others (see `named`).
+
+    Returns the step and the losses not yet logged.
+    """
+    vae.load_state_dict(named(tensors, "vae."))
+    restore_moments(optimizer, tensors)
     torch.set_rng_state(tensors["random.cpu"])
     if "random.cuda" in tensors and torch.cuda.is_available():
         torch.cuda.set_rng_state(tensors["random.cuda"])
     return int(tensors["step"]), tensors["losses"].tolist()
+
+
+def named(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """Those whose names begin with a prefix, which is taken off.
+
+    >>> named({"a.x": torch.tensor(1), "b.x": torch.tensor(2)}, "b.")
+    {'x': tensor(2)}
+    """
+    return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
+
+
+def moments(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """What an optimizer has gathered, by name: optimizer.INDEX.KEY."""
+    slots = optimizer.state_dict()["state"]
+    return {f"optimizer.{i}.{key}": value for i, values in slots.items() for key, value in values.items()}
+
+
+def restore_moments(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
+    """Put back what `moments` gave, found by its names."""
+    slots: dict[int, dict[str, Tensor]] = {}
+    for name, tensor in named(tensors, "optimizer.").items():
+        index, key = name.split(".")
+        slots.setdefault(int(index), {})[key] = tensor
+    optimizer.load_state_dict({"state": slots, "param_groups": optimizer.state_dict()["param_groups"]})
 
 
 def _explained(path: Path, error: OSError) -> OSError:

@@ -4,6 +4,7 @@ import math
 from dataclasses import dataclass, replace
 from typing import Any
 
+from hierarchical_lvae.penalties import with_weight
 from hierarchical_lvae.types import nearest
 
 PRESETS: dict[str, dict[str, Any]] = {
@@ -52,6 +53,7 @@ class FitOptions:
     steps: int = 300_000
     lr: float = 1e-4
     beta: float = 1.0
+    penalty: str | None = None
     likelihood: str = "bernoulli"
     latent_dim: int = 10
     activation: str = "relu"
@@ -70,6 +72,13 @@ class FitOptions:
                 raise ValueError(f"{name.replace('_', ' ')} is {getattr(self, name)}: it must be at least {least}")
         if self.micro_batch is not None and self.micro_batch < 1:
             raise ValueError(f"micro batch is {self.micro_batch}: it must be at least 1")
+        if self.penalty is not None:
+            with_weight(self.penalty)
+            if self.micro_batch is not None or self.batch < 2:
+                raise ValueError(
+                    f"the penalty {self.penalty} is of a whole batch of codes: give -B 2 or more, no --micro-batch, "
+                    "and train in one process"
+                )
         if self.precision not in PRECISIONS:
             raise ValueError(f"no precision is called {self.precision!r}: {nearest(self.precision, PRECISIONS)}")
         if isinstance(self.alpha, str) and self.alpha != AUTO:
@@ -91,6 +100,8 @@ class FitOptions:
     def of(cls, preset: str, **options: Any) -> "FitOptions":
         """Fill in a preset where an option is None or missing; with α = 0 the local inference is `shared`.
 
+        A penalty without a weight gets its default.
+
         The neighbourhood is the one that suits the data set: the nearest codes, or the observation noise.
 
         >>> options = FitOptions.of("quick", dataset="digits", batch=2)
@@ -104,6 +115,8 @@ class FitOptions:
             given["local"] = "shared"
         if "neighbourhood" not in given:
             given["neighbourhood"] = "latent-knn" if given.get("dataset") in NEAREST_CODES else "noise"
+        if "penalty" in given:
+            given["penalty"] = with_weight(given["penalty"])
         suited = QUICK_ON.get(str(given.get("dataset")), {}) if preset == "quick" else {}
         return cls(**{**PRESETS[preset], **suited, **given, "preset": preset})
 

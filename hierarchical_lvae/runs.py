@@ -11,19 +11,20 @@ import pyro
 import torch
 from torch import Tensor
 
-from hierarchical_lvae.checkpoints import NEIGHBOURHOOD, read_tensors
+from hierarchical_lvae.checkpoints import NEIGHBOURHOOD, PENALTY, read_tensors
 from hierarchical_lvae.data import FactorImages, default_data_dir, load_dataset
 from hierarchical_lvae.inference import LOCAL_INFERENCE, LocalELBO
 from hierarchical_lvae.models import LocalVAE
 from hierarchical_lvae.neighbourhoods import Neighbourhood, Surroundings, build_neighbourhood
 from hierarchical_lvae.options import AUTO, FitOptions
+from hierarchical_lvae.penalties import build_penalty
 from hierarchical_lvae.types import LocalInference, lookup, random_state_kept
 
 if TYPE_CHECKING:
     from pyro.distributions import TorchDistribution
 
 
-LATER = ("index", "refresh", "micro_batch", "frame", "skip_bad", "precision")
+LATER = ("index", "refresh", "micro_batch", "frame", "skip_bad", "precision", "penalty")
 """Options that runs of the first days have not: they had what is the default."""
 
 
@@ -91,7 +92,8 @@ def prepare(options: FitOptions, dataset: FactorImages | None = None, progress: 
         likelihood=options.likelihood,
         activation=options.activation,
     ).to(options.device)
-    elbo = LocalELBO(_local_inference(options), beta=options.beta)
+    penalty = build_penalty(options.penalty, options.latent_dim, options.device) if options.penalty else None
+    elbo = LocalELBO(_local_inference(options), beta=options.beta, penalty=penalty)
     surroundings = Surroundings(
         num_neighbours=options.num_neighbours,
         data=dataset,
@@ -128,6 +130,8 @@ def load_run(path: str | Path, device: str | None = None, data_dir: str | None =
     run.vae.load_state_dict(read_tensors(path / "model.safetensors"))
     if (path / "state.safetensors").is_file():
         run.neighbourhood.state.update(read_tensors(path / "state.safetensors", NEIGHBOURHOOD))
+        if run.elbo.penalty is not None:
+            run.elbo.penalty.state = read_tensors(path / "state.safetensors", PENALTY)
     run.neighbourhood.prepare()
     return run
 

@@ -25,10 +25,14 @@ WARM_UP = 3
 
 
 def choose_gradient(run: Run, ranks: Ranks) -> Gradient:
-    """The way that suits a run: in parts if asked for or shared among processes, replayed on a GPU, else whole."""
+    """The way that suits a run: in parts if asked for or shared among processes, replayed on a GPU, else whole.
+
+    A penalty runs Python of its own at each step, and is never replayed.
+    """
     if run.options.micro_batch is not None:
         return InParts(run, ranks)
-    if run.options.device.startswith("cuda") and run.options.local not in WITH_LINEAR_ALGEBRA:
+    capturable = run.options.local not in WITH_LINEAR_ALGEBRA and run.elbo.penalty is None
+    if run.options.device.startswith("cuda") and capturable:
         return Replayed(run)
     return Whole(run)
 

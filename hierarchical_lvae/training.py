@@ -21,8 +21,11 @@ import torch
 from tqdm import tqdm
 
 from hierarchical_lvae.checkpoints import (
+    NEIGHBOURHOOD,
+    PENALTY,
     append_json_line,
     claimed,
+    named,
     pack,
     read_tensors,
     truncate_log,
@@ -59,7 +62,7 @@ def fit(
 
     It holds `options.json`; `model.safetensors`; `state.safetensors` and `state.json`, the checkpoint; and `log.jsonl`:
     every 50 steps the loss and the norm of the meta-gradient (nats an image) and the images a second (queries and
-    neighbours), every 500 also the diagnosis of the adaptation.
+    neighbours), with a penalty its last value, every 500 also the diagnosis of the adaptation.
 
     Args:
         options: what to train, on what, for how long.
@@ -125,6 +128,8 @@ def estimate_seconds(run: Run, options: FitOptions) -> float:
             start = time.perf_counter()
             x = trial.dataset.batch(index)
             trial.elbo.loss_and_grads(trial.vae.model, trial.vae.guide, x, trial.neighbourhood(index, x))
+            if trial.elbo.penalty is not None:
+                trial.elbo.penalty.update()
             seconds = time.perf_counter() - start
     return seconds * options.batch / len(index) * options.steps
 
@@ -133,6 +138,7 @@ def _train(
     run: Run, out: Path, ranks: Ranks, progress: bool, checkpoint_every: float, watchers: tuple[Watcher, ...]
 ) -> Run:
     options, vae, elbo, dataset = run.options, run.vae, run.elbo, run.dataset
+    penalty = elbo.penalty
     keep_freed_memory()
     optimizer = torch.optim.Adam(vae.parameters(), lr=options.lr)
     gradient = choose_gradient(run, ranks)
@@ -140,12 +146,16 @@ def _train(
     done, losses = 0, list[float]()
     if (out / "state.safetensors").exists():
         saved = read_tensors(out / "state.safetensors")
-        done, losses = unpack(saved, vae, optimizer, run.neighbourhood.state)
+        done, losses = unpack(saved, vae, optimizer)
+        run.neighbourhood.state.update(named(saved, NEIGHBOURHOOD))
+        if penalty is not None:
+            penalty.state = named(saved, PENALTY)
 
     def checkpoint(status: str) -> float:
         if not ranks.writes:
             return math.inf
-        write_tensors(out / "state.safetensors", pack(vae, optimizer, run.neighbourhood.state, done, losses))
+        states = {NEIGHBOURHOOD: run.neighbourhood.state, PENALTY: {} if penalty is None else penalty.state}
+        write_tensors(out / "state.safetensors", pack(vae, optimizer, states, done, losses))
         write_tensors(out / "model.safetensors", vae.state_dict())
         write_json(out / "state.json", {"status": status, "step": done, "steps": options.steps})
         return time.monotonic()
@@ -183,6 +193,8 @@ def _train(
                     "or clip the gradient with --clip; the last good checkpoint is kept"
                 )
             optimizer.step()
+            if penalty is not None:
+                penalty.update()
             if options.alpha == AUTO and done % REESTIMATE_EVERY == 0:
                 factor = reestimate(elbo, vae.model, vae.guide, x_N[:REESTIMATE_ON])
                 vae.alpha = min(max(vae.alpha * factor, ALPHA_RANGE[0]), ALPHA_RANGE[1])
@@ -192,11 +204,15 @@ def _train(
                 entry = {"step": done, "loss": sum(losses) / len(losses), "gradient_norm": norm.item()}
                 if options.alpha == AUTO:
                     entry["alpha"] = vae.alpha
+                if elbo.last_penalty is not None:
+                    entry["penalty"] = elbo.last_penalty.item()
                 entry["images_per_second"] = (done - logged) * options.batch * (options.num_neighbours + 1) / seconds
                 if done % DIAGNOSE_EVERY == 0:
                     info = diagnose(elbo, vae.model, vae.guide, x_N)
                     entry |= {name: value.mean().item() for name, value in info._asdict().items()}
-                    _refuse_overshoot(entry["loss"], entry["loss_before"] / options.num_neighbours, done)
+                    # a penalty is in the loss of the queries, and not in that of a neighbourhood
+                    after = entry["loss"] if penalty is None else entry["loss_after"] / options.num_neighbours
+                    _refuse_overshoot(after, entry["loss_before"] / options.num_neighbours, done)
                 if ranks.writes:
                     append_json_line(out / "log.jsonl", entry)
                 bar.set_postfix_str(f"{entry['loss']:.0f} nats an image, {entry['images_per_second']:.0f} images/s")

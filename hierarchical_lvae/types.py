@@ -5,6 +5,7 @@
 | `Observation` | a factor of the likelihood, for the curvature of ℓ_N |
 | `LocalLoss` | ℓ_N as a function of the local values, of a model, a guide and a support set |
 | `LocalInference` | ℓ_N ↦ q(θ_N given N) and φ_N: `Shared`, `OneStepMAP`, `MultiStepMAP`, `Laplace`, … |
+| `Penalty` | a further term of the global loss, on the `Codes` of a batch: DIP, total correlation, … |
 | `ParameterLayout` | where each weight lies in a flat vector: one network is one Pyro site of P numbers |
 | `lookup` | an entry of a table of names, such as `DATASETS` |
 """
@@ -17,7 +18,7 @@ from contextlib import contextmanager
 from fnmatch import fnmatchcase
 from math import prod
 from pkgutil import resolve_name
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol
 
 if TYPE_CHECKING:  # rooms without a program, such as `data`, need not load Pyro
     from pyro.distributions import TorchDistribution
@@ -31,6 +32,17 @@ class Observation(NamedTuple):
     """p(x | z, θ_N): batch (B, K), its parameters part of the loss's graph."""
     weight: Tensor | float
     """How much its log density counts in ℓ_N: (B, K), or 1 throughout. A mask, a scale, one of several particles."""
+
+
+class Latent(NamedTuple):
+    """A latent site of the points, such as the code z, at one draw."""
+
+    posterior: TorchDistribution
+    """q(z | x, φ_N): batch (B, K)."""
+    value: Tensor
+    """The draw."""
+    kl: Tensor
+    """KL(q(z | x, φ_N) ‖ p(z)) of each point, not weighted: (B, K), in nats."""
 
 
 class LocalLossAt(NamedTuple):
@@ -47,6 +59,8 @@ class LocalLossAt(NamedTuple):
     are variational parameters, φ_N, and stay points in every method."""
     observations: tuple[Observation, ...]
     """The observed sites of the model."""
+    latent: dict[str, Latent]
+    """Its other sites, by name."""
 
 
 class LocalLoss(Protocol):
@@ -69,6 +83,36 @@ class LocalInference(Protocol):
         A site that is left out stays at its prior mean, the meta-parameter.
         """
         ...
+
+
+class Codes(NamedTuple):
+    """What the outer pass saw of the codes of a batch: n points, D independent dimensions."""
+
+    mean: Tensor
+    """μ of q(z | x, φ_N) = Normal(μ, σ²): (n, D)."""
+    scale: Tensor
+    """σ: (n, D)."""
+    value: Tensor
+    """Draws from these: (n, D)."""
+    kl: Tensor
+    """KL(q(z | x, φ_N) ‖ p(z)): (n,), in nats."""
+
+
+class Penalty(Protocol):
+    """A further term of the global loss, on the codes of a batch: see `hierarchical_lvae.penalties`."""
+
+    replaces_kl: ClassVar[bool] = False
+    """Whether it stands in place of β KL(q(z | x, φ_N) ‖ p(z)) of the queries, and not beside it."""
+    state: dict[str, Tensor]
+    """What it has learnt and a resumed fit goes on with: part of the checkpoint."""
+
+    def __call__(self, codes: Codes) -> Tensor:
+        """Its value: a scalar to differentiate, in nats an image."""
+        ...
+
+    def update(self) -> None:
+        """Take note that a step of the training on the last codes is done, as `fit` does after each."""
+        return
 
 
 class ParameterLayout:

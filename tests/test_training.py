@@ -122,6 +122,8 @@ CHANGES = [
     {"clip": 1.0},
     {"lr": 2e-3},
     {"beta": 2.0},
+    {"penalty": "dip-i"},
+    {"penalty": "annealed"},
     {"activation": "silu"},
     {"first_order": True},
     {"alpha": 0.5},

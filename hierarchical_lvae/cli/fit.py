@@ -11,12 +11,13 @@ import click
 from click.core import ParameterSource
 
 from hierarchical_lvae.cli.figures import draw_all, draw_reconstructions, said
-from hierarchical_lvae.cli.names import Name, NameOrPath, NeighbourhoodName
+from hierarchical_lvae.cli.names import Name, NameOrPath, NeighbourhoodName, PenaltyName
 from hierarchical_lvae.data import DATASETS
 from hierarchical_lvae.inference import LOCAL_INFERENCE
 from hierarchical_lvae.models import ACTIVATIONS, LIKELIHOODS
 from hierarchical_lvae.neighbourhoods import NEIGHBOURHOODS
 from hierarchical_lvae.options import PRECISIONS
+from hierarchical_lvae.penalties import PENALTIES
 
 if TYPE_CHECKING:
     from hierarchical_lvae.training import FitOptions, Run
@@ -68,6 +69,9 @@ class Alpha(click.ParamType):
 @click.option("--steps", type=click.IntRange(1), help="Meta-steps [default: by preset]")
 @click.option("--lr", type=float, help="Learning rate of Adam [default: by preset]")
 @click.option("--beta", type=float, default=1.0, show_default=True, help="Weight of the KL of the codes.")
+@click.option(
+    "--penalty", type=PenaltyName(PENALTIES), help="On the codes of a batch, better a large one [default: none]"
+)
 @click.option("--likelihood", type=Name(LIKELIHOODS), default="bernoulli", show_default=True, help="Of the pixels.")
 @click.option("--latent-dim", type=click.IntRange(1), default=10, show_default=True, help="Size of a code.")
 @click.option("--activation", type=Name(ACTIVATIONS), default="relu", show_default=True, help="Of the networks.")
@@ -183,7 +187,7 @@ def announce(run: "Run") -> None:
     click.echo(
         f"{options.steps:,} steps of B = {options.batch} neighbourhoods, K = {options.num_neighbours}, "
         f"α = {said(options)}, {options.local}, {options.neighbourhood} neighbours, {options.likelihood}, "
-        f"preset {options.preset}, seed {options.seed}"
+        f"{f'penalty {options.penalty}, ' if options.penalty else ''}preset {options.preset}, seed {options.seed}"
     )
     if options.likelihood.startswith("gaussian") and run.vae.alpha > 0.01:
         click.echo(

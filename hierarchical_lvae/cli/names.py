@@ -50,6 +50,24 @@ class NeighbourhoodName(Name):
         return name + colon + (str(Path(argument).absolute()) if name == "graph" and argument else argument)
 
 
+class PenaltyName(Name):
+    """A key of the table of penalties, with its weight behind a colon or else the default one."""
+
+    def get_metavar(self, param: click.Parameter, ctx: click.Context) -> str:
+        """Say where the weight goes."""
+        return f"[{'|'.join(self.choices)}][:WEIGHT]"
+
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """Return the name, if it is a key, and its weight."""
+        from hierarchical_lvae.penalties import with_weight
+
+        super().convert(value.partition(":")[0], param, ctx)
+        try:
+            return with_weight(value)
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
+
+
 class Names(click.ParamType):
     """Keys of a table, with commas between them; an unknown one is answered with the nearest."""
 

@@ -14,7 +14,7 @@ from hierarchical_lvae.cli.tables import lines, write
 if TYPE_CHECKING:
     from hierarchical_lvae.experiments import Result
 
-KNOWN = ("table1", "table2", "table5", "fig2", "fig3", "fig4")
+KNOWN = ("table1", "table2", "table5", "baselines", "fig2", "fig3", "fig4")
 IMAGES = {"paper": 50_000, "quick": 5_000}
 
 

@@ -24,7 +24,7 @@ from torch import Tensor
 from torch.distributions import kl_divergence
 
 from hierarchical_lvae.inference.sites import LocalSites
-from hierarchical_lvae.types import LocalLossAt, Observation, ParameterLayout
+from hierarchical_lvae.types import Latent, LocalLossAt, Observation, ParameterLayout
 
 Program = Callable[[Any], Any]
 
@@ -58,22 +58,25 @@ def negative_elbo(
         beta: weight of the KL of the latent sites.
 
     Returns:
-        The loss (B,) in nats, with the local values, priors and factors of the likelihood that it was taken at.
+        The loss (B,) in nats, with the local values, priors, factors of the likelihood and codes that it was taken at.
 
     Raises:
         ValueError: no local site in the program, a latent site that cannot be reparameterised or that only the
             guide has, or one outside the plate of neighbourhoods.
     """
     local, parameters, pairs, mean_field = _matched(model, guide, data, sites, values)
-    terms, observations = [], []
+    terms, observations, latent = [], [], {}
     for name, site, guide_site in pairs:
         if guide_site is None:
             term = -_log_prob(site)
             observations.append(Observation(site["fn"], _weight(site)))
         else:
-            term = beta * _kl(name, guide_site, site, mean_field)
+            kl = _kl(name, guide_site, site, mean_field)
+            latent[name] = Latent(guide_site["fn"], guide_site["value"], kl)
+            term = beta * kl
         terms.append(_per_neighbourhood(name, term))
-    return LocalLossAt(torch.stack(terms).sum(0), local.values, local.prior, parameters, tuple(observations))
+    loss = torch.stack(terms).sum(0)
+    return LocalLossAt(loss, local.values, local.prior, parameters, tuple(observations), latent)
 
 
 def log_weights(

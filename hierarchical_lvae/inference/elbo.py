@@ -13,6 +13,9 @@ integral, and what is left is the objective of the paper:
 
     (6)   L_g(θ_N, φ_N; x) = −E_{q(z | x, φ_N)} log p(x | z, θ_N) + β KL(q(z | x, φ_N) ‖ p(z)).
 
+A penalty, if there is one, is added to the global loss alone, on the codes of all B queries: not to ℓ_N, so that the
+local inference is the same with and without.
+
 Two notes on the printed derivation. Its Equation 4 has no q(θ_N | N), though it integrates over θ_N; and the KL of
 its Equation 5 compares densities over different spaces. φ_N is no random variable of the model: it is a variational
 parameter, and stays a point. (6) with a point is an objective and no bound on (3): a point has an infinite KL.
@@ -29,8 +32,9 @@ from torch import Tensor
 from torch.distributions import kl_divergence
 
 from hierarchical_lvae.inference.bound import Program, negative_elbo, trace_pair
+from hierarchical_lvae.inference.codes import codes_of
 from hierarchical_lvae.inference.sites import LocalSites, base
-from hierarchical_lvae.types import LocalInference, LocalLossAt
+from hierarchical_lvae.types import LocalInference, LocalLossAt, Penalty
 
 
 class LocalELBO(ELBO):
@@ -47,6 +51,8 @@ class LocalELBO(ELBO):
         beta: weight of the KL of the codes, in the inner and the outer loss alike.
         kl_weight: w, the weight of KL(q(θ_N | N) ‖ p(θ_N | θ)), where q is no point.
         num_particles: draws of the codes (and of θ_N) that the inner and the outer loss average.
+        penalty: a further term of the outer loss, of a program with one latent site that is Normal, the codes; in nats
+            an image, so that it counts once a query.
 
     >>> import pyro, torch
     >>> from hierarchical_lvae.inference import OneStepMAP
@@ -64,12 +70,16 @@ class LocalELBO(ELBO):
         beta: float = 1.0,
         kl_weight: float = 1.0,
         num_particles: int = 1,
+        penalty: Penalty | None = None,
     ) -> None:
         super().__init__(num_particles=num_particles)
         self.local = local
         self.sites = frozenset(sites)
         self.beta = beta
         self.kl_weight = kl_weight
+        self.penalty = penalty
+        self.last_penalty: Tensor | None = None
+        """The value of the penalty when it was last evaluated, to be told: nats an image, detached."""
 
     def differentiable_loss(self, model: Program, guide: Program, query: Any, support: Any) -> Tensor:
         """(6) or (4'), in nats, summed over the B queries: a scalar to differentiate, once or twice.
@@ -80,11 +90,17 @@ class LocalELBO(ELBO):
             support: their argument for the neighbourhoods, B of K points each.
         """
         posterior = self.local_posterior(model, guide, support)
+        beta = 0.0 if self.penalty is not None and self.penalty.replaces_kl else self.beta
         losses = []
         for _ in range(self.num_particles):
             values = {name: q.rsample() for name, q in posterior.items()}
-            at = negative_elbo(model, guide, query, self.sites, values, self.beta)
+            at = negative_elbo(model, guide, query, self.sites, values, beta)
             losses.append(at.loss.sum())
+            if self.penalty is not None:
+                codes = codes_of(at.latent)
+                penalty = self.penalty(codes)
+                losses[-1] = losses[-1] + len(codes.value) * penalty
+                self.last_penalty = penalty.detach()
         loss = torch.stack(losses).mean()
         for name, q in posterior.items():
             if not isinstance(base(q), dist.Delta):

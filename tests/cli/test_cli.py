@@ -12,7 +12,9 @@ from click.testing import CliRunner
 
 from hierarchical_lvae.cli import main
 from hierarchical_lvae.cli.fit import fit
+from hierarchical_lvae.cli.names import PenaltyName
 from hierarchical_lvae.data import DATASETS
+from hierarchical_lvae.penalties import PENALTIES
 
 FIT = ["fit", "--dataset", "digits", "--preset", "quick", "--steps", "3", "-B", "2", "-K", "2", "--device", "cpu"]
 
@@ -58,6 +60,21 @@ def test_resume_needs_no_other_option_and_refuses_contradictions(tmp_path):
     assert hlvae("fit", "--resume", out, "--steps", "2").exit_code == 1
     assert hlvae("fit", "--resume", out, "--steps", "5", "--alpha", "1", "-K", "2").exit_code == 0
     assert '"step": 5' in (out / "state.json").read_text()
+
+
+def test_a_penalty_is_told_kept_and_not_contradicted(tmp_path, monkeypatch):
+    monkeypatch.setattr("hierarchical_lvae.cli.fit.draw_all", lambda run, directory: [])
+    out = tmp_path / "run"
+    result = hlvae(*FIT, "--penalty", "tc", "--out", out)
+    assert result.exit_code == 0, result.output
+    assert "bernoulli, penalty tc:4.0, preset quick" in result.output
+    assert json.loads((out / "options.json").read_text())["penalty"] == "tc:4.0"
+    assert hlvae("fit", "--resume", out, "--penalty", "tc:4").exit_code == 0
+    result = hlvae("fit", "--resume", out, "--penalty", "tc:5")
+    assert result.exit_code == 2
+    assert "--penalty tc:5.0 contradicts" in result.stderr
+    names = [item.value for item in PenaltyName(PENALTIES).shell_complete(None, None, "dip")]
+    assert names == ["dip-i", "dip-ii"]
 
 
 def test_compare_prints_tables_and_leaves_figures_and_draws(tmp_path):
@@ -205,6 +222,17 @@ def test_the_default_directory_tells_what_was_run(tmp_path, monkeypatch):
         (["fit", "--dataset", "digits", "--likelihood", "x"], 2, "there are bernoulli, gaussian"),
         (["fit", "--dataset", "digits", "-K", "0"], 2, "0 is not in the range x>=1"),
         (["fit", "--dataset", "digits", "-B", "0"], 2, "0 is not in the range x>=1"),
+        ([*FIT, "--penalty", "dip-iii"], 2, "'dip-iii' is unknown: did you mean 'dip-ii'?"),
+        ([*FIT, "--penalty", "tc:x"], 2, "the weight of the penalty tc is 'x': a number is needed"),
+        ([*FIT, "--penalty", "tc:"], 2, "the weight of the penalty tc is '': a number is needed"),
+        ([*FIT, "--penalty", "tc:4:"], 2, "finite and not negative, such as tc:4"),
+        ([*FIT, "--penalty", "factor:-1"], 2, "finite and not negative, such as factor:30"),
+        ([*FIT, "--penalty", "annealed:inf"], 2, "finite and not negative, such as annealed:25"),
+        (
+            [*FIT, "--penalty", "tc", "--micro-batch", "1"],
+            1,
+            "the penalty tc:4.0 is of a whole batch of codes",
+        ),
         ([*FIT, "--alpha", "-1"], 1, "alpha is -1.0: it must be finite and not negative"),
         ([*FIT, "--alpha", "nan"], 1, "alpha is nan"),
         ([*FIT, "--alpha", "automatic"], 2, "'automatic' is not a valid float"),

@@ -1,0 +1,47 @@
+"""DIP-VAE: the aggregate of the codes is to have the identity as its covariance (Kumar et al., 2018).
+
+    λ_od Σ_{i≠j} C_ij² + λ_d Σ_i (C_ii − 1)²
+
+    I:    C = Cov_x[μ(x)]                   of the means
+    II:   C = Cov_x[μ(x)] + E_x[diag σ²(x)] of the codes themselves
+
+over the batch: C is divided by n, not n − 1.
+"""
+
+import torch
+from torch import Tensor
+
+from hierarchical_lvae.types import Codes, Penalty
+
+
+class DIP(Penalty):
+    """The squared distance of a covariance from the identity.
+
+    Args:
+        off_diagonal, diagonal: λ_od and λ_d.
+        of_draws: whether the covariance is that of the codes (II), or of their means (I).
+    """
+
+    def __init__(self, off_diagonal: float, diagonal: float, of_draws: bool) -> None:
+        self.off_diagonal, self.diagonal, self.of_draws = off_diagonal, diagonal, of_draws
+        self.state = {}
+
+    def __call__(self, codes: Codes) -> Tensor:
+        """The penalty of a batch."""
+        centred = codes.mean - codes.mean.mean(0)
+        covariance = centred.mT @ centred / len(centred)
+        if self.of_draws:
+            covariance = covariance + codes.scale.square().mean(0).diag()
+        variances = covariance.diagonal()
+        off_diagonal = (covariance - torch.diag(variances)).square().sum()
+        return self.off_diagonal * off_diagonal + self.diagonal * (variances - 1).square().sum()
+
+
+def dip_i(weight: float = 5.0) -> DIP:
+    """DIP-VAE-I: λ_od is the weight, and λ_d ten times that."""
+    return DIP(weight, 10 * weight, of_draws=False)
+
+
+def dip_ii(weight: float = 5.0) -> DIP:
+    """DIP-VAE-II: λ_od and λ_d are the weight."""
+    return DIP(weight, weight, of_draws=True)

@@ -1,0 +1,101 @@
+"""Fits with a penalty: to the same bytes when resumed, and refused where there is no whole batch."""
+
+import json
+import os
+import signal
+from dataclasses import replace
+
+import pytest
+import torch
+
+from hierarchical_lvae.parallel import Ranks
+from hierarchical_lvae.penalties import PENALTIES
+from hierarchical_lvae.runs import prepare
+from hierarchical_lvae.steps import Whole, choose_gradient
+from hierarchical_lvae.training import FitOptions, fit, load_run, read_options, resume
+from hierarchical_lvae.types import Interrupted
+
+SMALL = {"dataset": "digits", "batch": 3, "num_neighbours": 2, "latent_dim": 3, "lr": 1e-3, "neighbourhood": "noise"}
+
+
+@pytest.fixture(autouse=True)
+def short_and_small(monkeypatch):
+    monkeypatch.setattr("hierarchical_lvae.penalties.discriminator.WIDTH", 12)
+    monkeypatch.setattr("hierarchical_lvae.training.LOG_EVERY", 4)
+
+
+def options(steps=10, **changes):
+    return FitOptions.of("quick", **{**SMALL, "steps": steps, **changes})
+
+
+def kept(path):
+    return [(path / f"{name}.safetensors").read_bytes() for name in ("model", "state")]
+
+
+def stop(run, entry):
+    os.kill(os.getpid(), signal.SIGINT)
+
+
+@pytest.mark.parametrize("alpha", [0.0, 1.0])
+@pytest.mark.parametrize("penalty", PENALTIES)
+def test_a_resumed_fit_is_the_unbroken_one(tmp_path, penalty, alpha):
+    wanted = options(penalty=penalty, alpha=alpha)
+    fit(wanted, tmp_path / "unbroken", progress=False)
+    with pytest.raises(Interrupted, match="stopped after step 4"):
+        fit(wanted, tmp_path / "broken", progress=False, watchers=(stop,))
+    torch.manual_seed(99)
+    resume(tmp_path / "broken", progress=False)
+    assert kept(tmp_path / "broken") == kept(tmp_path / "unbroken")
+
+
+def test_a_fit_that_grows_keeps_its_schedule(tmp_path):
+    fit(options(8, penalty="annealed"), tmp_path / "whole", progress=False)
+    fit(options(5, penalty="annealed"), tmp_path / "grown", progress=False)
+    resume(tmp_path / "grown", 8, progress=False)
+    assert kept(tmp_path / "grown") == kept(tmp_path / "whole")
+    assert load_run(tmp_path / "grown").elbo.penalty.state["steps"] == 8
+
+
+@pytest.mark.parametrize("penalty", ["factor:0", "dip-i:0", "dip-ii:0", "tc:1"])
+def test_a_penalty_without_weight_changes_no_byte(tmp_path, penalty):
+    """So it disturbs neither the draws of the fit nor its inner step."""
+    for name, given in (("without", None), ("with", penalty)):
+        fit(options(4, penalty=given), tmp_path / name, progress=False)
+    assert kept(tmp_path / "with")[0] == kept(tmp_path / "without")[0]
+
+
+def test_the_log_tells_it_and_a_large_one_is_no_divergence(tmp_path, monkeypatch):
+    monkeypatch.setattr("hierarchical_lvae.training.DIAGNOSE_EVERY", 4)
+    fit(options(4, penalty="annealed:2e6"), tmp_path / "run", progress=False)
+    (entry,) = map(json.loads, (tmp_path / "run/log.jsonl").read_text().splitlines())
+    assert entry["penalty"] == pytest.approx(1000 * 60, rel=0.2)  # the capacity of step 4 is 60 nats
+    assert entry["loss"] > 10 * entry["loss_before"] / 2
+    assert load_run(tmp_path / "run").options.penalty == "annealed:2000000.0"
+
+
+def test_it_needs_the_whole_batch(tmp_path, monkeypatch):
+    for changes in ({"micro_batch": 2}, {"batch": 1}):
+        with pytest.raises(ValueError, match=r"the penalty tc:4.0 is of a whole batch of codes: give -B 2 or more"):
+            options(penalty="tc", **changes)
+    ranks = Ranks()
+    ranks.world = 2
+    monkeypatch.setattr("hierarchical_lvae.training.Ranks", lambda: ranks)
+    with pytest.raises(ValueError, match="and train in one process"):
+        fit(options(penalty="tc"), tmp_path / "run", progress=False)
+    assert not (tmp_path / "run").exists()
+    with pytest.raises(ValueError, match="no penalty is called 'tcc': did you mean 'tc'"):
+        FitOptions(dataset="digits", penalty="tcc")
+
+
+def test_it_is_not_captured():
+    run = prepare(options(penalty="tc"))
+    assert isinstance(choose_gradient(replace(run, options=replace(run.options, device="cuda")), Ranks()), Whole)
+
+
+def test_older_runs_had_none(tmp_path):
+    fit(options(1), tmp_path / "run", progress=False)
+    file = tmp_path / "run/options.json"
+    saved = json.loads(file.read_text())
+    assert saved.pop("penalty") is None
+    file.write_text(json.dumps(saved))
+    assert read_options(tmp_path / "run").penalty is None
