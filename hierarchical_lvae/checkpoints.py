@@ -84,17 +84,20 @@ def append_json_line(path: Path, content: Mapping[str, Any]) -> None:
         raise _explained(path, error) from error
 
 
+def read_log(path: Path) -> list[dict[str, Any]]:
+    """Read the whole lines of a log, if there is one; half a line is where a process died as it wrote, or writes."""
+    entries = []
+    for line in path.read_text().splitlines() if path.exists() else []:
+        try:
+            entries.append(json.loads(line))
+        except ValueError:
+            break
+    return entries
+
+
 def truncate_log(path: Path, step: int) -> None:
     """Leave the lines of a log up to `step`: the later ones will be written again."""
-    lines = path.read_text().splitlines() if path.exists() else []
-    kept = []
-    for line in lines:
-        try:
-            entry = json.loads(line)
-        except ValueError:
-            break  # half a line: the process died as it wrote
-        if entry["step"] <= step:
-            kept.append(line + "\n")
+    kept = [json.dumps(entry) + "\n" for entry in read_log(path) if entry["step"] <= step]
     with atomic(path) as temporary:
         temporary.write_text("".join(kept))
 
