@@ -55,14 +55,14 @@ def write_json(path: Path, content: Mapping[str, Any]) -> None:
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
-    """Write tensors by name as safetensors, atomically; equal tensors give equal bytes."""
+    """Write tensors of any shapes by name as safetensors, atomically; equal tensors give equal bytes."""
     content = save({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()})
     with atomic(path) as temporary:
         temporary.write_bytes(content)
 
 
 def read_tensors(path: Path, prefix: str = "") -> dict[str, Tensor]:
-    """Read what `write_tensors` wrote: the tensors whose names begin with a prefix, which is taken off.
+    """Read what `write_tensors` wrote: the tensors, of any shapes, whose names begin with a prefix, which is taken off.
 
     Raises:
         ValueError: the file is damaged.
@@ -75,7 +75,11 @@ def read_tensors(path: Path, prefix: str = "") -> dict[str, Tensor]:
 
 
 def append_json_line(path: Path, content: Mapping[str, Any]) -> None:
-    """Add a line to a log; a number that is not finite becomes null."""
+    """Add a line to a log; a number that is not finite becomes null.
+
+    Raises:
+        OSError: the log cannot be written.
+    """
     finite = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in content.items()}
     try:
         with path.open("a") as file:
@@ -142,7 +146,7 @@ def pack(
     step: int,
     losses: list[float],
 ) -> dict[str, Tensor]:
-    """All that a fit needs to go on exactly, as tensors by name; the neighbourhood's is its `state`."""
+    """All that a fit needs to go on exactly, as tensors of any shapes by name; the neighbourhood's is its `state`."""
     moments = optimizer.state_dict()["state"]
     tensors = {f"vae.{name}": value for name, value in vae.state_dict().items()}
     tensors |= {f"optimizer.{i}.{key}": value for i, slots in moments.items() for key, value in slots.items()}
@@ -160,7 +164,7 @@ def unpack(
     optimizer: torch.optim.Optimizer,
     neighbourhood: dict[str, Tensor],
 ) -> tuple[int, list[float]]:
-    """Put what `pack` gave back in its places; return the step and the losses not yet logged."""
+    """Put what `pack` gave, tensors of any shapes, back in place; return the step and the losses not yet logged."""
     kept = {name: value for name, value in tensors.items() if name.startswith(NEIGHBOURHOOD)}
     neighbourhood.update({name.removeprefix(NEIGHBOURHOOD): value for name, value in kept.items()})
     vae.load_state_dict({n.removeprefix("vae."): t for n, t in tensors.items() if n.startswith("vae.")})
