@@ -55,14 +55,14 @@ def write_json(path: Path, content: Mapping[str, Any]) -> None:
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
-    """Write tensors by name as safetensors, atomically; equal tensors give equal bytes."""
+    """Write tensors of any shapes by name as safetensors, atomically; equal tensors give equal bytes."""
     content = save({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()})
     with atomic(path) as temporary:
         temporary.write_bytes(content)
 
 
 def read_tensors(path: Path, prefix: str = "") -> dict[str, Tensor]:
-    """Read what `write_tensors` wrote: the tensors whose names begin with a prefix, which is taken off.
+    """Read what `write_tensors` wrote: the tensors, of any shapes, whose names begin with a prefix, which is taken off.
 
     Raises:
         ValueError: the file is damaged.
@@ -75,7 +75,11 @@ def read_tensors(path: Path, prefix: str = "") -> dict[str, Tensor]:
 
 
 def append_json_line(path: Path, content: Mapping[str, Any]) -> None:
-    """Add a line to a log; a number that is not finite becomes null."""
+    """Add a line to a log; a number that is not finite becomes null.
+
+    Raises:
+        OSError: the log cannot be written.
+    """
     finite = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in content.items()}
     try:
         with path.open("a") as file:
@@ -84,17 +88,20 @@ def append_json_line(path: Path, content: Mapping[str, Any]) -> None:
         raise _explained(path, error) from error
 
 
+def read_log(path: Path) -> list[dict[str, Any]]:
+    """Read the whole lines of a log, if there is one; half a line is where a process died as it wrote, or writes."""
+    entries = []
+    for line in path.read_text().splitlines() if path.exists() else []:
+        try:
+            entries.append(json.loads(line))
+        except ValueError:
+            break
+    return entries
+
+
 def truncate_log(path: Path, step: int) -> None:
     """Leave the lines of a log up to `step`: the later ones will be written again."""
-    lines = path.read_text().splitlines() if path.exists() else []
-    kept = []
-    for line in lines:
-        try:
-            entry = json.loads(line)
-        except ValueError:
-            break  # half a line: the process died as it wrote
-        if entry["step"] <= step:
-            kept.append(line + "\n")
+    kept = [json.dumps(entry) + "\n" for entry in read_log(path) if entry["step"] <= step]
     with atomic(path) as temporary:
         temporary.write_text("".join(kept))
 
@@ -139,7 +146,7 @@ def pack(
     step: int,
     losses: list[float],
 ) -> dict[str, Tensor]:
-    """All that a fit needs to go on exactly, as tensors by name; `states` has those of others by their prefix."""
+    """All that a fit needs to go on exactly: tensors of any shapes by name, in `states` those of others by prefix."""
     tensors = {f"vae.{name}": value for name, value in vae.state_dict().items()}
     tensors |= moments(optimizer)
     tensors |= {f"{prefix}{name}": value for prefix, state in states.items() for name, value in state.items()}
@@ -155,7 +162,7 @@ def unpack(
     vae: torch.nn.Module,
     optimizer: torch.optim.Optimizer,
 ) -> tuple[int, list[float]]:
-    """Put what `pack` gave back in its places, but for the states of others (see `named`).
+    """Put what `pack` gave, tensors of any shapes, back in place, but for the states of others (see `named`).
 
     Returns the step and the losses not yet logged.
     """
@@ -168,7 +175,7 @@ def unpack(
 
 
 def named(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    """Those whose names begin with a prefix, which is taken off.
+    """Those (of any shapes) whose names begin with a prefix, which is taken off.
 
     >>> named({"a.x": torch.tensor(1), "b.x": torch.tensor(2)}, "b.")
     {'x': tensor(2)}
@@ -177,13 +184,13 @@ def named(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
 
 
 def moments(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """What an optimizer has gathered, by name: optimizer.INDEX.KEY."""
+    """What an optimizer has gathered, of any shapes, by name: optimizer.INDEX.KEY."""
     slots = optimizer.state_dict()["state"]
     return {f"optimizer.{i}.{key}": value for i, values in slots.items() for key, value in values.items()}
 
 
 def restore_moments(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
-    """Put back what `moments` gave, found by its names."""
+    """Put back what `moments` gave, tensors of any shapes, found by its names."""
     slots: dict[int, dict[str, Tensor]] = {}
     for name, tensor in named(tensors, "optimizer.").items():
         index, key = name.split(".")

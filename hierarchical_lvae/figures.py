@@ -118,7 +118,7 @@ def importance(importance: np.ndarray, factors: Sequence[str], title: str) -> "F
     from matplotlib.figure import Figure
 
     codes = [f"$z_{{{i + 1}}}$" for i in range(len(importance))]
-    figure = Figure(figsize=(1.6 + 0.9 * len(factors), 2.2 + 0.32 * len(codes)), layout="constrained")
+    figure = Figure(figsize=(max(4.5, 1.6 + 0.9 * len(factors)), 2.2 + 0.32 * len(codes)), layout="constrained")
     figure.suptitle(title, fontsize=8)
     ax = figure.add_subplot(title="importance of each code for each factor")
     ax.title.set_fontsize(9)

@@ -38,7 +38,7 @@ def channels_and_size(image_shape: tuple[int, int, int]) -> tuple[list[int], int
 
 
 def glorot(*shape: int) -> Tensor:
-    """Draw a Glorot-uniform weight."""
+    """Draw a Glorot-uniform weight of this shape."""
     return torch.nn.init.xavier_uniform_(torch.empty(shape))
 
 
@@ -83,7 +83,7 @@ def encode(x: Tensor, phi: Weights) -> tuple[Tensor, Tensor]:
 
 
 def reconstruction(output: Tensor, x: Tensor) -> Tensor:
-    """−log p(x | z, θ) of Bernoulli pixels, summed, by what the decoder puts out: their logits."""
+    """−log p(x | z, θ) of Bernoulli pixels x (n, C, H, W), summed, by what the decoder puts out: their logits."""
     return F.binary_cross_entropy_with_logits(output, x, reduction="sum")
 
 
@@ -120,7 +120,7 @@ def meta_loss(
 
 
 def squares(n: int, size: int = 16) -> Tensor:
-    """Draw n images of a bright square on a darker ground: both colours and the place are uniform."""
+    """Draw images (n, 3, size, size) of a bright square on a darker ground: both colours and the place are uniform."""
     colours = torch.rand(n, 2, 3, 1, 1) * torch.tensor([1.0, 0.5]).view(2, 1, 1, 1)
     across = torch.arange(size)
     corner = torch.randint(0, size // 2 + 1, (n, 2, 1))

@@ -107,6 +107,9 @@ class FitOptions:
         >>> options = FitOptions.of("quick", dataset="digits", batch=2)
         >>> options.batch, options.num_neighbours, options.local
         (2, 5, 'one-step')
+
+        Raises:
+            ValueError: there is no such preset, or an option has no sense.
         """
         if preset not in PRESETS:
             raise ValueError(f"no preset is called {preset!r}: {nearest(preset, PRESETS)}")

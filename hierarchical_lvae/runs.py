@@ -43,7 +43,11 @@ class Run:
     neighbourhood: Neighbourhood
 
     def adapt(self, x: Tensor, x_N: Tensor) -> "dict[str, TorchDistribution]":
-        """The local posterior at x, by site that inference moves: batch (B, 1), event (P,)."""
+        """The local posterior at x, by site that inference moves: batch (B, 1), event (P,).
+
+        Raises:
+            ValueError: there are not as many neighbourhoods as images.
+        """
         if len(x) != len(x_N):
             raise ValueError(f"{len(x)} images and {len(x_N)} neighbourhoods: one neighbourhood an image is needed")
         with torch.no_grad(), pyro.get_param_store().scope():
@@ -157,7 +161,11 @@ def read_options(path: Path) -> FitOptions:
 
 
 def check_data(run: Run, path: Path) -> None:
-    """Refuse a data set that is not the one which the run in `path` was trained on."""
+    """Refuse a data set that is not the one which the run in `path` was trained on.
+
+    Raises:
+        ValueError: it is another.
+    """
     saved = json.loads((path / "options.json").read_text())["data"]
     if run.dataset.fingerprint != saved["fingerprint"]:
         raise ValueError(

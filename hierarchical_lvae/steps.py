@@ -57,7 +57,7 @@ class Whole:
         self.run = run
 
     def __call__(self, x: Tensor, x_N: Tensor) -> Tensor:
-        """One backward pass."""
+        """One backward pass: x (B, C, H, W), x_N (B, K, C, H, W) ↦ the loss, a scalar."""
         vae = self.run.vae
         vae.zero_grad()
         loss = self.run.elbo.differentiable_loss(vae.model, vae.guide, x, x_N) / len(x)
@@ -78,7 +78,7 @@ class InParts:
         self.size = run.options.micro_batch or run.options.batch
 
     def __call__(self, x: Tensor, x_N: Tensor) -> Tensor:
-        """As many backward passes as there are parts for this process."""
+        """A backward pass for each part of x (B, …), x_N (B, K, …) that is this process's; the loss, a scalar."""
         vae, batch = self.run.vae, len(x)
         seed = int(torch.randint(2**31, ()))
         for parameter in vae.parameters():
@@ -107,7 +107,7 @@ class Replayed:
         self.graph: torch.cuda.CUDAGraph | None = None
 
     def __call__(self, x: Tensor, x_N: Tensor) -> Tensor:
-        """Copy the batch to where the graph reads it, and replay."""
+        """Copy x (B, …), x_N (B, K, …) to where the graph reads them, and replay; the loss, a scalar."""
         if self.graph is None:
             self._capture(x, x_N)
         assert self.graph is not None

@@ -105,6 +105,10 @@ def resume(
         path: a run directory, finished or not.
         steps: more steps than it was begun with, if any.
         data_dir: where the data lie now, if elsewhere.
+
+    Raises:
+        ValueError: there shall be fewer steps, or the data are not those that it was begun with.
+        Diverged, Interrupted, OSError: as `fit`.
     """
     ranks, options = Ranks(), read_options(path)
     progress = progress and ranks.writes

@@ -29,12 +29,13 @@ ALLOWED = {
                  "checkpoints", "types"},
     "comparison": {"runs", "inference", "evaluation", "types"},
     "scoring": {"runs", "comparison", "inference", "evaluation", "data", "checkpoints", "types"},
+    "report": {"checkpoints"},
     "experiments": {"training", "penalties", "scoring", "types"},
     "benchmark": {"training", "memory", "models", "inference", "data", "neighbourhoods", "types"},
     "benchmark_parts": {"data", "neighbourhoods", "evaluation", "types"},
-    "cli": {"experiments", "benchmark", "benchmark_parts", "parallel", "options", "comparison", "scoring", "training",
-            "evaluation", "figures", "models", "inference", "penalties", "data", "neighbourhoods", "checkpoints",
-            "types"},
+    "cli": {"experiments", "report", "benchmark", "benchmark_parts", "parallel", "options", "comparison", "scoring",
+            "training", "evaluation", "figures", "models", "inference", "penalties", "data", "neighbourhoods",
+            "checkpoints", "types"},
     "__main__": {"cli"},
     "__init__": set(),
 }  # fmt: skip
@@ -87,7 +88,7 @@ def test_mini_imports_torch_alone():
 
 @pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(PACKAGE)))
 def test_heavy_libraries_are_imported_where_they_are_used(path):
-    heavy = {"faiss", "torch_fidelity", "arviz", "matplotlib", "h5py", "sklearn"}
+    heavy = {"faiss", "torch_fidelity", "arviz", "matplotlib", "h5py", "sklearn", "jinja2"}
     if room_of(path) == "cli" or path.name == "__init__.py":
         heavy |= {"torch", "pyro", "numpy"}
     assert not heavy & {name.split(".")[0] for name in imported(path, top_level_only=True)}

@@ -1,35 +1,58 @@
-"""The README says what is so: its code runs, its links lead somewhere, its options exist."""
+"""README and docs say what is so: their code runs, their links lead somewhere, their options exist."""
 
 import re
+import sys
 from pathlib import Path
+from types import ModuleType
+from unittest.mock import patch
 
+import pytest
 from click.testing import CliRunner
 
 from hierarchical_lvae.cli import main
+from hierarchical_lvae.inference import LOCAL_INFERENCE
+from hierarchical_lvae.neighbourhoods import NEIGHBOURHOODS
 
 ROOT = Path(__file__).parent.parent
-README = (ROOT / "README.md").read_text()
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+WITH_CODE = [page for page in PAGES if "```python" in page.read_text()]
 
 
-def test_its_python_runs(tmp_path, monkeypatch):
+def name(page):
+    return str(page.relative_to(ROOT))
+
+
+@pytest.mark.parametrize("page", WITH_CODE, ids=name)
+def test_its_python_runs(page, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    namespace: dict = {}
-    for block in re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL):  # from top to bottom
-        exec(block, namespace)
+    script = ModuleType("__main__")  # the blocks from top to bottom, as if they were one
+    monkeypatch.setitem(sys.modules, "__main__", script)
+    with patch.dict(NEIGHBOURHOODS), patch.dict(LOCAL_INFERENCE):
+        for block in re.findall(r"```python\n(.*?)```", page.read_text(), flags=re.DOTALL):
+            exec(block, script.__dict__)
 
 
-def test_its_links_lead_somewhere():
-    for target in re.findall(r"\]\(([^)#]+)\)", README):
-        assert target.startswith("http") or (ROOT / target).exists(), target
+@pytest.mark.parametrize("page", PAGES, ids=name)
+def test_its_links_lead_somewhere(page):
+    for target in re.findall(r"\]\(([^)#]+)[^)]*\)", page.read_text()):
+        assert target.startswith("http") or (page.parent / target).exists(), target
 
 
-def test_its_commands_have_these_options():
-    for line in re.findall(r"\.venv/bin/hlvae ([^\n]+)", README):
+def test_every_page_is_in_the_navigation():
+    navigation = (ROOT / "mkdocs.yml").read_text()
+    for page in PAGES[1:]:
+        assert f"{page.relative_to(ROOT / 'docs')}\n" in navigation
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name)
+def test_its_commands_have_these_options(page):
+    shell = "\n".join(re.findall(r"```sh\n(.*?)```", page.read_text(), flags=re.DOTALL))
+    for line in re.findall(r"(?:^|/|-m )(?:hlvae|hierarchical_lvae) ([^\n#]+)", shell, flags=re.MULTILINE):
         command, *args = line.split()
         help_text = CliRunner().invoke(main, [command, "--help"]).output
-        assert all(arg in help_text for arg in args if arg.startswith("--"))
+        assert [arg for arg in args if arg.startswith("-") and arg not in help_text] == []
 
 
 def test_the_links_at_the_top_are_the_rooms():
-    for name in ("models", "inference"):
-        assert (ROOT / name).resolve() == (ROOT / "hierarchical_lvae" / name).resolve()
+    for room in ("models", "inference"):
+        assert (ROOT / room).resolve() == (ROOT / "hierarchical_lvae" / room).resolve()

@@ -12,6 +12,7 @@ from hierarchical_lvae.cli.data import data
 from hierarchical_lvae.cli.evaluate import evaluate
 from hierarchical_lvae.cli.figures import figures
 from hierarchical_lvae.cli.fit import fit
+from hierarchical_lvae.cli.report import report
 from hierarchical_lvae.cli.reproduce import reproduce
 from hierarchical_lvae.types import Diverged, Interrupted, nearest
 
@@ -67,10 +68,11 @@ def hlvae(debug: bool) -> None:
       hlvae fit --dataset digits --alpha 0.1 --steps 500 --out runs/digits
       hlvae evaluate runs/digits
       hlvae compare runs/digits
+      hlvae report runs/digits
     """
     logging.basicConfig(format="%(message)s")
     logging.getLogger("hierarchical_lvae").setLevel(logging.INFO)
 
 
-for command in (data, fit, figures, evaluate, compare, reproduce, bench):
+for command in (data, fit, figures, evaluate, compare, report, reproduce, bench):
     hlvae.add_command(command)

@@ -29,6 +29,14 @@ COLUMNS = {
     "LOO": "{:.2f}",
     "cost": "{:,.1f}",
 }
+NOTES = (
+    "random: local parameters with a distribution · held-out, gain ± standard error: nats an image",
+    "evidence: nats a neighbourhood, of a block given the rest, to be compared within one structure",
+    "calibration: of pixel means at each point's own code, 0 is best · coverage: of their 90 % intervals",
+    "k̂: below 0.5 good, above 0.7 not to be trusted · LOO: of support points, the rest of the weights held",
+    "cost: time of the inference in one-step estimates",
+)
+"""What the columns mean."""
 
 
 @click.command()
@@ -87,15 +95,7 @@ def table(result: "Comparison", settings: Any) -> list[str]:
         names, number = ", ".join(result.patterns), settings.reference_neighbourhoods
         lines += ["", f"The block {names}, the rest at the one-step estimate (neighbourhoods: {number})"]
         lines += _aligned(result.block)
-    return [
-        *lines,
-        "",
-        "random: local parameters with a distribution · held-out, gain ± standard error: nats an image",
-        "evidence: nats a neighbourhood, of a block given the rest, to be compared within one structure",
-        "calibration: of pixel means at each point's own code, 0 is best · coverage: of their 90 % intervals",
-        "k̂: below 0.5 good, above 0.7 not to be trusted · LOO: of support points, the rest of the weights held",
-        "cost: time of the inference in one-step estimates",
-    ]
+    return [*lines, "", *NOTES]
 
 
 def _aligned(rows: "list[Row]") -> list[str]:

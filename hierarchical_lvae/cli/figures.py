@@ -1,6 +1,5 @@
 """`hlvae figures`: the paper's Figures 2, 3 and 4, training curves and reconstructions of a run."""
 
-import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -39,10 +38,10 @@ def figures(run: Path, seed: int | None, data_dir: str | None, device: str) -> N
 def draw_all(run: "Run", out: Path, seed: int | None = None) -> list[Path]:
     """Draw all figures of a run; seeded, and leaving the random state as it was. Returns their paths."""
     from hierarchical_lvae import figures
+    from hierarchical_lvae.checkpoints import read_log
 
-    log = [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
     drawn = {name: draw(run, seed) for name, draw in FIGURES.items()}
-    drawn["training"] = figures.training_curves(log, describe(run))
+    drawn["training"] = figures.training_curves(read_log(out / "log.jsonl"), describe(run))
     return [save(figure, out, name) for name, figure in drawn.items()] + [draw_reconstructions(run, out, seed)]
 
 

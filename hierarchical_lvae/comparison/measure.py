@@ -84,7 +84,11 @@ class Measured:
 
 
 def draw_points(run: Run, number: int) -> Points:
-    """Draw references and neighbours; half of these are held out where a second draw could give some of them again."""
+    """Draw references and neighbours; half of these are held out where a second draw could give some of them again.
+
+    Raises:
+        ValueError: there is no neighbour to hold out, or it would be a copy.
+    """
     index = torch.randint(len(run.dataset), (number,)).to(run.options.device)
     x = run.dataset.batch(index)
     support = run.neighbourhood(index, x)

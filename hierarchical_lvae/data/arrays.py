@@ -35,7 +35,7 @@ class Array(Protocol):
     dtype: np.dtype
 
     def blocks(self, rows: int) -> Iterator[np.ndarray]:
-        """Yield it in blocks of `rows` along its first dimension; the last may be shorter."""
+        """Yield it in blocks (rows, …) along its first dimension; the last may be shorter."""
         ...
 
 

@@ -33,7 +33,7 @@ def cached(path: Path, files: Sequence[Path], shape: tuple[int, ...], make: Call
 
 
 def read(path: Path, name: str, shape: tuple[int, ...], dtype: DTypeLike, key: str = "") -> np.ndarray | None:
-    """The array `name` of a cache; None, and a word in the log, if there is none such in it."""
+    """The array `name` of a cache, of `shape`; None, and a word in the log, if there is none such in it."""
     try:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
             if key and str(arrays["key"]) != key:

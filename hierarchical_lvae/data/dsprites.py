@@ -34,7 +34,12 @@ def load(data_dir: Path) -> FactorImages:
 
 
 def load_grid(data_dir: Path, factor_sizes: tuple[int, ...]) -> FactorImages:
-    """Load dSprites, or a file in its layout of another grid."""
+    """Load dSprites, or a file in its layout of another grid.
+
+    Raises:
+        FileNotFoundError: it is not there.
+        ValueError: the file is not what it should be.
+    """
     path = data_dir / FILE
     if not path.exists():
         raise missing(FILE, data_dir, "dsprites")

@@ -25,7 +25,7 @@ class Hdf5Array:
         self._values = dataset.asstr() if is_text else dataset
 
     def blocks(self, rows: int) -> Iterator[np.ndarray]:
-        """Yield the array in blocks of `rows` along its first dimension."""
+        """Yield the array in blocks (rows, …) along its first dimension."""
         for start in range(0, self.shape[0], rows):
             yield self._values[start : start + rows]
 

@@ -21,7 +21,7 @@ MAGIC = {"uint8": 0x1E3D4C55, "int32": 0x1E3D4C54}
 
 
 def read_blocks(path: Path, dtype: str, shape: tuple[int, ...], rows: int) -> Iterator[np.ndarray]:
-    """Yield a matrix of a known type and shape in blocks of at most `rows` along its first dimension.
+    """Yield a matrix of a known type and `shape` in blocks (rows, …) along its first dimension; the last may be less.
 
     Nothing is allocated by what the header claims.
 

@@ -39,7 +39,11 @@ class NpzArray:
             raise ValueError(f"{where} is to be {self.dtype} {self.shape}, but has {size:,} bytes: save it anew")
 
     def blocks(self, rows: int) -> Iterator[np.ndarray]:
-        """Yield the array in blocks of `rows` along its first dimension; one stored by columns is read at once."""
+        """Yield the array in blocks (rows, …) along its first dimension; one stored by columns is read at once.
+
+        Raises:
+            EOFError: the array ends too soon; `open_npz` makes a ValueError of it.
+        """
         with self._open() as file:
             file.seek(self._start)
             at_once = max(1, self.shape[0] if self._by_columns else rows)

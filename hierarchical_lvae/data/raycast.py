@@ -158,7 +158,11 @@ def _enter(*bodies: Interval) -> Tensor:
 
 
 def hit_solid(origin: Tensor, direction: Tensor, shape: str, scale: float, scene: Scene = SCENE) -> Tensor:
-    """Distance (h, w) at which rays (3, h, w) from outside meet the solid, infinite where they miss it."""
+    """Distance (h, w) at which rays (3, h, w) from outside meet the solid, infinite where they miss it.
+
+    Raises:
+        ValueError: there is no such shape.
+    """
 
     def ball(height: float, radius: float) -> Interval:
         return _round(origin - _column((0.0, 0.0, height)), direction, radius)
@@ -187,7 +191,11 @@ def hit_solid(origin: Tensor, direction: Tensor, shape: str, scale: float, scene
 
 
 def solid_normal(point: Tensor, shape: str, scale: float, scene: Scene = SCENE) -> Tensor:
-    """Outward unit normals (3, h, w) at points (3, h, w) on the solid's surface."""
+    """Outward unit normals (3, h, w) at points (3, h, w) on the solid's surface.
+
+    Raises:
+        ValueError: there is no such shape.
+    """
     up = _column((0.0, 0.0, 1.0))
     match shape:
         case "cube":

@@ -127,7 +127,7 @@ def _register() -> None:
 
 
 def load_classifier(tensors: dict[str, Tensor]) -> FactorClassifier:
-    """Rebuild a classifier from its `state_dict`."""
+    """Rebuild a classifier from its `state_dict`, tensors of any shapes by name."""
     sizes = [value.shape[0] for name, value in tensors.items() if name.startswith("heads.") and name.endswith("bias")]
     classifier = FactorClassifier(tensors["image_shape"].tolist(), sizes)
     classifier.load_state_dict(tensors)

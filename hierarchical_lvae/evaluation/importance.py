@@ -91,6 +91,9 @@ def dci_from_importance(importance: ArrayLike) -> tuple[float, float]:
     >>> disentanglement, completeness = dci_from_importance(np.ones((10, 6)) / 10)
     >>> round(disentanglement, 6), round(completeness, 6)
     (0.0, 0.0)
+
+    Raises:
+        ValueError: R is no such matrix.
     """
     R = np.asarray(importance, float)
     if R.ndim != 2 or 0 in R.shape or not (np.isfinite(R).all() and (R >= 0).all()):

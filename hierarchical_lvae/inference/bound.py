@@ -32,7 +32,7 @@ Program = Callable[[Any], Any]
 def trace_pair(
     model: Program, guide: Program, data: Any, local: LocalSites, values: Mapping[str, Tensor]
 ) -> tuple[Trace, Trace]:
-    """Run the guide, and the model against it, with the local sites at `values` or else at their prior means."""
+    """Run the guide, and the model against it, the local sites at `values` (B, 1, P) or else at their prior means."""
     with local:
         guide_trace = poutine.trace(poutine.condition(guide, data=values)).get_trace(data)
         conditioned = poutine.condition(model, data=values)
@@ -84,7 +84,10 @@ def log_weights(
 ) -> Tensor:
     """log p(x, z | θ_N) − log q(z | x, φ_N) of each point, at one draw of z from the guide: (B, K), nats.
 
-    Their exponentials are unbiased estimates of p(x | θ_N). Arguments and errors are those of `negative_elbo`.
+    Their exponentials are unbiased estimates of p(x | θ_N). Arguments are those of `negative_elbo`.
+
+    Raises:
+        ValueError: as there; or a site has no term for each point.
     """
     terms: list[Tensor] = []
     for name, site, guide_site in _matched(model, guide, data, sites, values).pairs:

@@ -142,7 +142,7 @@ class SupportLoss:
         self.differentiable = differentiable
 
     def __call__(self, values: Mapping[str, Tensor] | None = None) -> LocalLossAt:
-        """Evaluate ℓ_N, averaged over the particles, at `values` or the prior means."""
+        """Evaluate ℓ_N (B,), averaged over the particles, at `values` (B, 1, P) or the prior means."""
         elbo = self.elbo
         losses, observations = [], []
         for _ in range(elbo.num_particles):

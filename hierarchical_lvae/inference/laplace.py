@@ -65,7 +65,7 @@ class Diagonal:
     def __call__(
         self, at: LocalLossAt, site: str, positions: Tensor | None, mean: Tensor, precision: Tensor
     ) -> dist.TorchDistribution:
-        """Normal(mean, (τ⁻² + diag H)^−½)."""
+        """Normal(mean, (τ⁻² + diag H)^−½): batch (B, 1), event (p,)."""
         diagonal = fisher_diagonal(at, site, self.num_draws)
         if positions is not None:
             diagonal = diagonal[..., positions]
@@ -89,7 +89,7 @@ class LowRank:
     def __call__(
         self, at: LocalLossAt, site: str, positions: Tensor | None, mean: Tensor, precision: Tensor
     ) -> dist.TorchDistribution:
-        """Normal(mean, (τ⁻² I + W Wᵀ)⁻¹)."""
+        """Normal(mean, (τ⁻² I + W Wᵀ)⁻¹): batch (B, 1), event (p,)."""
         return LowRankPrecisionNormal(mean, precision, ggn_factor(at, site, self.rank, positions))
 
 
@@ -100,7 +100,11 @@ class Dense:
     def __call__(
         self, at: LocalLossAt, site: str, positions: Tensor | None, mean: Tensor, precision: Tensor
     ) -> dist.TorchDistribution:
-        """Normal(mean, (τ⁻² I + H)⁻¹)."""
+        """Normal(mean, (τ⁻² I + H)⁻¹): batch (B, 1), event (p,).
+
+        Raises:
+            ValueError: there are too many parameters for a matrix.
+        """
         size = mean.shape[-1]
         if size > LARGEST_MATRIX:
             raise ValueError(
@@ -143,7 +147,7 @@ class Laplace:
         return self.expand(local_loss)[0]
 
     def expand(self, local_loss: LocalLoss) -> tuple[dict[str, dist.TorchDistribution], LocalLossAt]:
-        """The posterior, with ℓ_N at its centre (detached)."""
+        """The posterior, with ℓ_N at its centre (detached). What `__call__` raises, it raises."""
         posterior = dict(self.centre(local_loss))
         at = local_loss({name: q.mean.detach().requires_grad_() for name, q in posterior.items()})
         if not at.parameters:

@@ -70,7 +70,7 @@ class UpConv:
 
 @dataclass(frozen=True)
 class Activation:
-    """A function of each number."""
+    """A function of each number: any shape → the same shape."""
 
     function: Callable[[Tensor], Tensor]
     shapes: ClassVar[dict[str, Shape]] = {}

@@ -29,11 +29,11 @@ class Bernoulli(PyroModule):
     """The paper's: the output is logits, and a grey pixel x counts as x ones and 1 − x zeros (cross-entropy)."""
 
     def forward(self, output: Tensor) -> dist.TorchDistribution:
-        """Bernoulli of these logits. Not validated, for data need not be 0 or 1."""
+        """Bernoulli of these logits (..., C, H, W). Not validated, for data need not be 0 or 1."""
         return dist.Bernoulli(logits=output, validate_args=False)
 
     def around(self, x: Tensor) -> dist.TorchDistribution:
-        """Each pixel is 1 with probability x, else 0."""
+        """Each pixel is 1 with probability x (..., C, H, W), else 0."""
         return dist.Bernoulli(probs=x)
 
 
@@ -56,11 +56,11 @@ class Gaussian(PyroModule):
             self.register_buffer("log_scale", log_scale)
 
     def forward(self, output: Tensor) -> dist.TorchDistribution:
-        """Normal(output, σ)."""
+        """Normal(output, σ): batch (..., C, H, W)."""
         return dist.Normal(output, self.log_scale.exp())
 
     def around(self, x: Tensor) -> dist.TorchDistribution:
-        """Normal(x, σ): neighbours can leave [0, 1]."""
+        """Normal(x, σ), batch (..., C, H, W): neighbours can leave [0, 1]."""
         return dist.Normal(x, self.log_scale.detach().exp())
 
 
@@ -68,11 +68,11 @@ class ContinuousBernoulli(PyroModule):
     """The Bernoulli's cross-entropy, normalised to a density on [0, 1] (Loaiza-Ganem and Cunningham, 2019)."""
 
     def forward(self, output: Tensor) -> dist.TorchDistribution:
-        """Continuous Bernoulli of these logits; its mean is *not* their sigmoid."""
+        """Continuous Bernoulli of these logits (..., C, H, W); its mean is *not* their sigmoid."""
         return dist.ContinuousBernoulli(logits=output)
 
     def around(self, x: Tensor) -> dist.TorchDistribution:
-        """Continuous Bernoulli of mean x, to the nearest of 256 levels.
+        """Continuous Bernoulli of mean x (..., C, H, W), to the nearest of 256 levels.
 
         PyTorch keeps its parameter one rounding error away from 0 and 1, so in single precision the mean does not
         come nearer to black or white than 0.063.

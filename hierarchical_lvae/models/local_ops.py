@@ -186,7 +186,10 @@ class Convolution:
 
 
 class Upconvolution(Convolution):
-    """T of the transposed convolution, whose output has this size: that of a convolution, x and y exchanged."""
+    """T of the transposed convolution: that of a convolution, x and y exchanged.
+
+    x is (K, G, C, *(size // 2)), W (G, C, O, 4, 4), y (K, G, O, *size).
+    """
 
     def output(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         """W x + b."""

@@ -74,7 +74,11 @@ class LocalVAE(Program):
 
     @property
     def alpha(self) -> float:
-        """α = τ²·K·C·H·W. It can be set anew, as long as it stays positive."""
+        """α = τ²·K·C·H·W. It can be set anew, as long as it stays positive.
+
+        Raises:
+            ValueError: it shall become 0, or the VAE has no local weights.
+        """
         return self.tau.item() ** 2 * self._terms
 
     @alpha.setter
@@ -107,7 +111,7 @@ class LocalVAE(Program):
         """q(z | x, φ_N); the local sites have their priors as a default, to be replaced by local inference."""
         x = self._by_neighbourhood(x)
         with pyro.plate("neighbourhood", x.shape[0], dim=-2):
-            pyro.sample("theta_N", self._local(self.theta))
+            pyro.sample("theta_N", self._local(self.theta), infer={"layout": self.decoder.layout})  # kept by replay
             phi_N = pyro.sample("phi_N", self._local(self.phi), infer={"is_auxiliary": True})
             with pyro.plate("point", x.shape[1], dim=-1):
                 return pyro.sample("z", self.encode(x, self._own(phi_N, self.phi)).to_event(1))

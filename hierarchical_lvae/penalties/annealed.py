@@ -37,7 +37,7 @@ class Annealed(Penalty):
         return self.weight * min(self.state["steps"].item() / STEPS, 1.0)
 
     def __call__(self, codes: Codes) -> Tensor:
-        """γ times the distance of the mean KL from the capacity."""
+        """γ times the distance of the mean KL from the capacity: a scalar, in nats an image."""
         return GAMMA * (codes.kl.mean() - self.capacity).abs()
 
     def update(self) -> None:

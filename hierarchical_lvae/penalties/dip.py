@@ -27,7 +27,7 @@ class DIP(Penalty):
         self.state = {}
 
     def __call__(self, codes: Codes) -> Tensor:
-        """The penalty of a batch."""
+        """The penalty of a batch: a scalar, in nats an image."""
         centred = codes.mean - codes.mean.mean(0)
         covariance = centred.mT @ centred / len(centred)
         if self.of_draws:

@@ -53,11 +53,11 @@ class Discriminator:
         self.optimizer.step()
 
     def state(self) -> dict[str, Tensor]:
-        """Weights and moments by name."""
+        """Weights and moments by name: tensors of any shapes."""
         weights = {f"network.{name}": weight for name, weight in self.network.state_dict().items()}
         return {**weights, **moments(self.optimizer)}
 
     def load(self, state: dict[str, Tensor]) -> None:
-        """Put back what `state` gave."""
+        """Put back what `state` gave, tensors of any shapes."""
         self.network.load_state_dict(named(state, "network."))
         restore_moments(self.optimizer, state)

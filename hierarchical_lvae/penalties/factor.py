@@ -31,7 +31,7 @@ class Factor(Penalty):
         self.last: Tensor | None = None
 
     def __call__(self, codes: Codes) -> Tensor:
-        """γ times the total correlation; the discriminator gets no gradient."""
+        """γ times the total correlation, a scalar in nats an image; the discriminator gets no gradient."""
         self.last = codes.value.detach()
         return self.weight * self.discriminator(codes.value).mean()
 
@@ -42,7 +42,7 @@ class Factor(Penalty):
 
     @property
     def state(self) -> dict[str, Tensor]:
-        """The discriminator, its optimizer, and the random state."""
+        """The discriminator, its optimizer, and the random state: tensors of any shapes."""
         return {**self.discriminator.state(), "random": self.random.get_state()}
 
     @state.setter

@@ -27,7 +27,7 @@ class TotalCorrelation(Penalty):
         self.state = {}
 
     def __call__(self, codes: Codes) -> Tensor:
-        """(β − 1) times the total correlation."""
+        """(β − 1) times the total correlation: a scalar, in nats an image."""
         return (self.weight - 1) * total_correlation(codes)
 
 

@@ -4,6 +4,7 @@ from .codes import encode as encode
 from .codes import geometry as geometry
 from .images import closeness as closeness
 from .images import distance as distance
+from .scores import model_digest as model_digest
 from .scores import read_scores as read_scores
 from .scores import score as score
 from .settings import Settings as Settings

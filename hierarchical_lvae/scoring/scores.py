@@ -77,9 +77,13 @@ def score(
 def _about(run: Run, path: Path, name: str, settings: Settings) -> dict[str, Any]:
     """All that a score depends on: what stands by the same is not computed again."""
     about = {key: getattr(settings, key) for key in DEPENDS.get(name, POINTS)}
+    return {**about, "model": model_digest(path), "data": run.dataset.fingerprint, "versions": _versions(name)}
+
+
+def model_digest(path: Path) -> str | None:
+    """A hash of the weights in a run directory, if there are any."""
     weights = path / "model.safetensors"
-    model = hashlib.sha256(weights.read_bytes()).hexdigest()[:16] if weights.is_file() else None
-    return {**about, "model": model, "data": run.dataset.fingerprint, "versions": _versions(name)}
+    return hashlib.sha256(weights.read_bytes()).hexdigest()[:16] if weights.is_file() else None
 
 
 def read_scores(path: Path) -> dict[str, Any]:

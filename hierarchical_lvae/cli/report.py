@@ -1,0 +1,96 @@
+"""`hlvae report`: a run on one page."""
+
+import csv
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from hierarchical_lvae.cli.compare import COLUMNS, NOTES
+from hierarchical_lvae.cli.scores import lines
+from hierarchical_lvae.scoring import SCORES
+
+if TYPE_CHECKING:
+    from hierarchical_lvae.report import Section
+
+FIGURES = ("figure2", "figure3", "figure4", "training", "reconstructions")
+
+
+@click.command()
+@click.argument("run", type=click.Path(path_type=Path))
+@click.option("--data-dir", type=click.Path(), help="Where the data lie [default: as when it was trained]")
+@click.option("--device", default="cpu", show_default=True, help="To draw figures that are missing: cpu, cuda, …")
+def report(run: Path, data_dir: str | None, device: str) -> None:
+    """Tell of RUN on one page, RUN/report.html: options, curves, figures, scores, local posteriors.
+
+    The page holds its figures itself, and opens offline. Figures that are missing are drawn, and those of an unfinished
+    run are drawn anew; scores and comparisons are what `evaluate` and `compare` left.
+
+    \b
+    Examples:
+      hlvae report runs/first
+    """
+    from hierarchical_lvae.cli.figures import draw_all
+    from hierarchical_lvae.report import write_report
+    from hierarchical_lvae.training import load_run, read_options
+
+    options = read_options(run)
+    if not is_finished(run) or any(not (run / f"figures/{name}.png").is_file() for name in FIGURES):
+        draw_all(load_run(run, device, data_dir), run)
+    click.echo(write_report(run, scores(run), comparison(run, options.alpha == 0)))
+
+
+def is_finished(run: Path) -> bool:
+    """Whether its fit is done."""
+    state = run / "state.json"
+    return state.is_file() and json.loads(state.read_text())["status"] == "finished"
+
+
+def scores(run: Path) -> "Section":
+    """What `evaluate` left, a table a score; those of earlier weights are called so."""
+    from hierarchical_lvae.report import Section, Table, command
+    from hierarchical_lvae.scoring import model_digest, read_scores
+
+    tables, earlier = [], []
+    saved = read_scores(run)
+    for key, values in saved.items():
+        about = values.get("settings", {})
+        name, old = key.partition("-meta")[0], about.get("model") != model_digest(run)
+        how = ", ".join(f"{k} {v}" for k, v in about.items() if k not in ("model", "data", "versions", "weights"))
+        tables.append(Table(f"{name}{' of earlier weights' if old else ''} ({how})", (), lines(name, values)))
+        earlier += [name] if old else []
+    lacking = [name for name in SCORES if name not in saved or name in earlier]
+    missing = [(", ".join(lacking), command("evaluate", run, "--metrics", ",".join(lacking)))] if lacking else []
+    return Section("Scores", tables, missing=missing)
+
+
+def comparison(run: Path, plain: bool) -> "Section":
+    """What `compare` left: a table of all local weights, and one of the block."""
+    from hierarchical_lvae.report import Section, Table, command
+
+    title, file = "Local posteriors", run / "compare.csv"
+    if plain:
+        return Section(title, notes=["With α = 0 no weights are local, and there is nothing to compare."])
+    if not file.is_file():
+        return Section(title, missing=[("local posteriors side by side", command("compare", run))])
+    with file.open(newline="") as opened:
+        header, *rows = csv.reader(opened)
+    if len(header) != len(COLUMNS) + 1:
+        raise ValueError(f"{file} is not what compare writes: run `{command('compare', run)}` again")
+    formats = ["{}", *COLUMNS.values()][2:]
+    tables = []
+    for part in dict.fromkeys(row[0] for row in rows):
+        cells = [
+            (method, *("–" if v == "" else form.format(_number(v)) for form, v in zip(formats, values, strict=True)))
+            for kind, method, *values in rows
+            if kind == part
+        ]
+        tables.append(Table(part.capitalize(), tuple(COLUMNS), cells))
+    notes = [*NOTES, "posterior.nc holds the draws, for arviz.from_netcdf"]
+    return Section(title, tables, notes=notes)
+
+
+def _number(text: str) -> float:
+    number = float(text)
+    return int(number) if number.is_integer() else number

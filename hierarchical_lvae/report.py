@@ -1,0 +1,187 @@
+"""One page that tells of a run, from the files in its directory: `report.html`, which opens anywhere, offline.
+
+What a command has not left there yet is named with the command. Nothing is computed anew, and nothing is hidden: the
+first lines say what the data were, how far the fit came, and that it is one fit of one seed.
+"""
+
+import base64
+import json
+import shlex
+import statistics
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from hierarchical_lvae.checkpoints import atomic, read_log
+
+CAPTIONS = {
+    "training": "Training curves.",
+    "figure3": "Figure 3: each row a reference, decoded by its own local weights at codes that all rows share.",
+    "figure2": "Figure 2: images of codes drawn from p(z), each under the local decoder of another reference.",
+    "figure4": "Figure 4: one latent swept, the others as encoded.",
+    "reconstructions": "Images, a neighbour of each, and their reconstructions by meta and by local weights.",
+    "deviation": "Predicted pixels of the references, and their standard deviation over the local posterior.",
+    "draws": "Predicted pixels of the first reference at single draws of the local weights.",
+    "forest": "The block of local weights: the parameters that the neighbourhood narrows the most.",
+    "density": "Their densities, method over method.",
+}
+"""What the figures of `hlvae figures` and `hlvae compare` show, by the name of their file."""
+
+
+class Table(NamedTuple):
+    """Cells of text, under a header, or none; the first column names the row."""
+
+    title: str
+    header: tuple[str, ...]
+    rows: Sequence[tuple[str, ...]]
+
+
+class Picture(NamedTuple):
+    """A figure, in the page itself."""
+
+    caption: str
+    url: str
+    """data:image/png;base64,…"""
+
+
+@dataclass(frozen=True)
+class Section:
+    """A part of the page."""
+
+    title: str
+    tables: Sequence[Table] = ()
+    pictures: Sequence[Picture] = ()
+    notes: Sequence[str] = ()
+    missing: Sequence[tuple[str, str]] = ()
+    """What is not there yet, and the command that makes it."""
+
+
+def write_report(run: Path, scores: Section, comparison: Section) -> Path:
+    """Write `report.html` into a run directory, whole or not at all; returns its path.
+
+    Args:
+        run: the directory, of a finished fit or not.
+        scores, comparison: what other commands left there; their figures are added here.
+    """
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    saved = json.loads((run / "options.json").read_text())
+    pictures = {path.stem: _picture(path) for path in sorted((run / "figures").glob("*.png"))}
+    training, shown, of_scores, of_comparison = _sorted_by_section(pictures)
+    sections = [
+        Section("Training", [_health(run, saved)], training),
+        Section("Figures", pictures=shown, missing=[] if shown else [("figures", command("figures", run))]),
+        _with(scores, of_scores),
+        _with(comparison, of_comparison),
+        Section("Options", [_options(saved), _versions(saved)]),
+    ]
+    environment = Environment(
+        loader=PackageLoader("hierarchical_lvae"), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
+        lstrip_blocks=True,
+    )  # fmt: skip
+    page = environment.get_template("report.html").render(
+        name=run.resolve().name,
+        summary=_summary(saved),
+        source=saved["data"]["source"],
+        status=_status(run, saved),
+        seed=saved["seed"],
+        version=saved["versions"]["hierarchical-lvae"],
+        sections=[section for section in sections if section != Section(section.title)],
+    )
+    path = run / "report.html"
+    with atomic(path) as temporary:
+        temporary.write_text(page)
+    return path
+
+
+def command(name: str, run: Path, *options: str) -> str:
+    """Say a command as it is typed.
+
+    >>> command("evaluate", Path("runs/my first"), "--metrics", "dci")
+    "hlvae evaluate 'runs/my first' --metrics dci"
+    """
+    return shlex.join(["hlvae", name, str(run), *options])
+
+
+def _picture(path: Path) -> Picture:
+    name, url = path.stem, "data:image/png;base64," + base64.b64encode(path.read_bytes()).decode()
+    return Picture(CAPTIONS.get(name, name.replace("-", ", ").capitalize() + "."), url)
+
+
+def _sorted_by_section(pictures: dict[str, Picture]) -> tuple[list[Picture], ...]:
+    """Those of the training, of the images, of the scores and of the comparison, each in the order of `CAPTIONS`."""
+    known = [name for name in CAPTIONS if name in pictures]
+    others = [name for name in pictures if name not in CAPTIONS]
+    names: tuple[list[str], ...] = [], [], [], []
+    for name in known + others:
+        compared = name in ("deviation", "draws", "forest", "density")
+        names[0 if name == "training" else 2 if name.startswith("importance") else 3 if compared else 1].append(name)
+    return tuple([pictures[name] for name in part] for part in names)
+
+
+def _with(section: Section, pictures: Sequence[Picture]) -> Section:
+    return Section(section.title, section.tables, pictures, section.notes, section.missing)
+
+
+def _summary(saved: dict[str, Any]) -> str:
+    alpha = saved["alpha"] if isinstance(saved["alpha"], str) else f"{saved['alpha']:g}"
+    model = f"Local VAE, α = {alpha} (per {saved['alpha_unit']}), {saved['local']}"
+    return (
+        f"{model if saved['alpha'] else 'VAE (α = 0)'}, {saved['neighbourhood']} neighbours, B = {saved['batch']}, "
+        f"K = {saved['num_neighbours']}, preset {saved['preset']}"
+    )
+
+
+def _status(run: Path, saved: dict[str, Any]) -> str:
+    state = json.loads((run / "state.json").read_text())
+    reached = f"{state['step']:,} of {saved['steps']:,} steps"
+    return reached if state["status"] == "finished" else f"{reached}: {state['status']}, not finished"
+
+
+def _health(run: Path, saved: dict[str, Any]) -> Table:
+    """What the log says of the training and of the local step."""
+    return Table("The log", ("", "value", "reading"), list(_readings(read_log(run / "log.jsonl"), saved)))
+
+
+def _readings(log: list[dict[str, Any]], saved: dict[str, Any]) -> Iterator[tuple[str, str, str]]:
+    logged = {key: [line[key] for line in log if line.get(key) is not None] for line in log[-1:] for key in line}
+    diagnosed = [line for line in log if line.get("sharpness") is not None]
+    if not logged.get("loss"):
+        yield "log", "–", "nothing was logged yet"
+        return
+    first, last = logged["loss"][0], logged["loss"][-1]
+    yield "loss of the queries, first → last", f"{first:,.1f} → {last:,.1f}", "nats an image, means of 50 steps"
+    norms, clip = logged["gradient_norm"], saved["clip"]
+    clipped = statistics.fmean(norm > clip for norm in norms) if clip else 0
+    bound = f"clipped at {clip:g}: {clipped:.0%} of the logged steps" if clip else "not clipped"
+    yield "norm of the meta-gradient, median · largest", f"{statistics.median(norms):,.3g} · {max(norms):,.3g}", bound
+    if "alpha" in logged:
+        yield "α, as the evidence has it", f"{logged['alpha'][-1]:.3g}", f"from {logged['alpha'][0]:.3g}"
+    if saved["alpha"] and diagnosed:
+        at, K = diagnosed[-1], saved["num_neighbours"]
+        before, after = at["loss_before"], at["loss_after"]
+        gain = "the step lowers it" if after < before else "the step does not lower it: try a smaller α"
+        yield (
+            f"loss of a neighbourhood, meta → local, step {at['step']:,}", f"{before:,.1f} → {after:,.1f}",
+            f"nats; {gain}, by {(before - after) / K:,.2f} an image",
+        )  # fmt: skip
+        yield "distance of the local weights, ‖θ_N − θ‖", f"{at['distance']:.3g}", "over all local sites"
+        sharpest = max(abs(line["sharpness"]) for line in diagnosed)
+        stable = "a quadratic would be stable" if sharpest < 2 else "a quadratic would not be stable: try a smaller α"
+        yield (
+            "sharpness of the step, τ²λ, last · largest", f"{at['sharpness']:.3g} · {sharpest:.3g}",
+            f"{'below' if sharpest < 2 else 'above'} 2: {stable}",
+        )  # fmt: skip
+    yield "images a second, median", f"{statistics.median(logged['images_per_second']):,.0f}", "queries and neighbours"
+
+
+def _options(saved: dict[str, Any]) -> Table:
+    plain = {name: value for name, value in saved.items() if name not in ("data", "versions")}
+    rows = [(name, "–" if value is None else str(value)) for name, value in plain.items()]
+    return Table("Of the fit", (), rows)
+
+
+def _versions(saved: dict[str, Any]) -> Table:
+    about = {**{f"data: {name}": value for name, value in saved["data"].items()}, **saved["versions"]}
+    return Table("Data and versions", (), [(name, str(value)) for name, value in about.items()])
