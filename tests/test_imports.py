@@ -18,6 +18,7 @@ ALLOWED = {
     "neighbourhoods": {"checkpoints", "types"},
     "checkpoints": {"types"},
     "figures": {"types"},
+    "graphical_model": set(),
     "evaluation": {"types"},
     "options": {"types"},
     "parallel": {"types"},
