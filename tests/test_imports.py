@@ -19,6 +19,7 @@ ALLOWED = {
     "penalties": {"checkpoints", "types"},
     "checkpoints": {"types"},
     "figures": {"types"},
+    "graphical_model": set(),
     "evaluation": {"types"},
     "options": {"penalties", "types"},
     "parallel": {"types"},

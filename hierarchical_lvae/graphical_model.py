@@ -1,0 +1,97 @@
+"""Figure 1: a Pyro program as a graphical model, drawn from what the program itself says.
+
+Pyro tells which sites depend on which, and in which plates they lie. Meta-parameters reach a program as plain tensors,
+so on these a gradient tells: a site hangs on a parameter if its log density, the other sites held still, does.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import pyro
+import torch
+from pyro.infer.inspect import get_model_relations
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+LETTERS = {"theta": r"\theta", "phi": r"\phi"}
+RADIUS = 0.28
+
+
+class Relations(NamedTuple):
+    """What hangs on what. A site that is Delta is no random variable, and is left out."""
+
+    sites: dict[str, str]
+    """The name of the distribution of each site."""
+    observed: frozenset[str]
+    """The sites that are given."""
+    arrows: frozenset[tuple[str, str]]
+    """(from, to), between sites and from meta-parameters to sites."""
+    plates: dict[str, tuple[str, ...]]
+    """The sites in each plate."""
+
+
+def relations(program: Callable[[Any], Any], data: Any, parameters: Mapping[str, Tensor]) -> Relations:
+    """Read the relations of a program, run on `data`, and of its meta-parameters by name.
+
+    >>> from hierarchical_lvae.models import LocalVAE
+    >>> vae = LocalVAE(num_neighbours=2, image_shape=(1, 8, 8))
+    >>> found = relations(vae.model, torch.rand(3, 2, 1, 8, 8), {"theta": vae.theta, "phi": vae.phi})
+    >>> sorted(found.arrows)
+    [('theta', 'theta_N'), ('theta_N', 'x'), ('z', 'x')]
+    >>> found.sites
+    {'theta_N': 'Normal', 'z': 'Normal', 'x': 'Bernoulli'}
+    """
+    told = get_model_relations(program, (data,))
+    sites = {name: kind for name, kind in told["sample_dist"].items() if kind != "Delta"}
+    arrows = {(above, name) for name in sites for above in told["sample_sample"][name]}
+    with torch.random.fork_rng():
+        drawn = pyro.poutine.trace(program).get_trace(data)
+        held = {name: drawn.nodes[name]["value"].detach() for name in drawn.stochastic_nodes}
+        trace = pyro.poutine.trace(pyro.poutine.condition(program, data=held)).get_trace(data)
+    for name in sites:
+        site = trace.nodes[name]
+        log_prob = site["fn"].log_prob(site["value"].detach()).sum()
+        if log_prob.requires_grad:
+            slopes = torch.autograd.grad(log_prob, list(parameters.values()), allow_unused=True, retain_graph=True)
+            arrows |= {(above, name) for above, slope in zip(parameters, slopes, strict=True) if slope is not None}
+    plates = {plate: tuple(n for n in members if n in sites) for plate, members in told["plate_sample"].items()}
+    return Relations(sites, frozenset(told["observed"]), frozenset(arrows), plates)
+
+
+def draw(ax: "Axes", found: Relations, positions: Mapping[str, tuple[float, float]], title: str = "") -> None:
+    """Draw circles (grey if observed), bare letters for parameters, arrows, and a frame for each plate.
+
+    Args:
+        positions: where each site and each parameter that has an arrow stands; circles have a radius of 0.28.
+    """
+    from matplotlib.patches import Circle, FancyArrowPatch, Rectangle
+
+    names = set(found.sites) | {above for above, _ in found.arrows}
+    for depth, (plate, members) in enumerate(found.plates.items()):
+        around = len(found.plates) - depth  # the outer frames come first, and have room for the names of the inner ones
+        margin, below = RADIUS + 0.2 * around, RADIUS + 0.26 * around
+        (left, right), (low, high) = ((min(v), max(v)) for v in zip(*(positions[n] for n in members), strict=True))
+        corner, width, height = (left - margin, low - below), right - left + 2 * margin, high - low + margin + below
+        ax.add_patch(Rectangle(corner, width, height, fill=False))
+        ax.text(right + margin - 0.05, low - below + 0.05, plate, ha="right", va="bottom", fontsize=7, color="0.4")
+    for name in names:
+        if name in found.sites:
+            colour = "0.8" if name in found.observed else "white"
+            ax.add_patch(Circle(positions[name], RADIUS, facecolor=colour, edgecolor="black", zorder=2))
+        ax.text(*positions[name], _label(name), ha="center", va="center", fontsize=12, zorder=3)
+    for arrow in found.arrows:
+        start, end = (torch.tensor(positions[name]) for name in arrow)
+        along = (end - start) / (end - start).norm()
+        ends = (start + RADIUS * along).tolist(), (end - RADIUS * along).tolist()
+        ax.add_patch(FancyArrowPatch(*ends, arrowstyle="-|>", mutation_scale=11, color="black", shrinkA=0, shrinkB=0))
+    ax.set_title(title, fontsize=9)
+    ax.set_aspect("equal")
+    ax.autoscale_view()
+    ax.set_axis_off()
+
+
+def _label(name: str) -> str:
+    letter, _, index = name.partition("_")
+    return f"${LETTERS.get(letter, letter)}" + (f"_{{{index}}}$" if index else "$")
