@@ -25,13 +25,15 @@ NEIGHBOURHOOD = "neighbourhood."
 
 @contextmanager
 def atomic(path: Path) -> Iterator[Path]:
-    """Give a temporary path in the same directory; on success it replaces `path`, on failure it is removed.
+    """Give a temporary path in the same directory, which is made if need be; on success it replaces `path`, on failure
+    it is removed.
 
     Raises:
         OSError: with the cause and a remedy; what stood at `path` before is intact.
     """
     temporary = None
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}-", suffix=path.suffix)
         os.close(handle)
         temporary = Path(name)
@@ -80,23 +82,46 @@ def append_json_line(path: Path, content: Mapping[str, Any]) -> None:
     try:
         with path.open("a") as file:
             file.write(json.dumps(finite, allow_nan=False) + "\n")
+            file.flush()
+            os.fsync(file.fileno())  # a later checkpoint must not outlive it
     except OSError as error:
         raise _explained(path, error) from error
 
 
-def truncate_log(path: Path, step: int) -> None:
-    """Leave the lines of a log up to `step`: the later ones will be written again."""
-    lines = path.read_text().splitlines() if path.exists() else []
-    kept = []
-    for line in lines:
+def read_json(path: Path) -> dict[str, Any]:
+    """Read a JSON object.
+
+    Raises:
+        ValueError: it is none.
+    """
+    try:
+        content = json.loads(path.read_text())
+        if not isinstance(content, dict):
+            raise ValueError(f"it holds a {type(content).__name__}")
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path} is no JSON object ({error}): restore it, or move it away") from error
+    return content
+
+
+def read_log(path: Path) -> list[dict[str, Any]]:
+    """Read the lines of a log, up to one that is no line of a log: there the process died as it wrote."""
+    entries: list[dict[str, Any]] = []
+    for line in path.read_text(errors="replace").splitlines() if path.exists() else []:
         try:
             entry = json.loads(line)
-        except ValueError:
-            break  # half a line: the process died as it wrote
-        if entry["step"] <= step:
-            kept.append(line + "\n")
+        except (ValueError, RecursionError):
+            break
+        if not (isinstance(entry, dict) and isinstance(entry.get("step"), int)):
+            break
+        entries.append(entry)
+    return entries
+
+
+def truncate_log(path: Path, step: int) -> None:
+    """Leave the lines of a log up to `step`: the later ones will be written again."""
+    kept = [entry for entry in read_log(path) if entry["step"] <= step]
     with atomic(path) as temporary:
-        temporary.write_text("".join(kept))
+        temporary.write_text("".join(json.dumps(entry) + "\n" for entry in kept))
 
 
 @contextmanager
@@ -157,7 +182,23 @@ def unpack(
     optimizer: torch.optim.Optimizer,
     neighbourhood: dict[str, Tensor],
 ) -> tuple[int, list[float]]:
-    """Put what `pack` gave back in its places; return the step and the losses not yet logged."""
+    """Put what `pack` gave back in its places; return the step and the losses not yet logged.
+
+    Raises:
+        ValueError: they are of another model, or not all there.
+    """
+    try:
+        return _unpacked(tensors, vae, optimizer, neighbourhood)
+    except (KeyError, IndexError, TypeError, RuntimeError, ValueError) as error:  # of whatever is not as it was packed
+        raise ValueError(f"it is no checkpoint of this model ({_first_line(error)})") from error
+
+
+def _unpacked(
+    tensors: Mapping[str, Tensor],
+    vae: torch.nn.Module,
+    optimizer: torch.optim.Optimizer,
+    neighbourhood: dict[str, Tensor],
+) -> tuple[int, list[float]]:
     kept = {name: value for name, value in tensors.items() if name.startswith(NEIGHBOURHOOD)}
     neighbourhood.update({name.removeprefix(NEIGHBOURHOOD): value for name, value in kept.items()})
     vae.load_state_dict({n.removeprefix("vae."): t for n, t in tensors.items() if n.startswith("vae.")})
@@ -171,6 +212,10 @@ def unpack(
     if "random.cuda" in tensors and torch.cuda.is_available():
         torch.cuda.set_rng_state(tensors["random.cuda"])
     return int(tensors["step"]), tensors["losses"].tolist()
+
+
+def _first_line(error: Exception) -> str:
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
 
 
 def _explained(path: Path, error: OSError) -> OSError:

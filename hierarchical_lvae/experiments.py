@@ -4,12 +4,12 @@ A row is a fit, by options that differ from those of its table, and its scores. 
 is finished is not trained again, one that was interrupted goes on, and scores stand in each run's `metrics.json`.
 """
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from hierarchical_lvae.checkpoints import read_json
 from hierarchical_lvae.scoring import Settings, score
 from hierarchical_lvae.training import FitOptions, fit, load_run, read_options, resume
 from hierarchical_lvae.types import Diverged, nearest
@@ -131,7 +131,7 @@ def _refuse_others(options: FitOptions, path: Path) -> None:
 
 def _status(path: Path) -> str | None:
     file = path / "state.json"
-    return json.loads(file.read_text())["status"] if file.is_file() else None
+    return str(read_json(file).get("status", "unknown")) if file.is_file() else None
 
 
 def _found(scores: Any, place: Place) -> float | None:

@@ -1,6 +1,5 @@
 """`hlvae figures`: the paper's Figures 2, 3 and 4, training curves and reconstructions of a run."""
 
-import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -39,16 +38,16 @@ def figures(run: Path, seed: int | None, data_dir: str | None, device: str) -> N
 def draw_all(run: "Run", out: Path, seed: int | None = None) -> list[Path]:
     """Draw all figures of a run; seeded, and leaving the random state as it was. Returns their paths."""
     from hierarchical_lvae import figures
+    from hierarchical_lvae.checkpoints import read_log
 
     with seeded(run, seed):
         samples, references, shared, sweep = _images(run)
-    log = [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
     title = describe(run)
     drawn = {
         "figure2": figures.conditional_prior_samples(samples, title),
         "figure3": figures.conditional_samples(references, shared, title),
         "figure4": figures.latent_sweep(references[0], sweep, [round(v, 1) for v in SWEEP], title),
-        "training": figures.training_curves(log, title),
+        "training": figures.training_curves(read_log(out / "log.jsonl"), title),
     }
     return [save(figure, out, name) for name, figure in drawn.items()] + [draw_reconstructions(run, out, seed)]
 
@@ -86,7 +85,6 @@ def save(figure: "Figure", out: Path, name: str) -> Path:
     from hierarchical_lvae.checkpoints import atomic
 
     path = out / "figures" / f"{name}.png"
-    path.parent.mkdir(exist_ok=True)
     with atomic(path) as temporary:
         figure.savefig(temporary, dpi=150)
     return path
