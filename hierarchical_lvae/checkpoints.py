@@ -25,13 +25,15 @@ NEIGHBOURHOOD, PENALTY = "neighbourhood.", "penalty."
 
 @contextmanager
 def atomic(path: Path) -> Iterator[Path]:
-    """Give a temporary path in the same directory; on success it replaces `path`, on failure it is removed.
+    """Give a temporary path in the same directory, which is made if need be; on success it replaces `path`, on failure
+    it is removed.
 
     Raises:
         OSError: with the cause and a remedy; what stood at `path` before is intact.
     """
     temporary = None
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}-", suffix=path.suffix)
         os.close(handle)
         temporary = Path(name)
@@ -84,26 +86,46 @@ def append_json_line(path: Path, content: Mapping[str, Any]) -> None:
     try:
         with path.open("a") as file:
             file.write(json.dumps(finite, allow_nan=False) + "\n")
+            file.flush()
+            os.fsync(file.fileno())  # a later checkpoint must not outlive it
     except OSError as error:
         raise _explained(path, error) from error
 
 
+def read_json(path: Path) -> dict[str, Any]:
+    """Read a JSON object.
+
+    Raises:
+        ValueError: it is none.
+    """
+    try:
+        content = json.loads(path.read_text())
+        if not isinstance(content, dict):
+            raise ValueError(f"it holds a {type(content).__name__}")
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path} is no JSON object ({error}): restore it, or move it away") from error
+    return content
+
+
 def read_log(path: Path) -> list[dict[str, Any]]:
-    """Read the whole lines of a log, if there is one; half a line is where a process died as it wrote, or writes."""
-    entries = []
-    for line in path.read_text().splitlines() if path.exists() else []:
+    """Read the lines of a log, up to one that is no line of a log: there the process died as it wrote."""
+    entries: list[dict[str, Any]] = []
+    for line in path.read_text(errors="replace").splitlines() if path.exists() else []:
         try:
-            entries.append(json.loads(line))
-        except ValueError:
+            entry = json.loads(line)
+        except (ValueError, RecursionError):
             break
+        if not (isinstance(entry, dict) and isinstance(entry.get("step"), int)):
+            break
+        entries.append(entry)
     return entries
 
 
 def truncate_log(path: Path, step: int) -> None:
     """Leave the lines of a log up to `step`: the later ones will be written again."""
-    kept = [json.dumps(entry) + "\n" for entry in read_log(path) if entry["step"] <= step]
+    kept = [entry for entry in read_log(path) if entry["step"] <= step]
     with atomic(path) as temporary:
-        temporary.write_text("".join(kept))
+        temporary.write_text("".join(json.dumps(entry) + "\n" for entry in kept))
 
 
 @contextmanager
@@ -165,13 +187,19 @@ def unpack(
     """Put what `pack` gave, tensors of any shapes, back in place, but for the states of others (see `named`).
 
     Returns the step and the losses not yet logged.
+
+    Raises:
+        ValueError: they are of another model, or not all there.
     """
-    vae.load_state_dict(named(tensors, "vae."))
-    restore_moments(optimizer, tensors)
-    torch.set_rng_state(tensors["random.cpu"])
-    if "random.cuda" in tensors and torch.cuda.is_available():
-        torch.cuda.set_rng_state(tensors["random.cuda"])
-    return int(tensors["step"]), tensors["losses"].tolist()
+    try:
+        vae.load_state_dict(named(tensors, "vae."))
+        restore_moments(optimizer, tensors)
+        torch.set_rng_state(tensors["random.cpu"])
+        if "random.cuda" in tensors and torch.cuda.is_available():
+            torch.cuda.set_rng_state(tensors["random.cuda"])
+        return int(tensors["step"]), tensors["losses"].tolist()
+    except (KeyError, IndexError, TypeError, RuntimeError, ValueError) as error:  # of whatever is not as it was packed
+        raise ValueError(f"it is no checkpoint of this model ({_first_line(error)})") from error
 
 
 def named(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
@@ -196,6 +224,10 @@ def restore_moments(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tens
         index, key = name.split(".")
         slots.setdefault(int(index), {})[key] = tensor
     optimizer.load_state_dict({"state": slots, "param_groups": optimizer.state_dict()["param_groups"]})
+
+
+def _first_line(error: Exception) -> str:
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
 
 
 def _explained(path: Path, error: OSError) -> OSError:

@@ -1,17 +1,16 @@
 """A Local VAE with all that is needed to use it: built from options, or read back from a run directory."""
 
-import json
 import math
 from dataclasses import dataclass, fields, replace
 from inspect import signature
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args, get_type_hints
 
 import pyro
 import torch
 from torch import Tensor
 
-from hierarchical_lvae.checkpoints import NEIGHBOURHOOD, PENALTY, read_tensors
+from hierarchical_lvae.checkpoints import NEIGHBOURHOOD, PENALTY, read_json, read_tensors
 from hierarchical_lvae.data import FactorImages, default_data_dir, load_dataset
 from hierarchical_lvae.inference import LOCAL_INFERENCE, LocalELBO
 from hierarchical_lvae.models import LocalVAE
@@ -131,7 +130,12 @@ def load_run(path: str | Path, device: str | None = None, data_dir: str | None =
     with random_state_kept():
         run = prepare(replace(options, device=device or options.device, data_dir=data_dir or options.data_dir))
     check_data(run, path)
-    run.vae.load_state_dict(read_tensors(path / "model.safetensors"))
+    try:
+        run.vae.load_state_dict(read_tensors(path / "model.safetensors"))
+    except RuntimeError as error:
+        raise ValueError(
+            f"{path / 'model.safetensors'} has not the weights of this model: restore it, or fit anew"
+        ) from error
     if (path / "state.safetensors").is_file():
         run.neighbourhood.state.update(read_tensors(path / "state.safetensors", NEIGHBOURHOOD))
         if run.elbo.penalty is not None:
@@ -153,8 +157,12 @@ def read_options(path: Path) -> FitOptions:
             f"{path} is no run directory (it has no options.json): `hlvae fit --out {path}` makes one"
         )
     try:
-        saved = json.loads(file.read_text())
+        saved = read_json(file)
         names = [field.name for field in fields(FitOptions) if field.name in saved or field.name not in LATER]
+        kinds = get_type_hints(FitOptions)
+        for name in names:
+            if not isinstance(saved[name], kinds[name] | int if float in get_args(kinds[name] | None) else kinds[name]):
+                raise TypeError(f"{name} is {saved[name]!r}")
         return FitOptions(**{name: saved[name] for name in names})
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{file} is not the options of a fit ({error!r}): restore it, or fit anew") from error
@@ -166,10 +174,11 @@ def check_data(run: Run, path: Path) -> None:
     Raises:
         ValueError: it is another.
     """
-    saved = json.loads((path / "options.json").read_text())["data"]
-    if run.dataset.fingerprint != saved["fingerprint"]:
+    saved = read_json(path / "options.json").get("data")
+    saved = saved if isinstance(saved, dict) else {}
+    if run.dataset.fingerprint != saved.get("fingerprint"):
         raise ValueError(
-            f"{path} was trained on {saved['source']}, and here is {run.dataset.source}: "
+            f"{path} was trained on {saved.get('source', 'other data')}, and here is {run.dataset.source}: "
             "give the directory of its data by --data-dir or $HLVAE_DATA"
         )
 

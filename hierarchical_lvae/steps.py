@@ -6,10 +6,12 @@ matter to the numbers which process computes which part, or whether one computes
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
+from hierarchical_lvae.inference.finite import NotFinite, Watched
 from hierarchical_lvae.parallel import Ranks
 from hierarchical_lvae.runs import Run
 from hierarchical_lvae.types import random_state_kept
@@ -35,6 +37,33 @@ def choose_gradient(run: Run, ranks: Ranks) -> Gradient:
     if run.options.device.startswith("cuda") and capturable:
         return Replayed(run)
     return Whole(run)
+
+
+def first_not_finite(run: Run, x: Tensor, x_N: Tensor, random_state: Tensor) -> str:
+    """What of a step on x (B, C, H, W), x_N (B, K, C, H, W) is not finite first: a meta-parameter, a site, a gradient.
+
+    The step is run again, by this process alone, from the random state (of the CPU) that it began with.
+    """
+    names = dict(run.vae.named_parameters())
+    for name, parameter in names.items():
+        if not parameter.isfinite().all():
+            return f"the meta-parameter {name}"
+    alone = Ranks()
+    alone.rank, alone.world = 0, 1
+    watched = replace(run, elbo=Watched(run.elbo))  # type: ignore[arg-type]  # it has what a gradient needs
+    gradient = InParts(watched, alone) if run.options.micro_batch is not None else Whole(watched)
+    with random_state_kept():
+        torch.set_rng_state(random_state)
+        try:
+            loss = gradient(x, x_N)
+        except NotFinite as found:
+            return str(found)
+    if not loss.isfinite():
+        return "the loss, though each site is finite"
+    for name, parameter in names.items():
+        if parameter.grad is not None and not parameter.grad.isfinite().all():
+            return f"the gradient of {name}"
+    return "the norm of the gradient, though each part of it is finite"
 
 
 @contextmanager

@@ -38,7 +38,7 @@ from hierarchical_lvae.memory import keep_freed_memory
 from hierarchical_lvae.options import AUTO, PRESETS, FitOptions
 from hierarchical_lvae.parallel import Ranks
 from hierarchical_lvae.runs import Run, check_data, load_run, prepare, read_options
-from hierarchical_lvae.steps import choose_gradient, precision
+from hierarchical_lvae.steps import choose_gradient, first_not_finite, precision
 from hierarchical_lvae.types import Diverged, Interrupted, random_state_kept
 
 __all__ = ["PRESETS", "FitOptions", "Run", "estimate_seconds", "fit", "load_run", "read_options", "resume"]
@@ -84,10 +84,6 @@ def fit(
     with claimed(out, new=True) if ranks.writes else nullcontext():
         run = prepare(options, progress=progress)
         ready(run)
-        with ranks.in_turn():
-            run.neighbourhood.prepare()
-        if ranks.writes:
-            _write_options(run, out)
         return _train(run, out, ranks, progress, checkpoint_every, watchers)
 
 
@@ -118,8 +114,6 @@ def resume(
         options = replace(options, steps=steps or options.steps, data_dir=data_dir or options.data_dir)
         run = prepare(options, progress=progress)
         check_data(run, path)
-        if ranks.writes:
-            _write_options(run, path)
         return _train(run, path, ranks, progress, checkpoint_every, watchers)
 
 
@@ -150,22 +144,33 @@ def _train(
     done, losses = 0, list[float]()
     if (out / "state.safetensors").exists():
         saved = read_tensors(out / "state.safetensors")
-        done, losses = unpack(saved, vae, optimizer)
-        run.neighbourhood.state.update(named(saved, NEIGHBOURHOOD))
-        if penalty is not None:
-            penalty.state = named(saved, PENALTY)
+        try:
+            done, losses = unpack(saved, vae, optimizer)
+            run.neighbourhood.state.update(named(saved, NEIGHBOURHOOD))
+            if penalty is not None:
+                penalty.state = named(saved, PENALTY)
+        except (ValueError, KeyError, RuntimeError) as error:
+            raise ValueError(
+                f"{out / 'state.safetensors'} cannot be gone on from ({error}): restore it, or fit anew"
+            ) from error
+    with ranks.in_turn():
+        run.neighbourhood.prepare()
+    if ranks.writes:
+        _write_options(run, out)  # from here on it can be resumed
+        truncate_log(out / "log.jsonl", done)
 
     def checkpoint(status: str) -> float:
         if not ranks.writes:
             return math.inf
+        for name, parameter in vae.named_parameters():
+            if not parameter.isfinite().all():
+                raise Diverged(f"{name} is not finite after step {done}: lower --lr; the last good checkpoint is kept")
         states = {NEIGHBOURHOOD: run.neighbourhood.state, PENALTY: {} if penalty is None else penalty.state}
         write_tensors(out / "state.safetensors", pack(vae, optimizer, states, done, losses))
         write_tensors(out / "model.safetensors", vae.state_dict())
         write_json(out / "state.json", {"status": status, "step": done, "steps": options.steps})
         return time.monotonic()
 
-    if ranks.writes:
-        truncate_log(out / "log.jsonl", done)
     written = checkpoint("running" if done < options.steps else "finished")
     bar = tqdm(
         desc="fit",
@@ -189,11 +194,13 @@ def _train(
             x = dataset.batch(index)
             run.neighbourhood.update(index, x)
             x_N = run.neighbourhood(index, x)
+            random_state = torch.get_rng_state()  # 5 kB
             losses.append(gradient(x, x_N).item())
             norm = torch.nn.utils.clip_grad_norm_(vae.parameters(), clip)
             if not (math.isfinite(losses[-1]) and norm.isfinite()):
                 raise Diverged(
-                    f"the loss is {losses[-1]:g} nats and its gradient {norm:g} at step {done}: lower --alpha or --lr, "
+                    f"the loss is {losses[-1]:g} nats and its gradient {norm:g} at step {done} (the first not to be "
+                    f"finite: {first_not_finite(run, x, x_N, random_state)}): lower --alpha or --lr, "
                     "or clip the gradient with --clip; the last good checkpoint is kept"
                 )
             optimizer.step()

@@ -144,7 +144,6 @@ def save(figure: "Figure", out: Path, name: str) -> Path:
     from hierarchical_lvae.checkpoints import atomic
 
     path = out / "figures" / f"{name}.png"
-    path.parent.mkdir(parents=True, exist_ok=True)
     with atomic(path) as temporary:
         figure.savefig(temporary, dpi=150)
     return path

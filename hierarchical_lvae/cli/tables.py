@@ -85,7 +85,6 @@ def write(table: "Table", results: "Sequence[Result]", out: Path) -> None:
     """Leave the table as table.md and table.csv in the directory of the runs."""
     from hierarchical_lvae.checkpoints import atomic
 
-    out.mkdir(parents=True, exist_ok=True)
     with atomic(out / "table.md") as temporary:
         temporary.write_text("\n".join(lines(table, results)) + "\n")
     with atomic(out / "table.csv") as temporary, temporary.open("w", newline="") as file:

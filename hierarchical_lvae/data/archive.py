@@ -6,6 +6,24 @@ import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path, PurePosixPath
 
+MAX_RATIO = 250
+"""Of what an archive unpacks to and its own size: images are packed less than tenfold, and a bomb a thousandfold."""
+
+
+class _Bounded:
+    """A stream that refuses to give more bytes than `limit`: headers, too, are unpacked into memory."""
+
+    def __init__(self, stream: gzip.GzipFile, limit: int) -> None:
+        self.stream, self.left = stream, limit
+
+    def read(self, size: int) -> bytes:
+        """Up to `size` bytes."""
+        content = self.stream.read(size)
+        self.left -= len(content)
+        if self.left < 0:
+            raise tarfile.TarError(f"it unpacks to more than {MAX_RATIO} times its size")
+        return content
+
 
 def read_members(
     path: Path, wanted: Callable[[PurePosixPath], bool], max_bytes: int
@@ -17,7 +35,10 @@ def read_members(
             named so that it would lie outside of the folder that the archive is unpacked in.
     """
     try:
-        with gzip.open(path) as stream, tarfile.open(fileobj=stream, mode="r|") as archive:
+        limit = max(2**26, MAX_RATIO * path.stat().st_size)
+        with gzip.open(path) as unpacked:
+            stream = _Bounded(unpacked, limit)
+            archive = tarfile.TarFile.open(fileobj=stream, mode="r|")  # type: ignore[call-overload]
             for member in archive:
                 name = PurePosixPath(member.name)
                 if fault := _fault(member, name, max_bytes if wanted(name) else None):

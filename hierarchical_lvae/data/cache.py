@@ -40,15 +40,15 @@ def read(path: Path, name: str, shape: tuple[int, ...], dtype: DTypeLike, key: s
                 log.info("the files behind the cache %s have changed: making it anew", path)
                 return None
             array = arrays[name]
+            if array.shape != shape or array.dtype != dtype:
+                log.warning("ignoring the cache %s: it holds %s of shape %s", path, array.dtype, array.shape)
+                return None
+            return array
     except FileNotFoundError:
         return None
     except Exception as error:  # whatever is wrong with the file, its content can be made anew
         log.warning("ignoring the unreadable cache %s: %s", path, error)
         return None
-    if array.shape != shape or array.dtype != dtype:
-        log.warning("ignoring the cache %s: it holds %s of shape %s", path, array.dtype, array.shape)
-        return None
-    return array
 
 
 def write(path: Path, compress: bool = False, **arrays: np.ndarray) -> None:

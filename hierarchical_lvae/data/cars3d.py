@@ -10,6 +10,8 @@ itself, which need not be unpacked. The images are decoded once and kept in `car
 
 import io
 import logging
+import struct
+import zlib
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
@@ -29,7 +31,8 @@ LIST = "list.txt"
 FACTOR_NAMES = ("elevation", "azimuth", "object")
 ELEVATIONS, AZIMUTHS, OBJECTS = 4, 24, 183
 VIEWS_SHAPE = (128, 128, 3, AZIMUTHS, ELEVATIONS)
-MAX_BYTES = 2**25  # of one .mat: `im` has 4.7 MB, and the mask beside it no more than 12.6
+MAX_BYTES = 2**25  # of one .mat, packed or not: `im` has 4.7 MB, and the mask beside it no more than 12.6
+HEADER, PACKED = 128, 15  # bytes before the first element; the kind of one that is packed by zlib
 SIZE = 64
 
 log = logging.getLogger(__name__)
@@ -117,6 +120,24 @@ def _is_car(path: PurePosixPath) -> bool:
     return path.parent.name == "cars" and (path.suffix == ".mat" or path.name == LIST) and path.name[0] != "."
 
 
+def _inflated(content: bytes) -> bytes:
+    """A MATLAB v5 file with its packed elements unpacked, at most `MAX_BYTES` of them: scipy would take any number."""
+    order = ">" if content[HEADER - 2 : HEADER] == b"MI" else "<"
+    parts, at, left = [content[:HEADER]], HEADER, MAX_BYTES
+    while len(tag := content[at : at + 8]) == 8:
+        kind, size = struct.unpack(f"{order}II", tag)
+        end = at + 8 + size
+        if kind == PACKED:
+            parts.append(zlib.decompressobj().decompress(content[at + 8 : end], left + 1))
+        else:
+            parts.append(content[at:end])
+        left -= len(parts[-1])
+        if left < 0:
+            raise ValueError(f"it unpacks to more than {MAX_BYTES:,} bytes")
+        at = end
+    return b"".join(parts)
+
+
 def read_views(content: bytes, path: Path) -> np.ndarray:
     """Read the views of one object out of the bytes of its `.mat`: (4, 24, 3, 64, 64) uint8.
 
@@ -127,6 +148,7 @@ def read_views(content: bytes, path: Path) -> np.ndarray:
     from scipy.io import loadmat, whosmat
 
     try:
+        content = _inflated(content)
         found = {name: (shape, kind) for name, shape, kind in whosmat(io.BytesIO(content))}
         if found.get("im") == (VIEWS_SHAPE, "uint8"):
             views = loadmat(io.BytesIO(content), variable_names=["im"])["im"].transpose(4, 3, 0, 1, 2)

@@ -2,14 +2,15 @@
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from math import prod
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from hierarchical_lvae.data.npz import MAX_RATIO
+from hierarchical_lvae.data.npz import is_bomb
 
-SMALL = 2**20
+HARMLESS = (2, 3)  # filters that do not pack, as HDF5 numbers them: shuffle and the checksum
 
 
 class Hdf5Array:
@@ -44,10 +45,16 @@ def open_hdf5(path: Path, names: Iterable[str]) -> Iterator[dict[str, Hdf5Array]
             found = {name: file[name] for name in names if isinstance(file.get(name), h5py.Dataset)}
             for name, dataset in found.items():
                 stored = dataset.id.get_storage_size()
-                if dataset.nbytes > max(SMALL, MAX_RATIO * stored):
+                if is_bomb(max(dataset.nbytes, prod(dataset.chunks or (0,)) * dataset.dtype.itemsize), stored):
                     raise ValueError(
                         f"{name!r} of {path} is to have {dataset.nbytes:,} bytes, and has {stored:,}: save it anew"
                     )
+                properties = dataset.id.get_create_plist()
+                filters = [properties.get_filter(i)[0] for i in range(properties.get_nfilters())]
+                if len(set(filters) - set(HARMLESS)) + len(filters) - len(set(filters)) > 1:
+                    raise ValueError(f"{name!r} of {path} is packed more than once: save it anew")
             yield {name: Hdf5Array(dataset) for name, dataset in found.items()}
-    except (OSError, RuntimeError) as error:
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} has strings that are no UTF-8 ({error}): save them anew") from error
+    except (OSError, RuntimeError, KeyError) as error:
         raise ValueError(f"{path} cannot be read as HDF5 ({error}): is it whole?") from error

@@ -61,7 +61,7 @@ def load_h5(path: Path, factor_sizes: tuple[int, ...] = FACTOR_SIZES) -> FactorI
             rows = max(1, 2**26 // max(1, prod(images.shape[1:])))
             for start in tqdm(range(0, len(pixels), rows), f"reading {path.name}", leave=False, delay=2):
                 images.read_direct(pixels, np.s_[start : start + rows], np.s_[start : start + rows])
-    except OSError as error:
+    except (OSError, RuntimeError, KeyError) as error:  # h5py has no error of its own
         raise ValueError(f"{path} cannot be read ({error}): is the download complete?") from error
     return FactorImages(
         images=torch.from_numpy(pixels).permute(0, 3, 1, 2),

@@ -4,7 +4,6 @@ Runs lie in DIRECTORY/ROW-SEED. One that is finished is not trained again, one t
 stand in each run's `metrics.json`. One that diverges or fails is a result that says so, and the others go on.
 """
 
-import json
 import os
 import signal
 import threading
@@ -19,6 +18,7 @@ from typing import Any, NamedTuple
 from joblib import Parallel, cpu_count, delayed, parallel_config
 from tqdm import tqdm
 
+from hierarchical_lvae.checkpoints import read_json
 from hierarchical_lvae.experiments.paper import Place, Row, Table
 from hierarchical_lvae.scoring import Settings, score
 from hierarchical_lvae.training import FitOptions, fit, load_run, read_options, resume
@@ -164,7 +164,7 @@ def _refuse_others(options: FitOptions, path: Path) -> None:
 
 def _state(path: Path) -> dict[str, Any]:
     file = path / "state.json"
-    return json.loads(file.read_text()) if file.is_file() else {}
+    return read_json(file) if file.is_file() else {}
 
 
 def _found(scores: Any, place: Place) -> float | None:

@@ -1,16 +1,19 @@
 """A graph of one's own as neighbourhood: graph:FILE.
 
-FILE is what `scipy.sparse.save_npz` writes of an (n, n) matrix whose stored entries are edges, such as scikit-learn's
-`kneighbors_graph` gives; or an `.npz` of one whole-number array (n, M): the ids of each point's M neighbours.
+FILE is what `scipy.sparse.save_npz` writes of an (n, n) matrix (csr, csc or coo) whose stored entries are edges, such
+as scikit-learn's `kneighbors_graph` gives; or an `.npz` of one whole-number array (n, M): the ids of each point's M
+neighbours. It is a stranger's: its arrays are read with their sizes checked, and scipy, which trusts indices, is given
+none that point elsewhere.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from hierarchical_lvae.data.npz import NpzArray, open_npz
 from hierarchical_lvae.neighbourhoods.build import Neighbourhood, Surroundings, gather
 
 
@@ -61,8 +64,9 @@ def _read(path: Path, number: int) -> tuple[np.ndarray, np.ndarray]:
     if not path.is_file():
         raise FileNotFoundError(f"there is no graph {path}: --neighbourhood graph:FILE takes an .npz")
     rows, ids = _edges(path, number)
-    if ids.size and not 0 <= ids.min() <= ids.max() < number:
-        raise ValueError(f"{path} has edges to points {ids.min()} … {ids.max()}: the data have 0 … {number - 1}")
+    for ends in (rows, ids):
+        if ends.size and not 0 <= ends.min() <= ends.max() < number:
+            raise ValueError(f"{path} has edges to points {ends.min()} … {ends.max()}: the data have 0 … {number - 1}")
     other = rows != ids
     ones = np.ones(int(other.sum()), np.int32)
     graph = csr_array((ones, (rows[other], ids[other])), shape=(number, number))  # an edge twice counts once
@@ -71,22 +75,40 @@ def _read(path: Path, number: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _edges(path: Path, number: int) -> tuple[np.ndarray, np.ndarray]:
-    from scipy.sparse import load_npz
-
+    """The two ends (E,), (E,) of each edge that the file tells, unchecked."""
     try:
-        with np.load(path, allow_pickle=False) as file:
-            arrays: Any = {name: file[name] for name in file.files} if "format" not in file.files else None
-        matrix = load_npz(path) if arrays is None else None
-    except Exception as error:  # whatever a stranger's file raises
-        raise ValueError(f"{path} cannot be read ({type(error).__name__}: {error}): an .npz is needed") from error
-    if matrix is not None:
-        if matrix.shape != (number, number):
-            raise ValueError(f"{path} is a graph of {matrix.shape} points: the data have {number}")
-        coordinates = matrix.tocoo()
-        return coordinates.row.astype(np.int64), coordinates.col.astype(np.int64)
-    ids = next(iter(arrays.values())) if len(arrays) == 1 else None
-    if ids is None or ids.ndim != 2 or ids.dtype.kind not in "iu":
-        raise ValueError(f"{path} is neither a sparse matrix nor one array (n, M) of whole numbers")
-    if len(ids) != number:
-        raise ValueError(f"{path} has neighbours of {len(ids)} points: the data have {number}")
-    return np.repeat(np.arange(number), ids.shape[1]), ids.astype(np.int64).reshape(-1)
+        with open_npz(path) as arrays:
+            if "format" in arrays:
+                return _sparse(arrays, path, number)
+            ids = next(iter(arrays.values())) if len(arrays) == 1 else None
+            if ids is None or len(ids.shape) != 2 or ids.dtype.kind not in "iu":
+                raise ValueError(f"{path} is neither a sparse matrix nor one array (n, M) of whole numbers")
+            if ids.shape[0] != number:
+                raise ValueError(f"{path} has neighbours of {ids.shape[0]} points: the data have {number}")
+            return np.repeat(np.arange(number), ids.shape[1]), ids.whole().astype(np.int64).reshape(-1)
+    except MemoryError as error:
+        raise ValueError(f"the graph {path} does not fit into memory: give a smaller one") from error
+
+
+def _sparse(arrays: Mapping[str, NpzArray], path: Path, number: int) -> tuple[np.ndarray, np.ndarray]:
+    """The rows and columns of the stored entries, of the arrays that `scipy.sparse.save_npz` writes."""
+    kind = arrays["format"].whole().astype(str).item() if arrays["format"].dtype.kind in "SU" else None
+    names = {"csr": ("indptr", "indices"), "csc": ("indptr", "indices"), "coo": ("row", "col")}.get(str(kind))
+    if names is None:
+        raise ValueError(f"{path} is a sparse matrix of format {kind!r}: save it as csr, csc or coo")
+    read = {}
+    for name in ("shape", *names):
+        if name not in arrays or len(arrays[name].shape) != 1 or arrays[name].dtype.kind not in "iu":
+            raise ValueError(f"{path} has no {name!r} of whole numbers, as a sparse matrix has: save it anew")
+        read[name] = arrays[name].whole().astype(np.int64)
+    if read["shape"].tolist() != [number, number]:
+        raise ValueError(f"{path} is a graph of {tuple(read['shape'].tolist())} points: the data have {number}")
+    first, second = (read[name] for name in names)
+    if kind != "coo":
+        degrees = np.diff(first)
+        if len(first) != number + 1 or first[0] != 0 or (degrees < 0).any() or first[-1] != len(second):
+            raise ValueError(f"{path} has an 'indptr' that does not fit its 'indices': save it anew")
+        first = np.repeat(np.arange(number), degrees)
+    if len(first) != len(second):
+        raise ValueError(f"{path} has {len(first)} rows and {len(second)} columns: save it anew")
+    return (second, first) if kind == "csc" else (first, second)

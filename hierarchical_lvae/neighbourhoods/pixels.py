@@ -74,7 +74,7 @@ def _read(path: Path | None, shape: tuple[int, int]) -> np.ndarray | None:
         ids = np.load(path, allow_pickle=False)
         if ids.shape != shape or ids.dtype != np.int32 or not 0 <= ids.min() <= ids.max() < len(ids):
             raise ValueError("it is no table of neighbours of these data")
-    except (OSError, ValueError) as error:
+    except Exception as error:  # whatever is wrong with the file, its content can be made anew
         log.warning("ignoring %s: %s", path, error)
         return None
     return ids
@@ -84,7 +84,6 @@ def _write(path: Path | None, ids: np.ndarray) -> None:
     if path is None:
         return
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
         with atomic(path) as temporary:
             np.save(temporary, ids)
     except OSError as error:

@@ -129,7 +129,6 @@ def _train_classifier(run: Run, path: Path, progress: bool) -> None:
     with random_state_kept():
         torch.manual_seed(0)
         classifier = train_factor_classifier(batches, shape, sizes, progress=progress)
-    path.parent.mkdir(parents=True, exist_ok=True)
     write_tensors(path, classifier.state_dict())
 
 

@@ -1,14 +1,13 @@
 """The scores of a run, one by one, in `metrics.json`: what stands there by the same settings is not computed again."""
 
 import hashlib
-import json
 from collections.abc import Iterator, Sequence
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from hierarchical_lvae.checkpoints import write_json
+from hierarchical_lvae.checkpoints import read_json, write_json
 from hierarchical_lvae.runs import Run
 from hierarchical_lvae.scoring import CODES, SCORES
 from hierarchical_lvae.scoring.bounds import likelihood
@@ -93,14 +92,9 @@ def read_scores(path: Path) -> dict[str, Any]:
         ValueError: it is not what was written.
     """
     file = path / "metrics.json"
-    if not file.is_file():
-        return {}
-    try:
-        saved = json.loads(file.read_text())
-        if not isinstance(saved, dict):
-            raise ValueError("no object")
-    except ValueError as error:
-        raise ValueError(f"{file} cannot be read ({error}): move it away to score anew") from error
+    saved = read_json(file) if file.is_file() else {}
+    if not all(isinstance(values, dict) for values in saved.values()):
+        raise ValueError(f"{file} holds no scores: move it away to score anew")
     return saved
 
 

@@ -56,7 +56,7 @@ def test_what_is_no_graph_of_the_data_is_one_line(surroundings, tmp_path):
         ("far", r"has edges to points 1 … 60: the data have 0 … 59"),
         ("floats", "is neither a sparse matrix nor one array"),
         ("two", "is neither a sparse matrix nor one array"),
-        ("pickle", "cannot be read"),
+        ("pickle", "holds Python objects"),
         ("square", r"is a graph of \(30, 30\) points: the data have 60"),
         ("empty", "point 0 has 0 neighbours"),
         ("text", "cannot be read"),
