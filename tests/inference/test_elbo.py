@@ -1,5 +1,6 @@
 """LocalELBO against Pyro's own bounds, finite differences, and closed forms."""
 
+import math
 from functools import partial
 
 import pyro
@@ -10,6 +11,7 @@ from pyro.distributions.transforms import LowerCholeskyAffine
 from pyro.infer import SVI, Trace_ELBO, TraceMeanField_ELBO
 
 from hierarchical_lvae.inference import LocalELBO, MultiStepMAP, OneStepMAP, Shared, diagnose
+from hierarchical_lvae.inference.bound import analytic_kl
 from hierarchical_lvae.inference.elbo import SupportLoss
 from hierarchical_lvae.models import FactorAnalysis, LocalLinearRegression, LocalVAE
 
@@ -168,6 +170,34 @@ def test_masked_points_do_not_count_and_scaled_ones_count_more():
     prior = dist.MultivariateNormal(torch.zeros(2), torch.eye(2))
     kl = torch.distributions.kl_divergence(program.posterior(x), prior)[0]
     assert losses[1] - losses[0] == pytest.approx(2 * (kl[0] + kl[2]).item(), rel=1e-9)
+
+
+def test_the_kl_of_normals_is_pytorchs():
+    for event_dim in (0, 1, 2):
+        mean, scale = torch.randn(4, 3, 2), torch.rand(4, 3, 2) + 0.1
+        q, p = dist.Normal(mean, scale).to_event(event_dim), dist.Normal(torch.zeros(2), 1.5).expand((4, 3, 2))
+        p = p.to_event(event_dim)
+        torch.testing.assert_close(analytic_kl(q, p), torch.distributions.kl_divergence(q, p))
+    laplace = dist.Laplace(torch.zeros(3), 1.0)
+    assert analytic_kl(laplace, laplace).abs().max() == 0
+    with pytest.raises(NotImplementedError):
+        analytic_kl(dist.Normal(torch.zeros(3), 1.0).to_event(1), dist.Normal(torch.zeros(3), 1.0))
+
+
+@pytest.mark.parametrize("sigma", [1e-1, 1e-6, 1e-10, 1e-15])
+def test_the_kl_can_be_differentiated_twice_where_sigma_is_small(sigma):
+    """In single precision: d²KL/d(log σ)² = 2σ², where PyTorch's form is not finite (a fit at α = 10 came there)."""
+    log_sigma = torch.tensor(sigma, dtype=torch.float32).log().requires_grad_()
+
+    def second(kl):
+        q = dist.Normal(torch.zeros((), dtype=torch.float32), log_sigma.exp())
+        value = kl(q, dist.Normal(torch.zeros((), dtype=torch.float32), 1.0))
+        (slope,) = torch.autograd.grad(value, log_sigma, create_graph=True)
+        return torch.autograd.grad(slope, log_sigma)[0].item()
+
+    assert second(analytic_kl) == pytest.approx(2 * sigma**2, abs=1e-6)
+    if sigma <= 1e-10:
+        assert not math.isfinite(second(torch.distributions.kl_divergence))
 
 
 def test_beta_weighs_the_kl():
