@@ -18,7 +18,7 @@ import time
 from pathlib import Path
 from typing import NamedTuple
 
-from hierarchical_lvae.cli.figures import draw_all
+from hierarchical_lvae.drawing import draw_all
 from hierarchical_lvae.scoring import Settings, score
 from hierarchical_lvae.training import FitOptions, fit, load_run, resume
 

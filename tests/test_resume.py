@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from hierarchical_lvae.checkpoints import append_json_line, claimed, truncate_log
-from hierarchical_lvae.cli.figures import draw_all, draw_reconstructions
+from hierarchical_lvae.drawing import draw_all, draw_reconstructions
 from hierarchical_lvae.inference import LOCAL_INFERENCE
 from hierarchical_lvae.neighbourhoods import NEIGHBOURHOODS
 from hierarchical_lvae.training import FitOptions, fit, load_run, resume

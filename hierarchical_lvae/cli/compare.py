@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from hierarchical_lvae.cli.figures import describe, save
 from hierarchical_lvae.cli.names import Names
 from hierarchical_lvae.comparison import BLOCK_METHODS, DEFAULT_METHODS
+from hierarchical_lvae.drawing import describe, save
 from hierarchical_lvae.inference import LOCAL_INFERENCE
 
 if TYPE_CHECKING:

@@ -5,9 +5,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from hierarchical_lvae.cli.figures import describe, save
 from hierarchical_lvae.cli.names import Name, Names
 from hierarchical_lvae.cli.scores import lines, table
+from hierarchical_lvae.drawing import describe, save
 from hierarchical_lvae.scoring import CODES, FEATURES, SCORES
 
 if TYPE_CHECKING:

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.core import ParameterSource
 
-from hierarchical_lvae.cli.figures import draw_all, draw_reconstructions, said
 from hierarchical_lvae.cli.names import Name, NameOrPath, NeighbourhoodName, PenaltyName
 from hierarchical_lvae.data import DATASETS
+from hierarchical_lvae.drawing import draw_all, draw_reconstructions, said
 from hierarchical_lvae.inference import LOCAL_INFERENCE
 from hierarchical_lvae.models import ACTIVATIONS, LIKELIHOODS
 from hierarchical_lvae.neighbourhoods import NEIGHBOURHOODS

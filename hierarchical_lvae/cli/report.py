@@ -31,7 +31,7 @@ def report(run: Path, data_dir: str | None, device: str) -> None:
     Examples:
       hlvae report runs/first
     """
-    from hierarchical_lvae.cli.figures import draw_all
+    from hierarchical_lvae.drawing import draw_all
     from hierarchical_lvae.report import write_report
     from hierarchical_lvae.training import load_run, read_options
 

@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from hierarchical_lvae.cli.figures import compose
 from hierarchical_lvae.cli.fit import resolve_device
 from hierarchical_lvae.cli.names import Name
 from hierarchical_lvae.cli.tables import lines, write
+from hierarchical_lvae.drawing import compose
 
 if TYPE_CHECKING:
     from hierarchical_lvae.experiments import Result
