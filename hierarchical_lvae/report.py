@@ -95,6 +95,19 @@ def write_report(run: Path, scores: Section, comparison: Section) -> Path:
     return path
 
 
+def read_state(run: Path) -> dict[str, Any]:
+    """How far a fit came: its status, the steps done, and the steps to do.
+
+    Raises:
+        ValueError: `state.json` is not there, or not whole.
+    """
+    try:
+        return dict(json.loads((run / "state.json").read_text()))
+    except (OSError, ValueError) as error:
+        again = shlex.join(["hlvae", "fit", "--resume", str(run)])
+        raise ValueError(f"{run / 'state.json'} cannot be read: `{again}` writes it anew") from error
+
+
 def command(name: str, run: Path, *options: str) -> str:
     """Say a command as it is typed.
 
@@ -134,7 +147,7 @@ def _summary(saved: dict[str, Any]) -> str:
 
 
 def _status(run: Path, saved: dict[str, Any]) -> str:
-    state = json.loads((run / "state.json").read_text())
+    state = read_state(run)
     reached = f"{state['step']:,} of {saved['steps']:,} steps"
     return reached if state["status"] == "finished" else f"{reached}: {state['status']}, not finished"
 

@@ -1,7 +1,6 @@
 """`hlvae report`: a run on one page."""
 
 import csv
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -32,19 +31,14 @@ def report(run: Path, data_dir: str | None, device: str) -> None:
       hlvae report runs/first
     """
     from hierarchical_lvae.drawing import draw_all
-    from hierarchical_lvae.report import write_report
+    from hierarchical_lvae.report import read_state, write_report
     from hierarchical_lvae.training import load_run, read_options
 
     options = read_options(run)
-    if not is_finished(run) or any(not (run / f"figures/{name}.png").is_file() for name in FIGURES):
+    unfinished = read_state(run)["status"] != "finished"
+    if unfinished or any(not (run / f"figures/{name}.png").is_file() for name in FIGURES):
         draw_all(load_run(run, device, data_dir), run)
     click.echo(write_report(run, scores(run), comparison(run, options.alpha == 0)))
-
-
-def is_finished(run: Path) -> bool:
-    """Whether its fit is done."""
-    state = run / "state.json"
-    return state.is_file() and json.loads(state.read_text())["status"] == "finished"
 
 
 def scores(run: Path) -> "Section":

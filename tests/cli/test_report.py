@@ -201,6 +201,10 @@ def test_a_failure_is_one_line_and_leaves_the_page_as_it_was(run, monkeypatch):
     (run / "compare.csv").write_text("a,b\n1,2\n")
     assert f"run `hlvae compare {run}` again" in report(run).stderr
     (run / "compare.csv").unlink()
+    state = (run / "state.json").read_bytes()
+    (run / "state.json").write_bytes(state[:10])
+    assert f"state.json cannot be read: `hlvae fit --resume {run}` writes it anew" in report(run).stderr
+    (run / "state.json").write_bytes(state)
 
     def full(self, *_):
         raise OSError(28, "No space left on device")
