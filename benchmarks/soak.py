@@ -23,6 +23,7 @@ from hierarchical_lvae.scoring import Settings, score
 from hierarchical_lvae.training import FitOptions, fit, load_run, resume
 
 LOCAL = ("one-step", "multi-step", "laplace", "shared")
+LEAST = 9  # rounds and samples, three of each in a third
 METRICS = ("mig", "sap", "iwae", "samples")
 
 
@@ -91,7 +92,7 @@ def main():
             rounds += 1
     stop.set()
     watcher.join()
-    grown = verdict(samples) if len(samples) >= 6 else ["too short to tell: give --minutes 6 or more"]
+    grown = verdict(samples) if min(len(samples), rounds) >= LEAST else ["too few to tell: give more --minutes"]
     print(f"{rounds} rounds in {(time.monotonic() - start) / 60:.1f} minutes: {'; '.join(grown) or 'nothing grew'}")
     return bool(grown)
 

@@ -34,6 +34,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
+import click
 import h5py
 import torch
 
@@ -99,7 +100,7 @@ class Disk:
     def _wrapped(self, name: str, call: Callable) -> Callable:
         def wrapped(target, *args, **kwargs):
             path = self._path(target)
-            if path is None or not _writes(name, args, kwargs):
+            if path is None or not _writes(name, args, kwargs) or (name == "mkdir" and os.path.isdir(path)):
                 return call(target, *args, **kwargs)
             size = (
                 os.path.getsize(path) if name == "write" and "a" in _mode(args, kwargs) and os.path.exists(path) else 0
@@ -245,8 +246,9 @@ def disturb(scenario: Scenario, number: int, how: str) -> int:
     disk.watch()
     try:
         scenario.act()
-    except OSError as error:
-        return REFUSED if how == "fills" and "\n" not in str(error) and "cannot be written" in str(error) else WRONG
+    except (OSError, click.ClickException) as error:
+        message = error.message if isinstance(error, click.ClickException) else str(error)
+        return REFUSED if how == "fills" and "\n" not in message and "cannot be written" in message else WRONG
     return 0
 
 

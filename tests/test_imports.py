@@ -1,6 +1,7 @@
 """Who may import whom (the rooms, from the command line down to the types), read off the source files."""
 
 import ast
+import subprocess
 import sys
 from pathlib import Path
 
@@ -99,3 +100,19 @@ def test_heavy_libraries_are_imported_where_they_are_used(path):
 def test_nobody_imports_through_the_links():
     for path in FILES:
         assert not {"models", "inference"} & {name.split(".")[0] for name in imported(path)}
+
+
+def test_no_module_asks_the_network_as_it_is_imported():
+    code = (
+        "import importlib, pkgutil, socket\n"
+        "def refuse(*args, **kwargs): raise RuntimeError('the network was asked')\n"
+        "socket.socket.connect = socket.create_connection = socket.getaddrinfo = refuse\n"
+        "import hierarchical_lvae\n"
+        "for module in pkgutil.walk_packages(hierarchical_lvae.__path__, 'hierarchical_lvae.'):\n"
+        "    if not module.name.endswith('__main__'):\n"
+        "        importlib.import_module(module.name)\n"
+        "        print(module.name)\n"
+    )
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert found.returncode == 0, found.stderr
+    assert len(found.stdout.split()) > 80

@@ -77,7 +77,7 @@ def _checked(file: Mapping[str, Any], path: Path, num_images: int, num_factors: 
         ("images", (num_images, 64, 64, 3), "uint8"),
         ("labels", (num_images, num_factors), "float64"),
     ):
-        if key not in file:
+        if not hasattr(file.get(key), "shape"):  # there is none, or it is a group or a type
             raise ValueError(f"{path} has no {key!r}: the official file has 'images' and 'labels'")
         if file[key].shape != shape or file[key].dtype != kind:
             raise ValueError(f"{key!r} of {path} is {file[key].dtype} {file[key].shape}, not {kind} {shape}")
