@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from hierarchical_lvae.checkpoints import atomic, read_log
+from hierarchical_lvae.checkpoints import atomic, read_json, read_log
 
 CAPTIONS = {
     "training": "Training curves.",
@@ -66,7 +66,7 @@ def write_report(run: Path, scores: Section, comparison: Section) -> Path:
     """
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
-    saved = json.loads((run / "options.json").read_text())
+    saved = read_json(run / "options.json")
     pictures = {path.stem: _picture(path) for path in sorted((run / "figures").glob("*.png"))}
     training, shown, of_scores, of_comparison = _sorted_by_section(pictures)
     sections = [

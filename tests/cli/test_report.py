@@ -196,7 +196,7 @@ def test_a_failure_is_one_line_and_leaves_the_page_as_it_was(run, monkeypatch):
     (run / "metrics.json").write_text("{")
     damaged = report(run)
     assert damaged.exit_code == 1
-    assert "metrics.json cannot be read" in damaged.stderr
+    assert "metrics.json is no JSON object" in damaged.stderr
     (run / "metrics.json").unlink()
     (run / "compare.csv").write_text("a,b\n1,2\n")
     assert f"run `hlvae compare {run}` again" in report(run).stderr
