@@ -85,5 +85,5 @@ def open_npz(path: Path, names: Iterable[str] | None = None) -> Iterator[dict[st
         with zipfile.ZipFile(path) as archive:
             there = {name.removesuffix(".npy") for name in archive.namelist() if name.endswith(".npy")}
             yield {name: NpzArray(archive, name) for name in (there if names is None else names) if name in there}
-    except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, OSError) as error:
+    except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, OSError, UnicodeDecodeError) as error:
         raise ValueError(f"{path} cannot be read as an .npz ({error}): is it whole?") from error

@@ -50,6 +50,7 @@ def test_what_is_no_graph_of_the_data_is_one_line(surroundings, tmp_path):
     np.savez(tmp_path / "pickle.npz", ids=np.array([{"a": 1}], dtype=object))
     save_npz(tmp_path / "square.npz", csr_array((30, 30)))
     save_npz(tmp_path / "empty.npz", csr_array((60, 60)))
+    np.savez(tmp_path / "name.npz", format=np.array(b"\xc9sr"))
     (tmp_path / "text.npz").write_text("no zip")
     for name, message in (
         ("short", "has neighbours of 50 points: the data have 60"),
@@ -59,6 +60,7 @@ def test_what_is_no_graph_of_the_data_is_one_line(surroundings, tmp_path):
         ("pickle", "holds Python objects"),
         ("square", r"is a graph of \(30, 30\) points: the data have 60"),
         ("empty", "point 0 has 0 neighbours"),
+        ("name", "cannot be read"),
         ("text", "cannot be read"),
     ):
         with pytest.raises(ValueError, match=message) as caught:
