@@ -27,6 +27,7 @@ from hierarchical_lvae.checkpoints import (
     claimed,
     named,
     pack,
+    read_json,
     read_tensors,
     truncate_log,
     unpack,
@@ -183,6 +184,7 @@ def _train(
     logged, start = done, time.perf_counter()
     with (
         bar,
+        _noted_divergence(out if ranks.writes else None),
         precision(options.precision),
         _noted_signals() as signals,
         pyro.validation_enabled(False),  # a divergence is seen in the loss, and named with its step
@@ -249,6 +251,18 @@ def _refuse_overshoot(adapted: float, plain: float, step: int) -> None:
             f"at step {step} the loss is {adapted:,.0f} nats an image with the local step and {plain:,.0f} without: "
             "lower --alpha; the last good checkpoint is kept"
         )
+
+
+@contextmanager
+def _noted_divergence(out: Path | None) -> Iterator[None]:
+    """Note in `state.json`, beside where the last checkpoint is, that the fit diverged from there, and how."""
+    try:
+        yield
+    except Diverged as error:
+        if out is not None:
+            state = read_json(out / "state.json")
+            write_json(out / "state.json", {**state, "status": "diverged", "why": str(error)})
+        raise
 
 
 def _write_options(run: Run, out: Path) -> None:

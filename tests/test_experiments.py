@@ -179,12 +179,15 @@ def refuse(*_):
     raise OSError("no weights here")
 
 
-def test_a_row_that_diverges_says_so_and_the_others_go_on(run):
+def test_a_row_that_diverges_says_so_and_the_others_go_on(run, monkeypatch):
     wild = replace(SMALL, rows=(Row("wild", {"alpha": 1e6, "lr": 0.1, "clip": 1e9}, (None, None)), SMALL.rows[0]))
     results = run(wild, steps=100)
     assert results[0].values == (None, None)
     assert results[0].remark.startswith("diverged: the loss is")
     assert results[1].values[0] is not None
+    monkeypatch.setattr("hierarchical_lvae.experiments.rows.resume", None)
+    again = run(wild, steps=100, rows=("wild",), finished_only=True)
+    assert [result.remark for result in again] == [results[0].remark]  # it is remembered, and not run again
 
 
 def test_a_row_that_fails_says_why_and_the_others_go_on(run, tmp_path):

@@ -216,10 +216,13 @@ def test_neighbourhoods_must_be_as_many_as_images(tmp_path):
 
 
 def test_a_divergence_is_named_with_its_step(tmp_path):
-    with pytest.raises(Diverged, match=r"the loss is \S+ nats and its gradient \S+ at step \d+ \(.+\): lower --alpha"):
+    with pytest.raises(
+        Diverged, match=r"the loss is \S+ nats and its gradient \S+ at step \d+ \(.+\): lower --alpha"
+    ) as error:
         fit(options(200, alpha=1e6, lr=0.1), tmp_path / "run", progress=False)
     state = json.loads((tmp_path / "run/state.json").read_text())
-    assert state["status"] == "running"  # the last good checkpoint, here the first
+    assert (state["status"], state["step"]) == ("diverged", 0)  # the last good checkpoint, here the first
+    assert state["why"] == str(error.value)
     assert read_tensors(tmp_path / "run/state.safetensors")["vae.theta"].isfinite().all()
 
 

@@ -1,7 +1,8 @@
 """The runs behind a table: each trained and scored, several at a time, none twice.
 
-Runs lie in DIRECTORY/ROW-SEED. One that is finished is not trained again, one that was interrupted goes on, and scores
-stand in each run's `metrics.json`. One that diverges or fails is a result that says so, and the others go on.
+Runs lie in DIRECTORY/ROW-SEED. One that is finished, or diverged, is not trained again, one that was interrupted goes
+on, and scores stand in each run's `metrics.json`. One that diverges or fails is a result that says so, and the others
+go on.
 """
 
 import os
@@ -25,6 +26,7 @@ from hierarchical_lvae.training import FitOptions, fit, load_run, read_options, 
 from hierarchical_lvae.types import Diverged, Interrupted, nearest
 
 LOOK_EVERY, ANSWER_WITHIN, PATIENCE = 5.0, 20.0, 60.0  # seconds
+ENDED = "finished", "diverged"
 _ONE_A_PROCESS = threading.Lock()  # the random state is the process's
 
 
@@ -99,7 +101,7 @@ def run_table(
         for seed in seeds if not rows or row.name in rows else ():
             given = FitOptions.of(preset, **{**table.options, **row.options, **options, "seed": seed})
             path = directory / f"{row.name}-{seed}"
-            if not finished_only or _state(path).get("status") == "finished":
+            if not finished_only or _state(path).get("status") in ENDED:
                 tasks.append(
                     delayed(run_row if here else _run_row_elsewhere)(
                         table, row, given, path, settings, progress and here
@@ -121,6 +123,8 @@ def run_row(
                 fit(options, path, progress)
             else:
                 _refuse_others(options, path)
+                if _state(path).get("status") == "diverged":
+                    raise Diverged(_state(path)["why"])
                 resume(path, max(options.steps, read_options(path).steps), options.data_dir, progress)
             run = load_run(path, options.device, options.data_dir)
             scores = dict(score(run, path, table.metrics, settings, progress))
