@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from hierarchical_lvae import checkpoints, experiments
+from hierarchical_lvae import checkpoints
 from hierarchical_lvae.data import archive, cars3d, dsprites, load_own, norb_matrix, shapes3d
 from hierarchical_lvae.data import cache as data_cache
 from hierarchical_lvae.neighbourhoods import graph, pixels
@@ -251,7 +251,7 @@ def read_nearest(path: Path) -> None:
 FORMATS = {
     "options": Format("options.json", lambda: as_json(RUN), lambda path: read_options(path.parent)),
     "state": Format("state.json", lambda: as_json({"status": "running", "step": 3, "steps": 9}),
-                    lambda path: experiments._status(path.parent)),
+                    lambda path: rows._state(path.parent)),
     "metrics": Format("metrics.json", lambda: as_json({"dci": {"settings": {"seed": 0}, "disentanglement": 0.5}}),
                       lambda path: read_scores(path.parent)),
     "log": Format("log.jsonl", lambda: ["".join(json.dumps(line) + "\n" for line in LOG).encode()],

@@ -115,7 +115,11 @@ def run_table(
 def run_row(
     table: Table, row: Row, options: FitOptions, path: Path, settings: Settings | None = None, progress: bool = True
 ) -> Result:
-    """Train one row, or go on with it, and score it."""
+    """Train one row, or go on with it, and score it; what goes wrong is told by the result.
+
+    Raises:
+        Interrupted: it was told to stop.
+    """
     nothing = (None,) * len(table.columns)
     try:
         with _ONE_A_PROCESS:
@@ -124,7 +128,7 @@ def run_row(
             else:
                 _refuse_others(options, path)
                 if _state(path).get("status") == "diverged":
-                    raise Diverged(_state(path)["why"])
+                    raise Diverged(_state(path).get("why", "how is not told"))
                 resume(path, max(options.steps, read_options(path).steps), options.data_dir, progress)
             run = load_run(path, options.device, options.data_dir)
             scores = dict(score(run, path, table.metrics, settings, progress))
