@@ -17,6 +17,7 @@ import torch
 from hierarchical_lvae import checkpoints
 from hierarchical_lvae.data import archive, cars3d, dsprites, load_own, norb_matrix, shapes3d
 from hierarchical_lvae.data import cache as data_cache
+from hierarchical_lvae.experiments import rows
 from hierarchical_lvae.neighbourhoods import graph, pixels
 from hierarchical_lvae.options import FitOptions
 from hierarchical_lvae.runs import read_options
