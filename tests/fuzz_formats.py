@@ -102,12 +102,13 @@ def small_model() -> tuple[torch.nn.Module, torch.optim.Optimizer]:
 def checkpoint() -> list[bytes]:
     from safetensors.torch import save
 
-    return [save(checkpoints.pack(*small_model(), {"codes": torch.ones(4, 2), "steps": torch.tensor(3)}, 7, [1.0]))]
+    states = {checkpoints.NEIGHBOURHOOD: {"codes": torch.ones(4, 2), "steps": torch.tensor(3)}}
+    return [save(checkpoints.pack(*small_model(), states, 7, [1.0]))]
 
 
 def read_checkpoint(path: Path) -> None:
     try:
-        checkpoints.unpack(checkpoints.read_tensors(path), *small_model(), {})
+        checkpoints.unpack(checkpoints.read_tensors(path), *small_model())
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error  # as `fit` does
 
