@@ -194,7 +194,8 @@ SCENARIOS = {
         "--neighbourhoods", "2", "--draws", "50"
     ),
     "reproduce": command(
-        "reproduce", "table5", "--data-dir", "data", "--out", "table", "--steps", "2", "--jobs", "1", "--device", "cpu", *SMALL
+        "reproduce", "table5", "--data-dir", "data", "--out", "table", "--steps", "2", "--jobs", "1", "--device", "cpu",
+        *SMALL
     ),
 }  # fmt: skip
 
