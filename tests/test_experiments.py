@@ -85,6 +85,21 @@ def test_an_interrupted_row_goes_on(run, tmp_path):
     assert (tmp_path / "local-0/model.safetensors").read_bytes() == model
 
 
+def test_what_is_only_read_is_left_as_it_is(run, tmp_path, monkeypatch):
+    """Neither the steps of another protocol nor lacking scores make `finished_only` train or score."""
+    run(rows=("plain",))
+    files = {path: path.read_bytes() for path in (tmp_path / "plain-0").rglob("*") if path.is_file()}
+    for name in ("fit", "resume", "load_run", "score"):
+        monkeypatch.setattr(f"hierarchical_lvae.experiments.rows.{name}", None)
+    (result,) = run(finished_only=True, steps=1000)
+    assert result.options.steps == 3
+    assert result.values[0] is not None
+    assert result.source.startswith("handwritten digits")
+    assert {path: path.read_bytes() for path in files} == files
+    (tmp_path / "plain-0/metrics.json").unlink()
+    assert run(finished_only=True)[0].remark == "not scored: leave out --print-only"
+
+
 @pytest.mark.parametrize("name", FIGURES)
 def test_a_figure_is_of_rows_of_its_table(name):
     figure = FIGURES[name]

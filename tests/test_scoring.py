@@ -165,6 +165,25 @@ def test_refusals_leave_what_was_there(run, tmp_path):
     with pytest.raises(ValueError, match="no codes are called 'locale'"):
         dict(score(run, tmp_path, settings=FEW._replace(codes="locale")))
     (tmp_path / "metrics.json").write_text("{broken")
-    with pytest.raises(ValueError, match=r"metrics\.json cannot be read"):
+    with pytest.raises(ValueError, match=r"metrics\.json is no JSON object"):
         dict(score(run, tmp_path, ("mig",), FEW))
     assert (tmp_path / "metrics.json").read_text() == "{broken"
+
+
+def test_small_data_are_not_tested_on_what_they_were_fitted_on(run, monkeypatch):
+    """More points than images: all of them, once each, shared out in the same proportion."""
+    size, drawn, batch = len(run.dataset), [], type(run.dataset).batch
+    monkeypatch.setattr(type(run.dataset), "batch", lambda self, index: drawn.append(index) or batch(self, index))
+    some = Settings(train=2 * size, test=size).within(size)
+    assert some.train + some.test == size
+    assert some.train == pytest.approx(2 * size / 3, abs=1)
+    encode(run, size, "meta")
+    assert torch.cat(drawn).sort().values.equal(torch.arange(size))
+
+
+def test_of_a_single_factor_nothing_is_told_apart(run, tmp_path):
+    names = ("dci", "factor-vae", "beta-vae", "modularity")
+    scores = dict(score(run, tmp_path, names, Settings(train=40, test=20), progress=False))
+    assert "disentanglement" not in scores["dci"]
+    assert 0 <= scores["dci"]["informativeness_test"] <= 1
+    assert all("one factor" in scores[name]["not_available"] for name in names[1:])

@@ -81,7 +81,9 @@ def comparison(run: Path, plain: bool) -> "Section":
             if kind == part
         ]
         tables.append(Table(part.capitalize(), tuple(COLUMNS), cells))
-    notes = [*NOTES, "posterior.nc holds the draws, for arviz.from_netcdf"]
+    notes = [*NOTES]
+    if (run / "posterior.nc").is_file():
+        notes.append("posterior.nc holds the draws, for arviz.from_netcdf")
     return Section(title, tables, notes=notes)
 
 

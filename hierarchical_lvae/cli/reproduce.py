@@ -93,6 +93,8 @@ def reproduce(
     else:
         for line in lines(table, results):
             click.echo(line)
+        if not print_only:
+            click.echo(f"left in {out / 'table.md'} and {out / 'table.csv'}", err=True)
     if any(result.remark.startswith("failed") for result in results):
         ctx.exit(1)
 

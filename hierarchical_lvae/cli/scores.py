@@ -22,7 +22,10 @@ def _numbers(name: str, values: dict[str, Any]) -> Lines:
         flat |= {f"{part} {key}": value for key, value in values.get(part, {}).items()}
     shown = {key: value for key, value in flat.items() if isinstance(value, int | float)}
     return [
-        (f"{name} {key}".replace("_", " "), str(value) if isinstance(value, int) else f"{value:.3f}")
+        (
+            (name if key == name else f"{name} {key}").replace("_", " "),
+            str(value) if isinstance(value, int) else f"{value:.3f}",
+        )
         for key, value in shown.items()
     ]
 

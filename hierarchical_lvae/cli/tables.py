@@ -63,7 +63,7 @@ def in_order(table: "Table", results: "Sequence[Result]") -> "list[Result]":
 
 def protocol(results: "Sequence[Result]") -> list[str]:
     """What of the runs is other than in the paper, a line each."""
-    about: dict[str, set[Any]] = {"data": set(), "protocol": set(), "features": set()}
+    about: dict[str, set[Any]] = {"data": set(), "protocol": set(), "points": set(), "features": set()}
     for result in results:
         options = result.options
         size = f", shrunk to {options.image_size} pixels" if options.image_size else ""
@@ -77,6 +77,9 @@ def protocol(results: "Sequence[Result]") -> list[str]:
         if "name" in result.scores.get("fid", {}):
             fid = result.scores["fid"]
             about["features"].add(f"{fid['name']} of {fid['generated']:,} images")
+        if "settings" in result.scores.get("dci", {}):
+            points = result.scores["dci"]["settings"]
+            about["points"].add(f"DCI fitted on {points['train']:,} and tested on {points['test']:,}")
     papers = "the paper: 300,000 steps of B = 25, K = 10, Adam 0.0001; the real images; FID of 50,000"
     return [f"{kind}: {', '.join(sorted(values))}" for kind, values in about.items() if values] + [papers]
 

@@ -21,7 +21,7 @@ from tqdm import tqdm
 
 from hierarchical_lvae.checkpoints import read_json
 from hierarchical_lvae.experiments.paper import Place, Row, Table
-from hierarchical_lvae.scoring import Settings, score
+from hierarchical_lvae.scoring import Settings, read_scores, score
 from hierarchical_lvae.training import FitOptions, fit, load_run, read_options, resume
 from hierarchical_lvae.types import Diverged, Interrupted, nearest
 
@@ -82,7 +82,7 @@ def run_table(
         rows: names of the rows; all if empty.
         settings: of the scores.
         progress: show progress bars.
-        finished_only: train nothing, and leave out what is not finished.
+        finished_only: train and score nothing: read what is there of the runs that ended, whatever their steps.
         workers: who computes; this process, one run after the other, if None.
         options: for all fits, such as the device, or fewer steps.
 
@@ -93,7 +93,7 @@ def run_table(
     """
     known = [row.name for row in table.rows]
     if unknown := [name for name in rows if name not in known]:
-        raise ValueError(f"no row is called {unknown[0]!r}: {nearest(unknown[0], known)}")
+        raise ValueError(f"no row is called {unknown[0]!r}: {nearest(unknown[0], known)} (of {', '.join(known)})")
     directory, workers = directory.absolute(), workers or Workers()
     here = workers == Workers()
     tasks, steps = [], {}
@@ -101,13 +101,15 @@ def run_table(
         for seed in seeds if not rows or row.name in rows else ():
             given = FitOptions.of(preset, **{**table.options, **row.options, **options, "seed": seed})
             path = directory / f"{row.name}-{seed}"
-            if not finished_only or _state(path).get("status") in ENDED:
-                tasks.append(
-                    delayed(run_row if here else _run_row_elsewhere)(
-                        table, row, given, path, settings, progress and here
-                    )
-                )
-                steps[path] = given.steps
+            if finished_only:
+                if _state(path).get("status") in ENDED:
+                    yield read_row(table, row, path)
+                continue
+            call = delayed(run_row if here else _run_row_elsewhere)
+            tasks.append(call(table, row, given, path, settings, progress and here))
+            steps[path] = given.steps
+    if not tasks:
+        return
     with _backend(workers), _followed(steps) if progress and not here else nullcontext():
         yield from Parallel(return_as="generator_unordered", pre_dispatch="all")(tasks)
 
@@ -141,6 +143,21 @@ def run_row(
         return Result(row, options, path, nothing, {}, remark=f"failed: {' '.join(cause.split())}")
     values = tuple(_found(scores, place) for place in table.columns.values())
     return Result(row, run.options, path, values, scores, run.dataset.source)
+
+
+def read_row(table: Table, row: Row, path: Path) -> Result:
+    """What is there of one row that ended.
+
+    Raises:
+        ValueError: it cannot be read.
+    """
+    options, scores, state = read_options(path), read_scores(path), _state(path)
+    values = tuple(_found(scores, place) for place in table.columns.values())
+    remark = f"diverged: {state.get('why')}" if state["status"] == "diverged" else ""
+    if not remark and table.columns and not any(name in scores for name in table.metrics):
+        remark = "not scored: leave out --print-only"
+    source = read_json(path / "options.json").get("data", {}).get("source", "")
+    return Result(row, options, path, values, scores, source, remark)
 
 
 def _run_row_elsewhere(*arguments: Any) -> Result:

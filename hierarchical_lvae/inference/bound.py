@@ -114,7 +114,9 @@ def _matched(
     local = LocalSites(sites)
     model_trace, guide_trace = trace_pair(model, guide, data, local, values or {})
     if not local.seen:
-        raise ValueError(f"no local site: neither model nor guide samples any of {', '.join(sorted(sites))}")
+        raise ValueError(
+            f"no local site: neither model nor guide samples any of {', '.join(sorted(sites))}: name yours by `sites`"
+        )
 
     model_sites, guide_sites = (
         {

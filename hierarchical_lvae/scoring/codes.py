@@ -1,7 +1,8 @@
 """Scores of the codes: how well they tell the data's factors apart.
 
-Codes are means of the encoder, local (adapted on fresh, seeded neighbours of each point) or meta. Points are drawn with
-replacement, as the field does, from the data that the run was trained on: there is no split.
+Codes are means of the encoder, local (adapted on fresh, seeded neighbours of each point) or meta. Points are drawn from
+the data that the run was trained on: there is no split. From large data they are drawn with replacement, as the field
+does; from small data without, lest the points that classifiers are tested on are those that they were fitted on.
 """
 
 from collections.abc import Sequence
@@ -21,7 +22,9 @@ from hierarchical_lvae.types import is_colour, lookup, random_state_kept
 
 SPLIT = ("dci", "sap", "modularity")
 """Measures that fit on some points and test on others."""
-BATCH = 50
+APART = ("factor-vae", "beta-vae", "modularity")
+"""Measures that say nothing of a single factor."""
+BATCH, LARGE = 50, 10
 
 
 class Encoded(NamedTuple):
@@ -44,7 +47,8 @@ def encode(
         desc=" ".join(["encode", part.name, f"({codes})"]), total=number, unit="image", disable=not progress
     ) as bar:  # fmt: skip
         torch.manual_seed(seed)
-        rows = torch.randint(part.stop - part.start, (number,))
+        size = part.stop - part.start
+        rows = torch.randint(size, (number,)) if size >= LARGE * number else torch.randperm(size)[:number]
         for index in (part.start + rows).split(BATCH):
             index = index.to(run.options.device)
             x = run.dataset.batch(index)
@@ -60,6 +64,8 @@ def disentanglement(
 
     DCI is given without the colours, and of them alone, too: from the same classifiers.
     """
+    if len(factor_names) == 1 and name in APART:
+        return {"not_available": "the data have one factor, from which nothing is to be told apart"}
     metric, n = lookup(METRICS, name, "metric"), settings.train
     codes, factors = points
     if name in SPLIT:
@@ -70,6 +76,8 @@ def disentanglement(
     else:
         result = metric(codes[:n], factors[:n], seed=settings.seed)
     values = _plain(result)
+    if len(factor_names) == 1:
+        values.pop("disentanglement", None)  # of a single factor it is 1, whatever the codes
     if isinstance(result, Dci):
         values["factors"] = list(factor_names)
         kept = geometry(factor_names)

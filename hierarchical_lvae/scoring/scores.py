@@ -11,7 +11,7 @@ from hierarchical_lvae.checkpoints import read_json, write_json
 from hierarchical_lvae.runs import Run
 from hierarchical_lvae.scoring import CODES, SCORES
 from hierarchical_lvae.scoring.bounds import likelihood
-from hierarchical_lvae.scoring.codes import disentanglement, encode
+from hierarchical_lvae.scoring.codes import Encoded, disentanglement, encode
 from hierarchical_lvae.scoring.images import choose_features, closeness, distance
 from hierarchical_lvae.scoring.settings import Settings
 from hierarchical_lvae.types import nearest
@@ -42,9 +42,14 @@ def score(
             if name not in known:
                 raise ValueError(f"no {kind} called {name!r}: {nearest(name, known)}")
     saved = read_scores(path)
-    number = settings.train + settings.test
     parts = run.dataset.sub_sets
-    points = cache(lambda i: encode(run, number, settings.codes, settings.seed, progress, parts[i]))
+    of_part = [settings.within(part.stop - part.start) for part in parts]
+
+    @cache
+    def points(i: int) -> Encoded:
+        number = of_part[i].train + of_part[i].test
+        return encode(run, number, settings.codes, settings.seed, progress, parts[i])
+
     for name in names:
         features = choose_features(run, settings, progress) if name == "fid" else None
         about = _about(run, path, name, settings)
@@ -64,7 +69,7 @@ def score(
                 values = {"not_available": "the data have no factors"}
             else:
                 each = {
-                    part.name: disentanglement(name, points(i), part.factor_names, settings, progress)
+                    part.name: disentanglement(name, points(i), part.factor_names, of_part[i], progress)
                     for i, part in enumerate(parts)
                 }
                 values = {"parts": each} if run.dataset.parts else each[""]

@@ -26,3 +26,13 @@ class Settings(NamedTuple):
     """What that distance sees; a member of `FEATURES`."""
     inception_weights: Path | None = None
     """Where Inception's weights are, if not where torch hub keeps them."""
+
+    def within(self, size: int) -> "Settings":
+        """The same, with no more points than there are, in the same proportion.
+
+        >>> Settings(train=100, test=50).within(60)[2:4]
+        (40, 20)
+        """
+        wanted = self.train + self.test
+        train = size * self.train // wanted
+        return self if wanted <= size else self._replace(train=train, test=size - train)

@@ -112,7 +112,7 @@ def test_scores_and_comparison_are_tables(run):
     shutil.copy(run / "figures/training.png", run / "figures/forest.png")
     lines = page(run).lines
     mig = json.loads((run / "metrics.json").read_text())["mig"]["mig"]
-    assert f"mig mig {mig:.3f}" in lines
+    assert f"mig {mig:.3f}" in lines
     assert "mig (seed 0, codes local, train 60, test 30)" in lines
     assert any(line.startswith("active units") for line in lines)
     assert "one-step 0 -22.12 +0.00 0.00 – 0.0125 – – – 1.0" in lines
