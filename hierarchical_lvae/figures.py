@@ -157,7 +157,8 @@ def training_curves(log: Sequence[Mapping[str, Any]], title: str) -> "Figure":
         ax = figure.add_subplot(math.ceil(len(drawn) / 2), 2, i + 1, title=name, xlabel="step")
         for key, (style, label) in curves.items():
             points = [(entry["step"], entry[key]) for entry in log if entry.get(key) is not None]
-            ax.plot(*zip(*points, strict=True), style, color="black", linewidth=1, label=label)
+            marker = "." if len(points) == 1 else ""
+            ax.plot(*zip(*points, strict=True), style, marker=marker, color="black", linewidth=1, label=label)
         if len(curves) > 1:
             ax.legend(fontsize=8)
         ax.title.set_fontsize(9)

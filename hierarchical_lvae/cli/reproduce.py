@@ -10,6 +10,7 @@ from hierarchical_lvae.cli.fit import resolve_device
 from hierarchical_lvae.cli.names import Name
 from hierarchical_lvae.cli.tables import lines, write
 from hierarchical_lvae.drawing import compose
+from hierarchical_lvae.types import Interrupted
 
 if TYPE_CHECKING:
     from hierarchical_lvae.experiments import Result
@@ -69,6 +70,9 @@ def reproduce(
     table = TABLES[figure.table if figure else name]
     out = out or Path("runs", f"{figure.table if figure else name}-{preset}")
     wanted = tuple(row for row in rows.split(",") if row)
+    known = [row.name for row in table.rows]
+    if unknown := [row for row in wanted if row not in known]:
+        raise click.UsageError(f"no row is called {unknown[0]!r}: there are {', '.join(known)}")
     if figure:
         if seeds > 1:
             raise click.UsageError("a figure shows one run of each row: leave out --seeds")
@@ -80,13 +84,16 @@ def reproduce(
     runs = len(wanted or table.rows) * seeds
     workers = Workers(1 if print_only else min(jobs or at_a_time(device), runs), None if print_only else dask)
     results: list[Result] = []
-    for result in run_table(
-        table, out, preset, range(seeds), wanted, settings, finished_only=print_only, workers=workers, **given
-    ):
-        results.append(result)
-        click.echo(f"{result.row.name}, seed {result.seed}: {result.remark or 'done'}", err=True)
-        if not (print_only or figure):
-            write(table, results, out)
+    try:
+        for result in run_table(
+            table, out, preset, range(seeds), wanted, settings, finished_only=print_only, workers=workers, **given
+        ):
+            results.append(result)
+            click.echo(f"{result.row.name}, seed {result.seed}: {result.remark or 'done'}", err=True)
+            if not (print_only or figure):
+                write(table, results, out)
+    except Interrupted as error:
+        raise Interrupted(error.signal, "stopped, with a checkpoint: the same command goes on") from None
     if figure:
         drawn = {result.row.name: load_run(result.path, device, place) for result in results if not result.remark}
         click.echo(compose(name, [(row, drawn[row]) for row in figure.rows if row in drawn], out))
