@@ -23,7 +23,7 @@ def _numbers(name: str, values: dict[str, Any]) -> Lines:
     shown = {key: value for key, value in flat.items() if isinstance(value, int | float)}
     return [
         (
-            (name if key == name else f"{name} {key}").replace("_", " "),
+            (name if key == name.rpartition(" ")[2] else f"{name} {key}").replace("_", " "),
             str(value) if isinstance(value, int) else f"{value:.3f}",
         )
         for key, value in shown.items()
