@@ -5,6 +5,7 @@ So all have the same weights at each step, and the first process (rank 0) alone 
 """
 
 import os
+import signal
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
@@ -79,5 +80,8 @@ def joined(device: str) -> Iterator[Ranks]:
     dist.init_process_group("cpu:gloo,cuda:nccl" if on_gpus else "gloo")
     try:
         yield Ranks()
+    except BaseException:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # torchrun's, that would come before our line is told
+        raise
     finally:
         dist.destroy_process_group()
