@@ -105,7 +105,7 @@ def run_table(
                 if _state(path).get("status") in ENDED:
                     yield read_row(table, row, path)
                 continue
-            call = delayed(run_row if here else _run_row_elsewhere)
+            call = delayed(run_row if here or workers.dask else _run_row_elsewhere)  # Dask minds its own workers
             tasks.append(call(table, row, given, path, settings, progress and here))
             steps[path] = given.steps
     if not tasks:
