@@ -145,10 +145,11 @@ def seeded(run: "Run", seed: int | None) -> Iterator[None]:
 
 
 def _references(run: "Run", number: int) -> "tuple[Tensor, Tensor]":
-    """Random images of the data set, and fresh neighbours of each."""
+    """Random images of the data set, distinct if there are enough, and fresh neighbours of each."""
     import torch
 
-    index = torch.randint(len(run.dataset), (number,)).to(run.options.device)
+    size = len(run.dataset)
+    index = torch.cat([torch.randperm(size) for _ in range(0, number, size)])[:number].to(run.options.device)
     x = run.dataset.batch(index)
     return x, run.neighbourhood(index, x)
 

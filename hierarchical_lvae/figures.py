@@ -20,7 +20,7 @@ def conditional_prior_samples(samples: Tensor, title: str) -> "Figure":
         samples: (R, S, C, H, W), pixels in [0, 1].
         title: what was trained, on what.
     """
-    return image_grid(samples, title)
+    return image_grid(samples, title, label="each a random code, under the local weights of another random reference")
 
 
 def conditional_samples(references: Tensor, samples: Tensor, title: str) -> "Figure":

@@ -183,11 +183,13 @@ def test_the_command_prints_and_leaves_the_table(tmp_path, monkeypatch):
     assert (tmp_path / "out/table.md").read_text().strip() == result.stdout.strip()
     csv = (tmp_path / "out/table.csv").read_text().splitlines()
     assert csv[0] == "row,seed,gap,no such,distance,remark"
-    assert [line.split(",")[:2] for line in csv[1:]] == [
-        ["plain", "published"], ["local", "published"], ["local", "0"], ["local", "1"]
-    ]  # fmt: skip
-    again = CliRunner().invoke(main, [*command, "--print-only", "--out", str(tmp_path / "out")])
-    assert again.stdout == result.stdout
+    assert [line.split(",")[:2] for line in csv[1:]] == [["local", "published"], ["local", "0"], ["local", "1"]]
+    again = main_(*command, "--print-only", "--out", str(tmp_path / "out"))
+    assert "| plain | 0 | 0.100 · not run |" in again.stdout
+    assert local in again.stdout.splitlines()
+    other = main_(*command, "--rows", "plain", "--device", "cpu", "--out", str(tmp_path / "out"))
+    assert local in other.stdout.splitlines()  # what ended before keeps its place
+    assert "| plain | 2 | 0.100 · 0." in other.stdout
 
 
 def refuse(*_):

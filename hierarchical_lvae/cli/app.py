@@ -12,9 +12,10 @@ from hierarchical_lvae.cli.data import data
 from hierarchical_lvae.cli.evaluate import evaluate
 from hierarchical_lvae.cli.figures import figures
 from hierarchical_lvae.cli.fit import fit
+from hierarchical_lvae.cli.names import Suggesting
 from hierarchical_lvae.cli.report import report
 from hierarchical_lvae.cli.reproduce import reproduce
-from hierarchical_lvae.types import Diverged, Interrupted, nearest
+from hierarchical_lvae.types import Diverged, Interrupted
 
 FAILED, DIVERGED, INTERRUPTED = 1, 3, 130
 
@@ -27,8 +28,8 @@ class Failure(click.ClickException):
         self.exit_code = exit_code  # type: ignore[misc]  # click declares it on the class
 
 
-class App(click.Group):
-    """A group whose failures are one line, and that suggests the nearest command."""
+class App(Suggesting):
+    """A group whose failures are one line."""
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command; turn its exceptions into exit codes (with --debug, let them through)."""
@@ -48,12 +49,6 @@ class App(click.Group):
             if isinstance(error, OSError | ValueError):
                 raise Failure(str(error), FAILED) from error
             raise Failure(f"unexpected {type(error).__name__}: {error} (--debug shows where)", FAILED) from error
-
-    def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
-        """Find the command, or suggest the nearest."""
-        if args[0] not in self.commands and not args[0].startswith("-"):
-            ctx.fail(f"no command is called {args[0]!r}: {nearest(args[0], self.commands)}")
-        return super().resolve_command(ctx, args)
 
 
 @click.group(cls=App, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from hierarchical_lvae.cli.names import Name, NameOrPath
+from hierarchical_lvae.cli.names import Name, NameOrPath, Suggesting
 from hierarchical_lvae.data import DATASETS
 
 if TYPE_CHECKING:
@@ -16,7 +16,7 @@ data_dir_option = click.option(
 )
 
 
-@click.group()
+@click.group(cls=Suggesting)
 def data() -> None:
     """List, describe, download or render data sets.
 

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from hierarchical_lvae.training import FitOptions, Run
 
 CONTACT_SHEET_EVERY = 300.0  # seconds
+ENOUGH_CODES = 64  # in a batch, for a penalty: what Locatello et al. (2019) have
 
 
 class Alpha(click.ParamType):
@@ -32,7 +33,10 @@ class Alpha(click.ParamType):
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float | str:
         """Read a number, but leave auto."""
-        return value if value == "auto" else click.FLOAT.convert(value, param, ctx)
+        try:
+            return value if value == "auto" else float(value)
+        except ValueError:
+            self.fail(f"{value!r} is neither a number nor auto", param, ctx)
 
 
 @click.command()
@@ -152,7 +156,10 @@ def resolve(preset: str | None, device: str, data_dir: str | None, **options: An
     device = resolve_device(device)
     preset = preset or ("paper" if device.startswith("cuda") else "quick")
     place = None if data_dir is None else str(Path(data_dir).absolute())
-    return FitOptions.of(preset, device=device, data_dir=place, **options)
+    try:
+        return FitOptions.of(preset, device=device, data_dir=place, **options)
+    except ValueError as error:
+        raise click.UsageError(str(error)) from error
 
 
 def resolve_device(device: str) -> str:
@@ -189,6 +196,10 @@ def announce(run: "Run") -> None:
         f"α = {said(options)}, {options.local}, {options.neighbourhood} neighbours, {options.likelihood}, "
         f"{f'penalty {options.penalty}, ' if options.penalty else ''}preset {options.preset}, seed {options.seed}"
     )
+    if options.penalty and options.batch < ENOUGH_CODES:
+        click.echo(
+            f"a penalty looks at the codes of a batch, and {options.batch} are few: better -B {ENOUGH_CODES}", err=True
+        )
     if options.likelihood.startswith("gaussian") and run.vae.alpha > 0.01:
         click.echo(
             "a Gaussian curves more than the paper's Bernoulli: if the loss explodes, try --alpha 0.001", err=True

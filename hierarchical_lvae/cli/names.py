@@ -1,4 +1,4 @@
-"""Options whose values are keys of a table of names."""
+"""Commands and options whose values are keys of a table of names: an unknown one is answered with the nearest."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -8,6 +8,16 @@ import click
 
 from hierarchical_lvae.data.paths import OWN_DATA, is_path
 from hierarchical_lvae.types import nearest
+
+
+class Suggesting(click.Group):
+    """A group of commands that answers an unknown one with the nearest."""
+
+    def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
+        """Find the command, or suggest the nearest."""
+        if args[0] not in self.commands and not args[0].startswith("-"):
+            ctx.fail(f"no command is called {args[0]!r}: {nearest(args[0], self.commands)}")
+        return super().resolve_command(ctx, args)
 
 
 class Name(click.Choice):

@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
@@ -10,10 +10,8 @@ from hierarchical_lvae.cli.fit import resolve_device
 from hierarchical_lvae.cli.names import Name
 from hierarchical_lvae.cli.tables import lines, write
 from hierarchical_lvae.drawing import compose
+from hierarchical_lvae.scoring import FEATURES
 from hierarchical_lvae.types import Interrupted
-
-if TYPE_CHECKING:
-    from hierarchical_lvae.experiments import Result
 
 KNOWN = ("table1", "table2", "table5", "baselines", "fig2", "fig3", "fig4")
 IMAGES = {"paper": 50_000, "quick": 5_000}
@@ -27,6 +25,10 @@ IMAGES = {"paper": 50_000, "quick": 5_000}
 @click.option("--steps", type=click.IntRange(1), help="Meta-steps of each fit [default: by preset]")
 @click.option("--points", type=(int, int), default=(10_000, 5_000), show_default=True, help="For DCI: fitted, tested.")
 @click.option("--images", type=click.IntRange(5), help="Of each kind, for FID [default: 50,000; quick: 5,000]")
+@click.option("--features", type=Name(FEATURES), default="auto", show_default=True, help="What the distance sees.")
+@click.option(
+    "--inception-weights", type=click.Path(path_type=Path), help="Their file [default: torch hub's, or downloaded]"
+)
 @click.option("--jobs", type=click.IntRange(1), help="Runs at a time [default: one a core; on a GPU 1]")
 @click.option("--dask", metavar="ADDRESS", help="Send the runs to this Dask scheduler instead; it shares our files.")
 @click.option("--out", type=click.Path(path_type=Path), help="Where the runs lie [default: runs/TABLE-PRESET]")
@@ -43,6 +45,8 @@ def reproduce(
     steps: int | None,
     points: tuple[int, int],
     images: int | None,
+    features: str,
+    inception_weights: Path | None,
     jobs: int | None,
     dask: str | None,
     out: Path | None,
@@ -54,7 +58,7 @@ def reproduce(
 
     What is finished is not run again, and what was interrupted goes on; figures take the runs of their table. A row
     that diverges or fails says so, and the others go on. The table is left in Markdown and CSV beside the runs; its
-    header says in what it differs from the paper's protocol.
+    header says in what it differs from the paper's protocol. With --rows it holds these, and others that ended before.
 
     \b
     Examples:
@@ -80,10 +84,20 @@ def reproduce(
     device = resolve_device(device)
     place = None if data_dir is None else str(Path(data_dir).absolute())
     given: dict[str, Any] = {"steps": steps, "data_dir": place, "device": device}
-    settings = Settings(train=points[0], test=points[1], images=images or IMAGES[preset])
+    weights = None if inception_weights is None else inception_weights.absolute()
+    settings = Settings(
+        train=points[0],
+        test=points[1],
+        images=images or IMAGES[preset],
+        features=features,
+        inception_weights=weights,
+    )
     runs = len(wanted or table.rows) * seeds
     workers = Workers(1 if print_only else min(jobs or at_a_time(device), runs), None if print_only else dask)
-    results: list[Result] = []
+    others = () if figure or not wanted else tuple(row for row in known if row not in wanted)
+    results = list(run_table(table, out, preset, range(seeds), others, finished_only=True)) if others else []
+    there = {*wanted, *(result.row.name for result in results)}
+    table = replace(table, rows=tuple(row for row in table.rows if not wanted or row.name in there))
     try:
         for result in run_table(
             table, out, preset, range(seeds), wanted, settings, finished_only=print_only, workers=workers, **given

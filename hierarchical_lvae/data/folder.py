@@ -79,6 +79,8 @@ def _image_files(path: Path) -> list[Path]:
                 others += 1
     if not found:
         raise ValueError(f"{path} holds no images ({others} other files): {', '.join(SUFFIXES)} are read")
+    if others:
+        log.info("%s holds %d other files, which are passed over: %s are read", path, others, ", ".join(SUFFIXES))
     return sorted(found, key=lambda file: file.as_posix())
 
 

@@ -38,7 +38,8 @@ class LocalSites(Messenger):
     (0, tensor([[[0.2500]]]))
 
     Raises:
-        ValueError: a local site is neither Normal nor Delta, is scaled, or is conditioned on values of another shape.
+        ValueError: a local site is neither Normal nor Delta, lies in a plate of points, is scaled, or is conditioned
+            on values of another shape.
     """
 
     def __init__(self, names: Collection[str]) -> None:
@@ -59,6 +60,11 @@ class LocalSites(Messenger):
             raise ValueError(
                 f"the local site {name!r} is {type(base(prior)).__name__}: "
                 "it must be Normal around its meta-parameter (or Delta, for no locality)"
+            )
+        if among_points := [frame.name for frame in msg["cond_indep_stack"] if frame.dim == -1]:
+            raise ValueError(
+                f"the local site {name!r} lies in the plate {among_points[0]!r} at dim -1, where points are: "
+                "neighbourhoods are the plate at dim -2, and a local site lies in that one alone"
             )
         if msg["scale"] != 1 and isinstance(base(prior), dist.Normal):
             raise ValueError(

@@ -231,16 +231,18 @@ def test_the_default_directory_tells_what_was_run(tmp_path, monkeypatch):
         ([*FIT, "--penalty", "annealed:inf"], 2, "finite and not negative, such as annealed:25"),
         (
             [*FIT, "--penalty", "tc", "--micro-batch", "1"],
-            1,
+            2,
             "the penalty tc:4.0 is of a whole batch of codes",
         ),
-        ([*FIT, "--alpha", "-1"], 1, "alpha is -1.0: it must be finite and not negative"),
-        ([*FIT, "--alpha", "nan"], 1, "alpha is nan"),
-        ([*FIT, "--alpha", "automatic"], 2, "'automatic' is not a valid float"),
-        ([*FIT, "--alpha", "0", "--local", "laplace"], 1, "leave out --local for the plain VAE, or give an --alpha"),
+        ([*FIT, "--alpha", "-1"], 2, "alpha is -1.0: it must be finite and not negative"),
+        ([*FIT, "--alpha", "nan"], 2, "alpha is nan"),
+        ([*FIT, "--alpha", "automatic"], 2, "'automatic' is neither a number nor auto"),
+        ([*FIT, "--alpha", "0", "--local", "laplace"], 2, "leave out --local for the plain VAE, or give an --alpha"),
         ([*FIT, "--data-dir", "/nowhere/at/all"], 1, "does not exist"),
         (["fit", "--resume", "/nowhere/at/all"], 1, "/nowhere/at/all is no run directory"),
         (["figures", "/nowhere/at/all"], 1, "is no run directory"),
+        (["data", "describe"], 2, "no command is called 'describe': there are list, info, download, render"),
+        (["data", "infos"], 2, "no command is called 'infos': did you mean 'info'?"),
         (["data", "info", "digit"], 2, "did you mean 'digits'?"),
         ([*FIT, "--steps", "200", "--alpha-unit", "sum", "--alpha", "10000"], 3, "the fit diverged: the loss is"),
         ([*FIT, "--device", "abacus"], 1, "try --device cpu"),
@@ -274,7 +276,7 @@ def test_defaults_are_those_of_the_python_api():
 
 
 def test_debug_shows_the_traceback():
-    result = hlvae("--debug", *FIT, "--alpha", "-1")
+    result = hlvae("--debug", *FIT, "--device", "abacus")
     assert isinstance(result.exception, ValueError)
 
 

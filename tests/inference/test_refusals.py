@@ -37,6 +37,16 @@ class TestProgramsThatCannotBeAdapted:
         with pytest.raises(ValueError, match="'w' is Laplace: it must be Normal"):
             self.loss(model, self.nothing)
 
+    def test_plates_the_wrong_way_round(self):
+        def model(x):
+            with pyro.plate("n", 2, dim=-1):
+                w = pyro.sample("w", dist.Normal(0.0, 1.0))
+                with pyro.plate("k", 3, dim=-2):
+                    pyro.sample("x", dist.Normal(w, 1.0), obs=x)
+
+        with pytest.raises(ValueError, match="'w' lies in the plate 'n' at dim -1, where points are"):
+            self.loss(model, self.nothing)
+
     def test_a_subsampled_plate_of_neighbourhoods(self):
         def model(x):
             with pyro.plate("n", 20, subsample_size=2, dim=-2):
