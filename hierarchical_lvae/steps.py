@@ -58,6 +58,8 @@ def first_not_finite(run: Run, x: Tensor, x_N: Tensor, random_state: Tensor) -> 
             loss = gradient(x, x_N)
         except NotFinite as found:
             return str(found)
+        except torch.linalg.LinAlgError as error:
+            return f"the curvature of a neighbourhood, though each site is finite; {str(error).partition('.')[0]}"
     if not loss.isfinite():
         return "the loss, though each site is finite"
     for name, parameter in names.items():

@@ -197,7 +197,10 @@ def _train(
             run.neighbourhood.update(index, x)
             x_N = run.neighbourhood(index, x)
             random_state = torch.get_rng_state()  # 5 kB
-            losses.append(gradient(x, x_N).item())
+            try:
+                losses.append(gradient(x, x_N).item())
+            except torch.linalg.LinAlgError:  # of a curvature that is not finite
+                losses.append(math.nan)
             norm = torch.nn.utils.clip_grad_norm_(vae.parameters(), clip)
             if not (math.isfinite(losses[-1]) and norm.isfinite()):
                 raise Diverged(

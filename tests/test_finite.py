@@ -36,8 +36,11 @@ def test_a_step_that_is_too_long_is_named_by_what_it_moves(tmp_path, micro_batch
     assert json.loads((tmp_path / "run/state.json").read_text())["step"] == 0
 
 
-@pytest.mark.parametrize(("name", "number"), [("phi", math.nan), ("theta", math.inf)])
-def test_a_meta_parameter_that_is_not_finite_is_named(tmp_path, monkeypatch, name, number):
+@pytest.mark.parametrize(
+    ("name", "number", "local"),
+    [("phi", math.nan, "one-step"), ("theta", math.inf, "one-step"), ("theta", math.nan, "laplace-low-rank")],
+)
+def test_a_meta_parameter_that_is_not_finite_is_named(tmp_path, monkeypatch, name, number, local):
     step = torch.optim.Adam.step
 
     def spoiled(self, *args):
@@ -46,7 +49,7 @@ def test_a_meta_parameter_that_is_not_finite_is_named(tmp_path, monkeypatch, nam
         group["params"][name == "phi"].data[7] = number
 
     monkeypatch.setattr(torch.optim.Adam, "step", spoiled)
-    assert f"at step 2 (the first not to be finite: the meta-parameter {name})" in diverge(tmp_path / "run")
+    assert f"at step 2 (the first not to be finite: the meta-parameter {name})" in diverge(tmp_path / "run", local=local)
 
 
 def test_it_is_never_saved(tmp_path, monkeypatch):
