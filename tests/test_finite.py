@@ -49,7 +49,9 @@ def test_a_meta_parameter_that_is_not_finite_is_named(tmp_path, monkeypatch, nam
         group["params"][name == "phi"].data[7] = number
 
     monkeypatch.setattr(torch.optim.Adam, "step", spoiled)
-    assert f"at step 2 (the first not to be finite: the meta-parameter {name})" in diverge(tmp_path / "run", local=local)
+    assert f"at step 2 (the first not to be finite: the meta-parameter {name})" in diverge(
+        tmp_path / "run", local=local
+    )
 
 
 def test_it_is_never_saved(tmp_path, monkeypatch):
