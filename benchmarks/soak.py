@@ -5,12 +5,12 @@
 Each round trains a run of the quick protocol (a local inference after the other), goes on with it, scores it and
 draws it, in a directory of its own. After each, the process's memory (RSS, and its peak in the round), open files,
 threads and child processes are noted. The verdict: after the first third, which fills caches, the median of the last
-third may stand above that of the second by 5 % in memory, and by none in open files, threads and children. What the
-allocator keeps of what was freed counts too; how much that is, is told at the end. Linux only; exit code 1 if it grew.
+third may stand above that of the second by 5 % in memory, and by none in open files, threads and children. What a
+fit keeps of what it freed (`hierarchical_lvae.memory`) counts too; how much that is, is told at the end.
+Linux only; exit code 1 if anything grew.
 """
 
 import argparse
-import ctypes
 import gc
 import os
 import re
@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from hierarchical_lvae.drawing import draw_all
+from hierarchical_lvae.memory import give_back_freed_memory
 from hierarchical_lvae.scoring import Settings, score
 from hierarchical_lvae.training import FitOptions, fit, load_run, resume
 
@@ -94,8 +95,8 @@ def main():
     print(
         f"{len(samples)} rounds in {(time.monotonic() - start) / 60:.1f} minutes: {'; '.join(grown) or 'nothing grew'}"
     )
-    ctypes.CDLL(None).malloc_trim(0)
-    print(f"of {samples[-1].megabytes:.0f} MB, {sample().megabytes:.0f} are in use; the rest the allocator has free")
+    give_back_freed_memory()
+    print(f"of {samples[-1].megabytes:.0f} MB, {sample().megabytes:.0f} are in use; the rest is free and kept")
     return bool(grown)
 
 
