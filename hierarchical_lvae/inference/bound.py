@@ -163,8 +163,9 @@ def _kl(name: str, guide_site: dict[str, Any], model_site: dict[str, Any], mean_
 def analytic_kl(q: dist.TorchDistribution, p: dist.TorchDistribution) -> Tensor:
     """KL(q ‖ p) in nats, of the batch's shape (..., B, K), in a form that can be differentiated twice.
 
-    Of Normals, log σ is taken as it is. PyTorch has log σ², whose second derivative overflows in single precision from
-    σ = 1e-10 on; and encoders come there, for what they say of σ before the local step can be all that the step tells.
+    Of Normals, log σ is taken as it is; where they bring it along (`log_scale`, as the Local VAE's codes do), not even by
+    way of σ. PyTorch has log σ², whose second derivative overflows in single precision from σ = 1e-10 on, and that of
+    log σ does from 1e-19 on; encoders come to both, for what they say of σ before the local step is theirs to choose.
 
     Raises:
         NotImplementedError: there is no closed form.
@@ -177,8 +178,12 @@ def analytic_kl(q: dist.TorchDistribution, p: dist.TorchDistribution) -> Tensor:
     if not normal or q.event_dim != p.event_dim:
         return kl_divergence(q, p)
     squares = (base(q).scale.square() + (base(q).loc - base(p).loc).square()) / base(p).scale.square()
-    each = base(p).scale.log() - base(q).scale.log() + (squares - 1) / 2
+    each = _log_scale(base(p)) - _log_scale(base(q)) + (squares - 1) / 2
     return sum_rightmost(each, q.event_dim)
+
+
+def _log_scale(normal: dist.TorchDistribution) -> Tensor:
+    return normal.log_scale if hasattr(normal, "log_scale") else normal.scale.log()
 
 
 def _per_neighbourhood(name: str, term: Tensor) -> Tensor:

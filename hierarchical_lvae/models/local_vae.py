@@ -20,6 +20,7 @@ from pyro.nn import pyro_method
 from torch import Tensor, nn
 
 from hierarchical_lvae.models import LIKELIHOODS
+from hierarchical_lvae.models.log_scale import LogScaleNormal
 from hierarchical_lvae.models.networks import decoder, encoder
 from hierarchical_lvae.models.program import Program
 from hierarchical_lvae.types import lookup
@@ -119,7 +120,7 @@ class LocalVAE(Program):
     def encode(self, x: Tensor, phi_N: Tensor) -> dist.Normal:
         """q(z | x, φ_N) of images (..., K, C, H, W) with weights (..., 1, P): batch (..., K, D)."""
         mean, log_sigma = self.encoder(x, phi_N).chunk(2, dim=-1)
-        return dist.Normal(mean, log_sigma.exp())
+        return LogScaleNormal(mean, log_sigma)
 
     def decode(self, z: Tensor, theta_N: Tensor) -> dist.TorchDistribution:
         """p(x | z, θ_N) of codes (..., K, D) with weights (..., 1, P): batch (..., K, C, H, W)."""

@@ -24,6 +24,7 @@ from pyro.nn import pyro_method
 from torch import Tensor, nn
 
 from hierarchical_lvae.models.layers import Activation, Linear
+from hierarchical_lvae.models.log_scale import LogScaleNormal
 from hierarchical_lvae.models.networks import Network
 from hierarchical_lvae.models.program import Program
 
@@ -90,7 +91,7 @@ class PointVAE(Program):
     def encode(self, y: Tensor, phi_N: Tensor) -> dist.Normal:
         """q(z | y, φ_N) of inputs (..., K, Y) with weights (..., 1, P): batch (..., K, D)."""
         mean, log_scale = self.encoder(y, phi_N).chunk(2, dim=-1)
-        return dist.Normal(mean, log_scale.exp())
+        return LogScaleNormal(mean, log_scale)
 
 
 def _network(inputs: int, width: int, outputs: int) -> Network:
