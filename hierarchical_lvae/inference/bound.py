@@ -163,9 +163,9 @@ def _kl(name: str, guide_site: dict[str, Any], model_site: dict[str, Any], mean_
 def analytic_kl(q: dist.TorchDistribution, p: dist.TorchDistribution) -> Tensor:
     """KL(q ‖ p) in nats, of the batch's shape (..., B, K), in a form that can be differentiated twice.
 
-    Of Normals, log σ is taken as it is; where they bring it along (`log_scale`, as the Local VAE's codes do), not even by
-    way of σ. PyTorch has log σ², whose second derivative overflows in single precision from σ = 1e-10 on, and that of
-    log σ does from 1e-19 on; encoders come to both, for what they say of σ before the local step is theirs to choose.
+    Of Normals, log σ is taken as it is; where they bring it along (`log_scale`, as the Local VAE's codes do), not even
+    by way of σ. PyTorch has log σ², whose second derivative overflows in single precision from σ = 1e-10 on, and that
+    of log σ does from 1e-19 on; encoders come to both, for what they say of σ before the local step is theirs to choose.
 
     Raises:
         NotImplementedError: there is no closed form.
