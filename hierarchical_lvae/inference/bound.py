@@ -165,7 +165,7 @@ def analytic_kl(q: dist.TorchDistribution, p: dist.TorchDistribution) -> Tensor:
 
     Of Normals, log σ is taken as it is; where they bring it along (`log_scale`, as the Local VAE's codes do), not even
     by way of σ. PyTorch has log σ², whose second derivative overflows in single precision from σ = 1e-10 on, and that
-    of log σ does from 1e-19 on; encoders come to both, for what they say of σ before the local step is theirs to choose.
+    of log σ does from 1e-19 on; encoders come there, for what they say of σ before the local step is theirs to choose.
 
     Raises:
         NotImplementedError: there is no closed form.
