@@ -20,7 +20,7 @@ def conditional_prior_samples(samples: Tensor, title: str) -> "Figure":
         samples: (R, S, C, H, W), pixels in [0, 1].
         title: what was trained, on what.
     """
-    return image_grid(samples, title, label="each a random code, under the local weights of another random reference")
+    return image_grid(samples, title, label="each a random code, under the weights of another random reference")
 
 
 def conditional_samples(references: Tensor, samples: Tensor, title: str) -> "Figure":
@@ -31,7 +31,7 @@ def conditional_samples(references: Tensor, samples: Tensor, title: str) -> "Fig
         samples: (R, S, C, H, W); column s is the same code in each row.
         title: what was trained, on what.
     """
-    label = f"its local decoder, at {samples.shape[1]} codes that all rows share"
+    label = f"under the weights of that reference, at {samples.shape[1]} codes that all rows share"
     return image_grid(samples, title, lead=references, lead_label="reference", label=label)
 
 
@@ -175,15 +175,18 @@ def image_grid(
     rows: Sequence[str] = (),
     columns: Sequence[str] = (),
 ) -> "Figure":
-    """Lay out images (R, S, C, H, W), C of 1 or 3, pixels in [0, 1]; `lead` (R, C, H, W) is a column apart."""
+    """Lay out images (R, S, C, H, W), C of 1 or 3, pixels in [0, 1]; `lead` (R, C, H, W) is a column apart.
+
+    `label` is the second part of the title, or stands over the images alone where there is a column apart.
+    """
     from matplotlib.figure import Figure
 
     height, width = images.shape[:2]
     apart = 0.0 if lead is None else 1.25
     figure = Figure(figsize=(max(4.5, 0.9 * (width + apart) + 0.4), 0.9 * height + 1.0), layout="constrained")
-    figure.suptitle(title, fontsize=10)
+    figure.suptitle(f"{title}\n{label}" if label and lead is None else title, fontsize=10)
     if lead is None:
-        _fill(figure, images, label, rows, columns)
+        _fill(figure, images, "", rows, columns)
     else:
         left, right = figure.subfigures(1, 2, squeeze=False, width_ratios=[apart, width])[0]
         _fill(left, lead.unsqueeze(1), lead_label, (), [" "] if columns else ())

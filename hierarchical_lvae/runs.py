@@ -154,7 +154,8 @@ def read_options(path: Path) -> FitOptions:
     file = path / "options.json"
     if not file.is_file():
         raise FileNotFoundError(
-            f"{path} is no run directory (it has no options.json): `hlvae fit --out {path}` makes one"
+            f"{path} is no run directory ({'it has no options.json' if path.exists() else 'it does not exist'}): "
+            f"`hlvae fit --dataset … --out {path}` makes one"
         )
     try:
         saved = read_json(file)

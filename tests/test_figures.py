@@ -18,7 +18,9 @@ def same(arrays, images):
 @pytest.mark.parametrize("channels", [1, 3])
 def test_figures_2_and_3_show_every_image_in_its_place(channels):
     references, samples = torch.rand(3, channels, 8, 8), torch.rand(3, 5, channels, 8, 8)
-    same(shown(figures.conditional_prior_samples(samples, "a title")), samples.flatten(0, 1))
+    figure = figures.conditional_prior_samples(samples, "a title")
+    same(shown(figure), samples.flatten(0, 1))
+    assert figure.get_suptitle().startswith("a title\n")
     figure = figures.conditional_samples(references, samples, "a title")
     same(shown(figure), [*references, *samples.flatten(0, 1)])
     assert figure.get_suptitle() == "a title"

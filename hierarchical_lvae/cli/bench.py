@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 
-@click.command()
+@click.command(short_help="Time a step of the Local VAE.")
 @click.option("-B", "batch", type=click.IntRange(1), default=25, show_default=True, help="Neighbourhoods in a batch.")
 @click.option("-K", "num_neighbours", type=click.IntRange(1), default=10, show_default=True, help="Points in each.")
 @click.option("--image-size", type=click.IntRange(8), default=64, show_default=True, help="Side of the images.")

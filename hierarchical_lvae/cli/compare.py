@@ -39,7 +39,7 @@ NOTES = (
 """What the columns mean."""
 
 
-@click.command()
+@click.command(short_help="Set local posteriors of RUN side by side.")
 @click.argument("run", type=click.Path(path_type=Path))
 @click.option(
     "--local",

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from hierarchical_lvae.training import Run
 
 
-@click.command()
+@click.command(short_help="Score RUN: codes, images, likelihood.")
 @click.argument("run", type=click.Path(path_type=Path))
 @click.option("--metrics", type=Names(SCORES), default=",".join(SCORES), show_default=True, help="What to compute.")
 @click.option("--codes", type=Name(CODES), default="local", show_default=True, help="Which encoder's codes.")

@@ -7,7 +7,7 @@ import click
 from hierarchical_lvae.drawing import draw_all
 
 
-@click.command()
+@click.command(short_help="Draw the figures of RUN again.")
 @click.argument("run", type=click.Path(path_type=Path))
 @click.option("--seed", type=int, help="Of references, codes and neighbours [default: the run's]")
 @click.option("--data-dir", type=click.Path(), help="Where the data lie [default: as when it was trained]")

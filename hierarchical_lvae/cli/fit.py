@@ -39,7 +39,7 @@ class Alpha(click.ParamType):
             self.fail(f"{value!r} is neither a number nor auto", param, ctx)
 
 
-@click.command()
+@click.command(short_help="Train a Local VAE, or go on with a run.")
 @click.option(
     "--dataset", type=NameOrPath(DATASETS), help="A name, a folder, an .npz or an .h5 [needed, but for --resume]"
 )

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 FIGURES = ("figure2", "figure3", "figure4", "training", "reconstructions")
 
 
-@click.command()
+@click.command(short_help="Tell of RUN on one page.")
 @click.argument("run", type=click.Path(path_type=Path))
 @click.option("--data-dir", type=click.Path(), help="Where the data lie [default: as when it was trained]")
 @click.option("--device", default="cpu", show_default=True, help="To draw figures that are missing: cpu, cuda, …")

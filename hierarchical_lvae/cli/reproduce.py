@@ -17,7 +17,7 @@ KNOWN = ("table1", "table2", "table5", "baselines", "fig2", "fig3", "fig4")
 IMAGES = {"paper": 50_000, "quick": 5_000}
 
 
-@click.command()
+@click.command(short_help="Reproduce a table or a figure of the paper.")
 @click.argument("name", type=Name(KNOWN))
 @click.option("--preset", type=Name(["paper", "quick"]), default="quick", show_default=True, help="Of the fits.")
 @click.option("--seeds", type=click.IntRange(1), default=1, show_default=True, help="Fits of each row.")

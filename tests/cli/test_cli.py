@@ -239,7 +239,7 @@ def test_the_default_directory_tells_what_was_run(tmp_path, monkeypatch):
         ([*FIT, "--alpha", "automatic"], 2, "'automatic' is neither a number nor auto"),
         ([*FIT, "--alpha", "0", "--local", "laplace"], 2, "leave out --local for the plain VAE, or give an --alpha"),
         ([*FIT, "--data-dir", "/nowhere/at/all"], 1, "does not exist"),
-        (["fit", "--resume", "/nowhere/at/all"], 1, "/nowhere/at/all is no run directory"),
+        (["fit", "--resume", "/nowhere/at/all"], 1, "/nowhere/at/all is no run directory (it does not exist)"),
         (["figures", "/nowhere/at/all"], 1, "is no run directory"),
         (["data", "describe"], 2, "no command is called 'describe': there are list, info, download, render"),
         (["data", "infos"], 2, "no command is called 'infos': did you mean 'info'?"),
