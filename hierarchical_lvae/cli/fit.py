@@ -1,8 +1,10 @@
 """`hlvae fit`: train, resume, and draw the figures."""
 
 import math
+import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,6 +20,7 @@ from hierarchical_lvae.models import ACTIVATIONS, LIKELIHOODS
 from hierarchical_lvae.neighbourhoods import NEIGHBOURHOODS
 from hierarchical_lvae.options import PRECISIONS
 from hierarchical_lvae.penalties import PENALTIES
+from hierarchical_lvae.types import Interrupted
 
 if TYPE_CHECKING:
     from hierarchical_lvae.training import FitOptions, Run
@@ -111,8 +114,25 @@ def fit(ctx: click.Context, out: Path | None, checkpoint_every: float, resume: P
         run, directory = train(ctx, out, checkpoint_every, resume, announce if ranks.writes else ignore, given)
         if ranks.writes:
             click.echo(f"trained on {run.dataset.source}; weights in {directory / 'model.safetensors'}")
-            for path in draw_all(run, directory):
-                click.echo(path)
+            with interruption(lambda: f"`hlvae figures {directory}` draws the figures"):
+                for path in draw_all(run, directory):
+                    click.echo(path)
+
+
+@contextmanager
+def interruption(remedy: Callable[[], str]) -> Iterator[None]:
+    """Let Ctrl-C say how to go on, wherever the training loop does not itself."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise Interrupted(signal.SIGINT, f"interrupted: {remedy()}") from None
+
+
+def how_to_go_on(out: Path) -> str:
+    """Say what is left of a fit that was interrupted between two steps, or before the first."""
+    if (out / "state.safetensors").exists():
+        return f"`hlvae fit --resume {out}` goes on"
+    return "no step was made and nothing is kept; the same command begins anew"
 
 
 def ignore(run: "Run") -> None:
@@ -137,7 +157,8 @@ def train(
         refuse_contradictions(resume, chosen)
         watchers = (ContactSheets(resume), *tensorboard(resume))
         steps, data_dir = chosen.get("steps"), chosen.get("data_dir")
-        run = training.resume(resume, steps, data_dir, checkpoint_every=checkpoint_every, watchers=watchers)
+        with interruption(lambda: how_to_go_on(resume)):
+            run = training.resume(resume, steps, data_dir, checkpoint_every=checkpoint_every, watchers=watchers)
         return run, resume
     if given["dataset"] is None:
         raise click.UsageError(f"Missing option '--dataset'. There are {', '.join(DATASETS)}.")
@@ -146,7 +167,9 @@ def train(
     alpha = options.alpha if isinstance(options.alpha, str) else f"{options.alpha:g}"
     out = out or Path("runs", f"{Path(options.dataset).stem}-{alpha}-{options.seed}-{now}")
     watchers = (ContactSheets(out), *tensorboard(out))
-    return training.fit(options, out, checkpoint_every=checkpoint_every, watchers=watchers, ready=ready), out
+    with interruption(lambda: how_to_go_on(out)):
+        run = training.fit(options, out, checkpoint_every=checkpoint_every, watchers=watchers, ready=ready)
+    return run, out
 
 
 def resolve(preset: str | None, device: str, data_dir: str | None, **options: Any) -> "FitOptions":

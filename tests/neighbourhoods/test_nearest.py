@@ -55,7 +55,8 @@ def test_an_index_finds_nearly_all_and_says_how_many(factory, surroundings, capl
     exact = brute_force(data.batch(torch.arange(1200)).flatten(1), 5).numpy()
     share = np.mean([len(np.intersect1d(a, b)) / 5 for a, b in zip(ids, exact, strict=True)])
     assert share > 0.2
-    assert recall(data, ids, sample=1200, progress=False) == pytest.approx(share, abs=1e-9)
+    # distances are rounded: of those nearly equal, the two exact searches may differ in one or two of the 6,000
+    assert recall(data, ids, sample=1200, progress=False) == pytest.approx(share, abs=5e-4)
     assert f"recall@5 of {factory}: " in caplog.text
     assert (ids // 40 == np.arange(1200)[:, None] // 40).mean() > 0.95  # all of the same blob
 

@@ -1,0 +1,95 @@
+"""How the command line fails: in one line that names cause and remedy, and with a code."""
+
+import pytest
+from click.testing import CliRunner
+
+from hierarchical_lvae.cli import main
+
+FIT = ["fit", "--dataset", "digits", "--preset", "quick", "--steps", "3", "-B", "2", "-K", "2", "--device", "cpu"]
+
+
+def hlvae(*args):
+    return CliRunner().invoke(main, [str(arg) for arg in args])
+
+
+@pytest.mark.parametrize(
+    ("args", "code", "message"),
+    [
+        (["fti"], 2, "did you mean 'fit'?"),
+        (["fit"], 2, "Missing option '--dataset'"),
+        (["fit", "--dataset", "digit"], 2, "did you mean 'digits'?"),
+        (["fit", "--dataset", "digits", "--local", "one-stop"], 2, "did you mean 'one-step'?"),
+        (["fit", "--dataset", "digits", "--neighbourhood", "noize"], 2, "did you mean 'noise'?"),
+        (["fit", "--dataset", "digits", "--likelihood", "x"], 2, "there are bernoulli, gaussian"),
+        (["fit", "--dataset", "digits", "-K", "0"], 2, "0 is not in the range x>=1"),
+        (["fit", "--dataset", "digits", "-B", "0"], 2, "0 is not in the range x>=1"),
+        ([*FIT, "--penalty", "dip-iii"], 2, "'dip-iii' is unknown: did you mean 'dip-ii'?"),
+        ([*FIT, "--penalty", "tc:x"], 2, "the weight of the penalty tc is 'x': a number is needed"),
+        ([*FIT, "--penalty", "tc:"], 2, "the weight of the penalty tc is '': a number is needed"),
+        ([*FIT, "--penalty", "tc:4:"], 2, "finite and not negative, such as tc:4"),
+        ([*FIT, "--penalty", "factor:-1"], 2, "finite and not negative, such as factor:30"),
+        ([*FIT, "--penalty", "annealed:inf"], 2, "finite and not negative, such as annealed:25"),
+        (
+            [*FIT, "--penalty", "tc", "--micro-batch", "1"],
+            2,
+            "the penalty tc:4.0 is of a whole batch of codes",
+        ),
+        ([*FIT, "--alpha", "-1"], 2, "alpha is -1.0: it must be finite and not negative"),
+        ([*FIT, "--alpha", "nan"], 2, "alpha is nan"),
+        ([*FIT, "--alpha", "automatic"], 2, "'automatic' is neither a number nor auto"),
+        ([*FIT, "--alpha", "0", "--local", "laplace"], 2, "leave out --local for the plain VAE, or give an --alpha"),
+        ([*FIT, "--data-dir", "/nowhere/at/all"], 1, "does not exist"),
+        (["fit", "--resume", "/nowhere/at/all"], 1, "/nowhere/at/all is no run directory (it does not exist)"),
+        (["figures", "/nowhere/at/all"], 1, "is no run directory"),
+        (["data", "describe"], 2, "no command is called 'describe': there are list, info, download, render"),
+        (["data", "infos"], 2, "no command is called 'infos': did you mean 'info'?"),
+        (["data", "info", "digit"], 2, "did you mean 'digits'?"),
+        ([*FIT, "--steps", "200", "--alpha-unit", "sum", "--alpha", "10000"], 3, "the fit diverged: the loss is"),
+        ([*FIT, "--device", "abacus"], 1, "try --device cpu"),
+        (
+            [*FIT, "--steps", "300", "--alpha", "1e6", "--lr", "0.1", "--clip", "1e9"],
+            3,
+            "the fit diverged: the loss is",
+        ),
+    ],
+)
+def test_failures_are_one_line_and_a_code(args, code, message, tmp_path):
+    out = tmp_path / "run"
+    result = hlvae(*args, *(["--out", out] if args[:3] == FIT[:3] and code != 2 else []))
+    assert result.exit_code == code, result.output
+    error = result.stderr.splitlines()[-1]
+    lines = [line for line in result.stderr.split("\n") if line and "step/s" not in line and "?step" not in line]
+    assert code == 2 or len(lines) == 1, lines
+    assert error.startswith("Error: ")
+    assert message in error
+    assert "Traceback" not in result.output
+    assert code == 3 or not out.exists()
+
+
+def test_debug_shows_the_traceback():
+    result = hlvae("--debug", *FIT, "--device", "abacus")
+    assert isinstance(result.exception, ValueError)
+
+
+def interrupt(*_, **__):
+    raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize(
+    ("moment", "remedy"),
+    [
+        ("training.prepare", "no step was made and nothing is kept; the same command begins anew"),
+        ("training.tqdm", "`hlvae fit --resume {out}` goes on"),
+        ("cli.fit.draw_all", "`hlvae figures {out}` draws the figures"),
+    ],
+)
+def test_an_interrupt_exits_130_and_says_how_to_go_on(moment, remedy, tmp_path, monkeypatch):
+    out = tmp_path / "run"
+    with monkeypatch.context() as patch:
+        patch.setattr(f"hierarchical_lvae.{moment}", interrupt)
+        result = hlvae(*FIT, "--out", out)
+    assert result.exit_code == 130
+    assert result.stderr.splitlines()[-1] == "Error: interrupted: " + remedy.format(out=out)
+    does = remedy.format(out=out).split("`")[1].split()[1:] if "`" in remedy else [*FIT, "--out", out]
+    assert hlvae(*does).exit_code == 0
+    assert (out / "figures" / "figure3.png").exists()
