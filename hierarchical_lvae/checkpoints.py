@@ -3,6 +3,7 @@
 A checkpoint is one file, `state.safetensors`: what was not in it when the process died is done again.
 """
 
+import errno
 import fcntl
 import json
 import math
@@ -138,7 +139,8 @@ def claimed(path: Path, new: bool) -> Iterator[None]:
         OSError: it cannot be made.
     """
     if new and path.is_dir() and not all(file.name.startswith(".") for file in path.iterdir()):
-        raise FileExistsError(f"{path} holds files already: choose another --out, or go on with --resume {path}")
+        resumable = f", or go on with --resume {path}" if (path / "options.json").exists() else ""
+        raise FileExistsError(f"{path} holds files already: choose another --out{resumable}")
     try:
         path.mkdir(parents=True, exist_ok=True)
         lock = (path / LOCK).open("w")
@@ -232,4 +234,6 @@ def _first_line(error: Exception) -> str:
 
 def _explained(path: Path, error: OSError) -> OSError:
     reason = error.strerror or str(error)
-    return OSError(f"{path} cannot be written ({reason}): free space there or choose another --out")
+    full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+    remedy = "free space there" if full else "make that place writable, or choose another"
+    return OSError(f"{path} cannot be written ({reason}): {remedy}")

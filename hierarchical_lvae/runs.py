@@ -1,5 +1,6 @@
 """A Local VAE with all that is needed to use it: built from options, or read back from a run directory."""
 
+import logging
 import math
 from dataclasses import dataclass, fields, replace
 from inspect import signature
@@ -23,8 +24,12 @@ if TYPE_CHECKING:
     from pyro.distributions import TorchDistribution
 
 
+log = logging.getLogger(__name__)
+
 LATER = ("index", "refresh", "micro_batch", "frame", "skip_bad", "precision", "penalty")
 """Options that runs of the first days have not: they had what is the default."""
+STATE = ("status", "step", "steps")
+"""What `state.json` says."""
 
 
 @dataclass(frozen=True)
@@ -119,6 +124,8 @@ def meta_codes(vae: LocalVAE, x: Tensor) -> Tensor:
 def load_run(path: str | Path, device: str | None = None, data_dir: str | None = None) -> Run:
     """Read a run directory back, with its data set: on the device and from the data directory of the fit, if None.
 
+    Warns if the fit is not finished: the weights are those of its last checkpoint.
+
     Raises:
         FileNotFoundError: it is no run, or an unfinished one.
         ValueError: the data are not those that it was trained on.
@@ -126,7 +133,11 @@ def load_run(path: str | Path, device: str | None = None, data_dir: str | None =
     path = Path(path)
     options = read_options(path)
     if not (path / "model.safetensors").is_file():
-        raise FileNotFoundError(f"{path} has no model.safetensors: its fit was not begun (`hlvae fit --resume {path}`)")
+        why = "it is lost" if (path / "state.safetensors").is_file() else "its fit was not begun"
+        raise FileNotFoundError(f"{path} has no model.safetensors, {why}: `hlvae fit --resume {path}` writes it")
+    state = read_json(path / "state.json") if (path / "state.json").is_file() else {"status": "finished"}
+    if state.get("status") != "finished":
+        log.warning("%s is not finished: %s, the weights are of step %s of %s", path, *map(state.get, STATE))
     with random_state_kept():
         run = prepare(replace(options, device=device or options.device, data_dir=data_dir or options.data_dir))
     check_data(run, path)
@@ -157,16 +168,18 @@ def read_options(path: Path) -> FitOptions:
             f"{path} is no run directory ({'it has no options.json' if path.exists() else 'it does not exist'}): "
             f"`hlvae fit --dataset … --out {path}` makes one"
         )
+    saved = read_json(file)
     try:
-        saved = read_json(file)
         names = [field.name for field in fields(FitOptions) if field.name in saved or field.name not in LATER]
         kinds = get_type_hints(FitOptions)
         for name in names:
             if not isinstance(saved[name], kinds[name] | int if float in get_args(kinds[name] | None) else kinds[name]):
                 raise TypeError(f"{name} is {saved[name]!r}")
         return FitOptions(**{name: saved[name] for name in names})
-    except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{file} is not the options of a fit ({error!r}): restore it, or fit anew") from error
+    except KeyError as error:
+        raise ValueError(f"{file} is not the options of a fit (no {error}): restore it, or fit anew") from error
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"{file} is not the options of a fit ({error}): restore it, or fit anew") from error
 
 
 def check_data(run: Run, path: Path) -> None:

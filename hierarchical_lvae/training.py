@@ -154,6 +154,10 @@ def _train(
             raise ValueError(
                 f"{out / 'state.safetensors'} cannot be gone on from ({error}): restore it, or fit anew"
             ) from error
+    elif (out / "model.safetensors").exists():
+        raise FileNotFoundError(
+            f"{out} has weights, but no checkpoint to go on from (state.safetensors): restore it, or fit anew elsewhere"
+        )
     with ranks.in_turn():
         run.neighbourhood.prepare()
     if ranks.writes:
@@ -205,8 +209,9 @@ def _train(
             if not (math.isfinite(losses[-1]) and norm.isfinite()):
                 raise Diverged(
                     f"the loss is {losses[-1]:g} nats and its gradient {norm:g} at step {done} (the first not to be "
-                    f"finite: {first_not_finite(run, x, x_N, random_state)}): lower --alpha or --lr, "
-                    "or clip the gradient with --clip; the last good checkpoint is kept"
+                    f"finite: {first_not_finite(run, x, x_N, random_state)}): lower --alpha (here {vae.alpha:g}) or "
+                    f"--lr (here {options.lr:g}){'' if options.clip else ', or clip the gradient with --clip'}; "
+                    "the last good checkpoint is kept"
                 )
             optimizer.step()
             if penalty is not None:

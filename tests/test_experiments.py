@@ -85,6 +85,15 @@ def test_an_interrupted_row_goes_on(run, tmp_path):
     assert (tmp_path / "local-0/model.safetensors").read_bytes() == model
 
 
+def test_a_row_that_ended_before_its_first_checkpoint_begins_anew(run, tmp_path):
+    whole = run(rows=("local",))[0]
+    kept = ("options.json", ".lock")
+    for file in [file for file in (tmp_path / "local-0").iterdir() if file.name not in kept]:
+        file.unlink()
+    again = run(rows=("local",))[0]
+    assert (again.remark, again.values) == ("", whole.values)
+
+
 def test_what_is_only_read_is_left_as_it_is(run, tmp_path, monkeypatch):
     """Neither the steps of another protocol nor lacking scores make `finished_only` train or score."""
     run(rows=("plain",))

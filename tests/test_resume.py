@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 
-from hierarchical_lvae.checkpoints import append_json_line, claimed, truncate_log
+from hierarchical_lvae.checkpoints import append_json_line, claimed, truncate_log, write_json
 from hierarchical_lvae.drawing import draw_all, draw_reconstructions
 from hierarchical_lvae.inference import LOCAL_INFERENCE
 from hierarchical_lvae.neighbourhoods import NEIGHBOURHOODS
@@ -224,7 +224,7 @@ def test_an_empty_directory_is_as_good_as_none(tmp_path):
 
 def test_places_that_cannot_be_written_are_named(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(OSError, match=r"file/run cannot be written \(Not a directory\): .*choose another --out"):
+    with pytest.raises(OSError, match=r"file/run cannot be written \(Not a directory\): make .*, or choose another"):
         fit(options(1), tmp_path / "file" / "run", progress=False)
 
 
@@ -258,8 +258,9 @@ def test_half_a_line_of_log_is_dropped(tmp_path):
     ("damage", "message"),
     [
         (lambda run: (run / "state.safetensors").write_bytes(b"x" * 100), "is damaged"),
-        (lambda run: (run / "options.json").write_text("{"), "is not the options of a fit"),
-        (lambda run: (run / "options.json").write_text('{"dataset": "digits"}'), "is not the options of a fit"),
+        (lambda run: (run / "state.safetensors").unlink(), "has weights, but no checkpoint to go on from"),
+        (lambda run: (run / "options.json").write_text("{"), "is no JSON object"),
+        (lambda run: (run / "options.json").write_text('{"dataset": "digits"}'), "fit .no 'data_dir'.:"),
         (lambda run: (run / "options.json").unlink(), "is no run directory"),
     ],
 )
@@ -268,6 +269,19 @@ def test_a_damaged_run_is_named(tmp_path, damage, message):
     damage(tmp_path / "run")
     with pytest.raises((ValueError, FileNotFoundError), match=message):
         resume(tmp_path / "run", progress=False)
+
+
+def test_an_unfinished_run_says_so(tmp_path, caplog):
+    run = tmp_path / "run"
+    fit(options(2), run, progress=False)
+    load_run(run)
+    assert not caplog.messages
+    write_json(run / "state.json", {"status": "diverged", "step": 1, "steps": 2, "why": "…"})
+    load_run(run)
+    assert caplog.messages == [f"{run} is not finished: diverged, the weights are of step 1 of 2"]
+    (run / "model.safetensors").unlink()
+    with pytest.raises(FileNotFoundError, match=r"has no model\.safetensors, it is lost: `hlvae fit --resume"):
+        load_run(run)
 
 
 def test_other_threads_may_fit_too(tmp_path):

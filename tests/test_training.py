@@ -247,9 +247,12 @@ def test_a_fit_that_cannot_start_leaves_nothing(tmp_path):
 
 def test_an_existing_directory_is_not_written_to(tmp_path):
     (tmp_path / "kept").write_text("precious")
-    with pytest.raises(FileExistsError, match="choose another --out, or go on with --resume"):
+    with pytest.raises(FileExistsError, match=r"holds files already: choose another --out$"):
         fit(options(), tmp_path, progress=False)
     assert [p.name for p in tmp_path.iterdir()] == ["kept"]
+    (tmp_path / "options.json").write_text("{}")
+    with pytest.raises(FileExistsError, match="choose another --out, or go on with --resume"):
+        fit(options(), tmp_path, progress=False)
 
 
 def test_what_is_no_run_is_refused(tmp_path):

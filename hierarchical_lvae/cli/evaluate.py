@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from hierarchical_lvae.cli.names import Name, Names
-from hierarchical_lvae.cli.scores import lines, table
+from hierarchical_lvae.cli.scores import NOTES, lines, table
 from hierarchical_lvae.drawing import describe, save
 from hierarchical_lvae.scoring import CODES, FEATURES, SCORES
 
@@ -73,9 +73,11 @@ def evaluate(
     click.echo()
     for line in table(columns):
         click.echo(line)
-    click.echo(f"\ncodes: {codes} · points: {points[0]:,} to fit on, {points[1]:,} to test on · seed {seed}")
-    if {"fid", "samples"} & set(metrics):
-        click.echo("distances: of features, squared (FD-factors is no FID) · of samples: root mean square a pixel")
+    used = settings.within(min(len(loaded.dataset) for loaded in runs.values()))
+    click.echo(f"\ncodes: {codes} · points: {used.train:,} to fit on, {used.test:,} to test on · seed {seed}")
+    for of, note in NOTES.items():
+        if set(of.split()) & set(metrics):
+            click.echo(note)
 
 
 def draw_importance(run: "Run", values: dict[str, Any], codes: str, part: str, out: Path) -> Path:

@@ -6,6 +6,18 @@ from typing import Any
 
 Lines = list[tuple[str, str]]
 
+NOTES = {
+    "dci mig sap factor-vae beta-vae modularity": "of the codes: 1 is best; informativeness and scores are accuracies "
+    "· a factor alone has no disentanglement",
+    "fid": "distances of features, squared, and KID: 0 is best (FD-factors is no FID) · precision, recall: 1 is best",
+    "samples": "samples: root mean square a pixel, to the reference they were made under, to the nearest training "
+    "image, and of references to the nearest other image",
+    "iwae": "iwae: bounds of log p(x | N) by k draws, more is better, of the points adapted on, of others of their "
+    "neighbourhood (held out), of the image itself (reference) · squared error: a pixel, with local weights and "
+    "without (meta) · active units: codes that vary with the image",
+}
+"""What the lines mean, by the scores that they are of."""
+
 
 def lines(name: str, values: dict[str, Any]) -> Lines:
     """What a score says, as labels and texts."""

@@ -100,7 +100,7 @@ def fidelity(
             feature_extractor=features.extractor,
             feature_extractor_weights_path=str(features.weights),
             **{f"feature_layer_{metric}": features.layer for metric in ("fid", "kid", "prc")},
-            kid_subset_size=min(KID_SUBSET, num_generated, num_real),
+            kid_subset_size=min(KID_SUBSET, max(2, min(num_generated, num_real) // 2)),  # all alike have no spread
             batch_size=BATCH,
             rng_seed=seed,
             cuda=cuda,
@@ -145,7 +145,8 @@ def inception(weights: Path | None = None, layer: str = "2048") -> Features:
                 create_feature_extractor(INCEPTION, [layer], cuda=False, verbose=False)
             except OSError as error:
                 raise OSError(
-                    f"Inception's weights are not at {weights} and cannot be downloaded ({error}): give a file of them"
+                    f"Inception's weights are not at {weights} and cannot be downloaded ({error}): "
+                    "give their file (--inception-weights)"
                 ) from error
     if not weights.is_file():
         raise FileNotFoundError(f"{weights} is no file: give one of Inception's weights")

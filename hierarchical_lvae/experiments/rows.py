@@ -125,7 +125,7 @@ def run_row(
     nothing = (None,) * len(table.columns)
     try:
         with _ONE_A_PROCESS:
-            if not _state(path):
+            if not (path / "options.json").exists():  # from then on it can be gone on with
                 fit(options, path, progress)
             else:
                 _refuse_others(options, path)

@@ -56,6 +56,10 @@ def reestimate(elbo: LocalELBO, model: Program, guide: Program, support: Any, ra
 def estimate_evidence(elbo: LocalELBO, model: Program, guide: Program, support: Any) -> Evidence:
     """Estimate the evidence around the centre of `elbo.local`; of a point, with `Laplace`'s default structure.
 
+    The quadratic must hold from the centre to the mode. A centre that overshot (`diagnose(…).sharpness` above 2) is no
+    place to expand at: with a structure that is not the curvature's own, a point's diagonal say, the result can be any
+    number, far above the truth too.
+
     With a `block`, only that is integrated out. Where there are codes, ℓ_N is a bound, so this estimates one too, and
     is as noisy as ℓ_N is by the draws of the codes. Nothing is differentiable.
 
