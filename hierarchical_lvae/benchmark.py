@@ -23,9 +23,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from hierarchical_lvae.devices import resolve_device
 from hierarchical_lvae.inference import LocalELBO, OneStepMAP, Shared
 from hierarchical_lvae.inference.laplace import laplace_diagonal
-from hierarchical_lvae.memory import give_back_freed_memory, keep_freed_memory
+from hierarchical_lvae.memory import give_back_freed_memory
 from hierarchical_lvae.models import LocalVAE
 from hierarchical_lvae.models.layers import Conv, Linear, UpConv
 from hierarchical_lvae.models.networks import Network
@@ -67,7 +68,7 @@ def bench(
         progress: told the method before each of its steps, (rounds + 1) times.
         methods: which; "plain" among them.
     """
-    keep_freed_memory()
+    device = resolve_device(device)
     torch.manual_seed(seed)
     query = torch.rand(batch, *image_shape, device=device)
     support = torch.rand(batch, num_neighbours, *image_shape, device=device).bernoulli()

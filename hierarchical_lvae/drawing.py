@@ -17,7 +17,7 @@ SWEEP = tuple(-2 + 4 * i / 9 for i in range(10))
 def draw_all(run: "Run", out: Path, seed: int | None = None) -> list[Path]:
     """Draw all figures of a run; seeded, and leaving the random state as it was. Returns their paths."""
     from hierarchical_lvae import figures
-    from hierarchical_lvae.checkpoints import read_log
+    from hierarchical_lvae.directory import read_log
 
     drawn = {name: draw(run, seed) for name, draw in FIGURES.items()}
     drawn["training"] = figures.training_curves(read_log(out / "log.jsonl"), describe(run))
@@ -120,7 +120,7 @@ def said(options: "FitOptions") -> str:
 
 def save(figure: "Figure", out: Path, name: str) -> Path:
     """Write figures/NAME.png, whole or not at all."""
-    from hierarchical_lvae.checkpoints import atomic
+    from hierarchical_lvae.files import atomic
 
     path = out / "figures" / f"{name}.png"
     with atomic(path) as temporary:

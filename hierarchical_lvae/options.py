@@ -1,11 +1,14 @@
 """The options of a fit, and the two protocols."""
 
 import math
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
+from typing import Any, get_type_hints
 
+from hierarchical_lvae.data import DATASETS
+from hierarchical_lvae.data.paths import is_path
 from hierarchical_lvae.penalties import with_weight
-from hierarchical_lvae.types import nearest
+from hierarchical_lvae.types import exactly, nearest
 
 PRESETS: dict[str, dict[str, Any]] = {
     "paper": {"batch": 25, "num_neighbours": 10, "steps": 300_000, "lr": 1e-4, "clip": None, "image_size": None},
@@ -25,6 +28,9 @@ NEAREST_CODES = ("carsnorb", "digits")
 PRECISIONS = ("highest", "high", "medium")
 """Of products of float32 matrices, as PyTorch names them: on a GPU "high" is TF32, "medium" bfloat16 inside."""
 
+LARGEST = 2**31
+"""What counts must stay below."""
+
 ALPHA_UNITS = ("pixel", "sum")
 """Whether the loss that α steps along is averaged over pixels, or summed (over neighbours it is averaged)."""
 
@@ -33,12 +39,21 @@ ALPHA_UNITS = ("pixel", "sum")
 class FitOptions:
     """All options of a fit, resolved: what `options.json` of a run holds.
 
-    α can be "auto": then it begins at 1 (per pixel) and follows the evidence of the neighbourhoods as the fit goes on.
+    Values are converted where that is exact (10.0 to 10, NumPy's numbers to Python's, paths to strings), and paths made
+    absolute, so that a run can be resumed from another directory.
+
+    α can be "auto": then it begins at 1 (per pixel) and follows the evidence of the neighbourhoods.
+
+    >>> FitOptions("digits", steps=1e3).steps
+    1000
+
+    Raises:
+        TypeError: a value is of another type.
+        ValueError: a value is out of range, or two contradict each other.
     """
 
     dataset: str
     data_dir: str | None = None
-    preset: str = "paper"
     alpha: float | str = 1.0
     alpha_unit: str = "pixel"
     local: str = "one-step"
@@ -65,11 +80,29 @@ class FitOptions:
     precision: str = "highest"
 
     def __post_init__(self) -> None:
+        kinds = get_type_hints(FitOptions)
+        for field in fields(self):
+            try:
+                value = exactly(kinds[field.name], getattr(self, field.name))
+            except TypeError as error:
+                raise TypeError(f"{field.name} {error}") from None
+            object.__setattr__(self, field.name, value)  # the dataclass is frozen
+        object.__setattr__(self, "dataset", absolute(self.dataset))
+        object.__setattr__(self, "data_dir", None if self.data_dir is None else str(Path(self.data_dir).absolute()))
+        kind, _, file = self.neighbourhood.partition(":")
+        if kind == "graph" and file:
+            object.__setattr__(self, "neighbourhood", f"graph:{Path(file).absolute()}")
+        self._check()
+
+    def _check(self) -> None:
         if self.alpha_unit not in ALPHA_UNITS:
             raise ValueError(f"no unit of alpha is called {self.alpha_unit!r}: {nearest(self.alpha_unit, ALPHA_UNITS)}")
         for name, least in (("num_neighbours", 1), ("batch", 1), ("latent_dim", 1), ("steps", 1), ("refresh", 0)):
-            if getattr(self, name) < least:
-                raise ValueError(f"{name.replace('_', ' ')} is {getattr(self, name)}: it must be at least {least}")
+            if not least <= getattr(self, name) < LARGEST:
+                limits = f"at least {least} and below {LARGEST}"
+                raise ValueError(f"{name.replace('_', ' ')} is {getattr(self, name)}: it must be {limits}")
+        if not 0 <= self.seed < 2**32:
+            raise ValueError(f"seed is {self.seed}: it must be from 0 to {2**32 - 1}, as NumPy's are")
         if self.micro_batch is not None and self.micro_batch < 1:
             raise ValueError(f"micro batch is {self.micro_batch}: it must be at least 1")
         if self.penalty is not None:
@@ -114,17 +147,42 @@ class FitOptions:
         if preset not in PRESETS:
             raise ValueError(f"no preset is called {preset!r}: {nearest(preset, PRESETS)}")
         given = {name: value for name, value in options.items() if value is not None}
+        if "dataset" not in given:
+            raise TypeError("dataset is missing")
         if given.get("alpha", cls.alpha) == 0 and not given.get("local", cls.local).startswith("laplace"):
             given["local"] = "shared"
         if "neighbourhood" not in given:
             given["neighbourhood"] = "latent-knn" if given.get("dataset") in NEAREST_CODES else "noise"
         if "penalty" in given:
             given["penalty"] = with_weight(given["penalty"])
-        return cls(**{**_protocol(preset, str(given.get("dataset"))), **given, "preset": preset})
+        return cls(**{**_protocol(preset, str(given["dataset"])), **given})
+
+    @property
+    def preset(self) -> str:
+        """The protocol that the options follow, read off them: "quick", or "quick, changed" where some differ.
+
+        >>> FitOptions.of("quick", dataset="digits").preset, FitOptions("digits").preset
+        ('quick', 'paper')
+        >>> FitOptions.of("quick", dataset="digits", steps=100).preset
+        'quick, changed'
+        """
+        own = asdict(self)
+        changed = {name: sum(own[k] != v for k, v in _protocol(name, self.dataset).items()) for name in PRESETS}
+        nearest_preset = min(changed, key=lambda name: changed[name])
+        return nearest_preset + (", changed" if changed[nearest_preset] else "")
 
     def under(self, preset: str) -> "FitOptions":
         """The same fit under another protocol."""
-        return replace(self, preset=preset, **_protocol(preset, self.dataset))
+        return replace(self, **_protocol(preset, self.dataset))
+
+
+def absolute(dataset: str) -> str:
+    """The name of a data set, or the absolute path of the user's own data.
+
+    >>> absolute("digits")
+    'digits'
+    """
+    return str(Path(dataset).absolute()) if dataset not in DATASETS and is_path(dataset) else dataset
 
 
 def _protocol(preset: str, dataset: str) -> dict[str, Any]:

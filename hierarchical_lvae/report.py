@@ -5,15 +5,14 @@ first lines say what the data were, how far the fit came, and that it is one fit
 """
 
 import base64
-import json
-import shlex
 import statistics
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from hierarchical_lvae.checkpoints import atomic, read_json, read_log
+from hierarchical_lvae.directory import command, read_log, read_state
+from hierarchical_lvae.files import read_json, write_text
 
 CAPTIONS = {
     "training": "Training curves.",
@@ -67,7 +66,7 @@ def write_report(run: Path, scores: Section, comparison: Section) -> Path:
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     saved = read_json(run / "options.json")
-    pictures = {path.stem: _picture(path) for path in sorted((run / "figures").glob("*.png"))}
+    pictures = {path.stem: _picture(path) for path in sorted((run / "figures").glob("[!.]*.png"))}
     training, shown, of_scores, of_comparison = _sorted_by_section(pictures)
     sections = [
         Section("Training", [_health(run, saved)], training),
@@ -90,31 +89,8 @@ def write_report(run: Path, scores: Section, comparison: Section) -> Path:
         sections=[section for section in sections if section != Section(section.title)],
     )
     path = run / "report.html"
-    with atomic(path) as temporary:
-        temporary.write_text(page)
+    write_text(path, page)
     return path
-
-
-def read_state(run: Path) -> dict[str, Any]:
-    """How far a fit came: its status, the steps done, and the steps to do.
-
-    Raises:
-        ValueError: `state.json` is not there, or not whole.
-    """
-    try:
-        return dict(json.loads((run / "state.json").read_text()))
-    except (OSError, ValueError) as error:
-        again = shlex.join(["hlvae", "fit", "--resume", str(run)])
-        raise ValueError(f"{run / 'state.json'} cannot be read: `{again}` writes it anew") from error
-
-
-def command(name: str, run: Path, *options: str) -> str:
-    """Say a command as it is typed.
-
-    >>> command("evaluate", Path("runs/my first"), "--metrics", "dci")
-    "hlvae evaluate 'runs/my first' --metrics dci"
-    """
-    return shlex.join(["hlvae", name, str(run), *options])
 
 
 def _picture(path: Path) -> Picture:
@@ -148,8 +124,10 @@ def _summary(saved: dict[str, Any]) -> str:
 
 def _status(run: Path, saved: dict[str, Any]) -> str:
     state = read_state(run)
-    reached = f"{state['step']:,} of {saved['steps']:,} steps"
-    return reached if state["status"] == "finished" else f"{reached}: {state['status']}, not finished"
+    if state.step is None:
+        return "how far the fit came is unknown"
+    reached = f"{state.step:,} of {saved['steps']:,} steps"
+    return reached if state.status == "finished" else f"{reached}: {state.status}, not finished"
 
 
 def _health(run: Path, saved: dict[str, Any]) -> Table:

@@ -2,23 +2,28 @@
 
 import logging
 import math
+import shlex
 from dataclasses import dataclass, fields, replace
+from functools import partial
 from inspect import signature
 from pathlib import Path
-from typing import TYPE_CHECKING, get_args, get_type_hints
+from typing import TYPE_CHECKING
 
 import pyro
 import torch
 from torch import Tensor
 
-from hierarchical_lvae.checkpoints import NEIGHBOURHOOD, PENALTY, read_json, read_tensors
-from hierarchical_lvae.data import FactorImages, default_data_dir, load_dataset
+from hierarchical_lvae.checkpoints import NEIGHBOURHOOD, PENALTY
+from hierarchical_lvae.data import DATASETS, FactorImages, default_data_dir, load_dataset
+from hierarchical_lvae.devices import device_here, resolve_device
+from hierarchical_lvae.directory import command, read_state
+from hierarchical_lvae.files import read_json, read_tensors
 from hierarchical_lvae.inference import LOCAL_INFERENCE, LocalELBO
 from hierarchical_lvae.models import LocalVAE
 from hierarchical_lvae.neighbourhoods import Neighbourhood, Surroundings, build_neighbourhood
 from hierarchical_lvae.options import AUTO, FitOptions
 from hierarchical_lvae.penalties import build_penalty
-from hierarchical_lvae.types import LocalInference, lookup, random_state_kept
+from hierarchical_lvae.types import LocalInference, lookup, random_state_kept, single_precision
 
 if TYPE_CHECKING:
     from pyro.distributions import TorchDistribution
@@ -28,8 +33,6 @@ log = logging.getLogger(__name__)
 
 LATER = ("index", "refresh", "micro_batch", "frame", "skip_bad", "precision", "penalty")
 """Options that runs of the first days have not: they had what is the default."""
-STATE = ("status", "step", "steps")
-"""What `state.json` says."""
 
 
 @dataclass(frozen=True)
@@ -54,10 +57,11 @@ class Run:
         """
         if len(x) != len(x_N):
             raise ValueError(f"{len(x)} images and {len(x_N)} neighbourhoods: one neighbourhood an image is needed")
-        with torch.no_grad(), pyro.get_param_store().scope():
+        with torch.no_grad(), single_precision(), pyro.get_param_store().scope():
             return self.elbo.local_posterior(self.vae.model, self.vae.guide, x_N)
 
     @torch.no_grad()
+    @single_precision()
     def encode(self, x: Tensor, x_N: Tensor | None) -> Tensor:
         """The codes of x: means of the local encoder, or of the meta encoder if x_N is None: (B, D)."""
         if x_N is None:
@@ -66,11 +70,13 @@ class Run:
         return self.vae.encode(x.unsqueeze(1), phi_N).mean.squeeze(1)
 
     @torch.no_grad()
+    @single_precision()
     def decode(self, z: Tensor, x_N: Tensor | None) -> Tensor:
         """Mean images (B, S, C, H, W), clamped to [0, 1], of codes z (B, S, D), by the meta decoder if x_N is None."""
         theta_N = self._centre("theta_N", self.vae.theta, z, x_N)
         return self.vae.decode(z, theta_N).mean.clamp(0, 1)
 
+    @single_precision()
     def sample(self, x: Tensor, x_N: Tensor, num_samples: int) -> Tensor:
         """Images (B, num_samples, C, H, W) of codes drawn from p(z), decoded as the references x say."""
         z = torch.randn(len(x), num_samples, self.options.latent_dim).to(x.device)
@@ -81,9 +87,10 @@ class Run:
         return posterior[site].mean if site in posterior else meta.expand(len(x), 1, -1)
 
 
+@single_precision()
 def prepare(options: FitOptions, dataset: FactorImages | None = None, progress: bool = True) -> Run:
     """Load the data, if they are not given, and build an untrained run; its parameters follow from the seed."""
-    size = options.image_size
+    size, options = options.image_size, replace(options, device=resolve_device(options.device))
     if dataset is None:
         loaded = load_dataset(options.dataset, options.data_dir, size, options.frame, options.skip_bad)
         dataset = loaded.to(options.device)
@@ -106,7 +113,7 @@ def prepare(options: FitOptions, dataset: FactorImages | None = None, progress: 
         num_neighbours=options.num_neighbours,
         data=dataset,
         around=vae.likelihood.around,
-        encode=lambda x: meta_codes(vae, x),
+        encode=partial(meta_codes, vae),
         index=options.index,
         refresh=options.refresh,
         cache=Path(options.data_dir or default_data_dir()),
@@ -121,31 +128,42 @@ def meta_codes(vae: LocalVAE, x: Tensor) -> Tensor:
     return vae.encode(x.unsqueeze(0), vae.phi.view(1, 1, -1)).mean.squeeze(0)
 
 
-def load_run(path: str | Path, device: str | None = None, data_dir: str | None = None) -> Run:
-    """Read a run directory back, with its data set: on the device and from the data directory of the fit, if None.
+@single_precision()
+def load_run(
+    path: str | Path,
+    device: str | None = None,
+    data_dir: str | Path | None = None,
+    dataset: str | Path | None = None,
+) -> Run:
+    """Read a run directory back, with its data set.
 
     Warns if the fit is not finished: the weights are those of its last checkpoint.
 
+    Args:
+        path: the run directory.
+        device: where to compute; where the fit did, if None and if that device is here.
+        data_dir: where data files are now, if elsewhere than for the fit.
+        dataset: where the user's own data are now, if elsewhere. What must agree is the fingerprint of their content.
+
     Raises:
-        FileNotFoundError: it is no run, or an unfinished one.
-        ValueError: the data are not those that it was trained on.
+        FileNotFoundError: the directory is not a run, or has no weights yet, or the data are not there.
+        ValueError: a file is damaged, or the data are not those that it was trained on.
+        OSError: the device is not here.
     """
     path = Path(path)
-    options = read_options(path)
+    options = moved(read_options(path), device, data_dir, dataset)
     if not (path / "model.safetensors").is_file():
-        why = "it is lost" if (path / "state.safetensors").is_file() else "its fit was not begun"
-        raise FileNotFoundError(f"{path} has no model.safetensors, {why}: `hlvae fit --resume {path}` writes it")
-    state = read_json(path / "state.json") if (path / "state.json").is_file() else {"status": "finished"}
-    if state.get("status") != "finished":
-        log.warning("%s is not finished: %s, the weights are of step %s of %s", path, *map(state.get, STATE))
+        why = "it is lost" if (path / "state.safetensors").is_file() else "its fit was not started"
+        raise FileNotFoundError(f"{path} has no model.safetensors, {why}: `{command('resume', path)}` writes it")
+    if (state := read_state(path)).status != "finished":
+        log.warning("%s is not finished: the weights are those of a fit that is %s", path, state)
     with random_state_kept():
-        run = prepare(replace(options, device=device or options.device, data_dir=data_dir or options.data_dir))
-    check_data(run, path)
+        run = prepare(options, load_data(options, path))
     try:
         run.vae.load_state_dict(read_tensors(path / "model.safetensors"))
     except RuntimeError as error:
         raise ValueError(
-            f"{path / 'model.safetensors'} has not the weights of this model: restore it, or fit anew"
+            f"{path / 'model.safetensors'} does not hold the weights of this model: restore it, or fit again"
         ) from error
     if (path / "state.safetensors").is_file():
         run.neighbourhood.state.update(read_tensors(path / "state.safetensors", NEIGHBOURHOOD))
@@ -155,46 +173,60 @@ def load_run(path: str | Path, device: str | None = None, data_dir: str | None =
     return run
 
 
-def read_options(path: Path) -> FitOptions:
+def moved(
+    options: FitOptions, device: str | None, data_dir: str | Path | None, dataset: str | Path | None
+) -> FitOptions:
+    """The options of a run that is used on another device, or whose data are elsewhere now: no part of its identity."""
+    here = resolve_device(device) if device else device_here(options.device)
+    place = options.data_dir if data_dir is None else str(data_dir)
+    return replace(options, device=here, data_dir=place, dataset=str(dataset or options.dataset))
+
+
+def read_options(path: str | Path) -> FitOptions:
     """Read the options of a run directory.
 
     Raises:
-        FileNotFoundError: it is no run directory.
+        FileNotFoundError: it is not a run directory.
         ValueError: its options cannot be read.
     """
+    path = Path(path)
     file = path / "options.json"
     if not file.is_file():
         raise FileNotFoundError(
-            f"{path} is no run directory ({'it has no options.json' if path.exists() else 'it does not exist'}): "
-            f"`hlvae fit --dataset … --out {path}` makes one"
+            f"{path} is not a run directory ({'it has no options.json' if path.exists() else 'it does not exist'}): "
+            f"`{shlex.join(['hlvae', 'fit', '--dataset', '…', '--out', str(path)])}` makes one"
         )
     saved = read_json(file)
     try:
         names = [field.name for field in fields(FitOptions) if field.name in saved or field.name not in LATER]
-        kinds = get_type_hints(FitOptions)
-        for name in names:
-            if not isinstance(saved[name], kinds[name] | int if float in get_args(kinds[name] | None) else kinds[name]):
-                raise TypeError(f"{name} is {saved[name]!r}")
         return FitOptions(**{name: saved[name] for name in names})
     except KeyError as error:
-        raise ValueError(f"{file} is not the options of a fit (no {error}): restore it, or fit anew") from error
+        raise ValueError(f"{file} does not hold the options of a fit (no {error}): restore it, or fit again") from error
     except (ValueError, TypeError) as error:
-        raise ValueError(f"{file} is not the options of a fit ({error}): restore it, or fit anew") from error
+        raise ValueError(f"{file} does not hold the options of a fit ({error}): restore it, or fit again") from error
 
 
-def check_data(run: Run, path: Path) -> None:
-    """Refuse a data set that is not the one which the run in `path` was trained on.
+def load_data(options: FitOptions, path: Path) -> FactorImages:
+    """Load the data of the run in `path`, on the device of the options.
 
     Raises:
-        ValueError: it is another.
+        FileNotFoundError: they are not where the options say.
+        ValueError: they are not those that the run was trained on.
     """
+    own = options.dataset not in DATASETS
+    place = "where they are now with --dataset" if own else "the directory of its data with --data-dir or $HLVAE_DATA"
+    try:
+        dataset = load_dataset(options.dataset, options.data_dir, options.image_size, options.frame, options.skip_bad)
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"the data of {path} are not found ({error}): give {place}") from error
     saved = read_json(path / "options.json").get("data")
     saved = saved if isinstance(saved, dict) else {}
-    if run.dataset.fingerprint != saved.get("fingerprint"):
+    if dataset.fingerprint != saved.get("fingerprint"):
         raise ValueError(
-            f"{path} was trained on {saved.get('source', 'other data')}, and here is {run.dataset.source}: "
-            "give the directory of its data by --data-dir or $HLVAE_DATA"
+            f"{path} was trained on {saved.get('source', 'other data')}, and {options.dataset} holds other data now "
+            f"({dataset.source}): give {place}"
         )
+    return dataset.to(options.device)
 
 
 def _local_inference(options: FitOptions) -> LocalInference:

@@ -1,10 +1,11 @@
-"""Algorithm 1 as one flat loop, and what keeps it safe: checkpoints, and an end that is told.
+"""Algorithm 1 as one flat loop, and what keeps it safe: checkpoints, and a clear exit status.
 
 fit(FitOptions.of("quick", dataset="3dshapes"), out)    # writes a run directory
-resume(out)                                             # goes on after an interruption, to the same bytes
+resume(out)                                             # continues after an interruption, to the same bytes
 run = load_run(out)                                     # reads it back
 """
 
+import logging
 import math
 import signal
 import threading
@@ -20,27 +21,15 @@ import pyro
 import torch
 from tqdm import tqdm
 
-from hierarchical_lvae.checkpoints import (
-    NEIGHBOURHOOD,
-    PENALTY,
-    append_json_line,
-    claimed,
-    named,
-    pack,
-    read_json,
-    read_tensors,
-    truncate_log,
-    unpack,
-    write_json,
-    write_tensors,
-)
+from hierarchical_lvae.checkpoints import NEIGHBOURHOOD, PENALTY, named, pack, unpack
+from hierarchical_lvae.directory import State, claimed, command, read_state, truncate_log, write_state
+from hierarchical_lvae.files import append_json_line, read_tensors, write_json, write_tensors
 from hierarchical_lvae.inference import diagnose, reestimate
-from hierarchical_lvae.memory import keep_freed_memory
 from hierarchical_lvae.options import AUTO, PRESETS, FitOptions
 from hierarchical_lvae.parallel import Ranks
-from hierarchical_lvae.runs import Run, check_data, load_run, prepare, read_options
+from hierarchical_lvae.runs import Run, load_data, load_run, moved, prepare, read_options
 from hierarchical_lvae.steps import choose_gradient, first_not_finite, precision
-from hierarchical_lvae.types import Diverged, Interrupted, random_state_kept
+from hierarchical_lvae.types import Diverged, Interrupted, random_state_kept, single_precision
 
 __all__ = ["PRESETS", "FitOptions", "Run", "estimate_seconds", "fit", "load_run", "read_options", "resume"]
 
@@ -48,12 +37,14 @@ LOG_EVERY, DIAGNOSE_EVERY = 50, 500
 REESTIMATE_EVERY, REESTIMATE_ON = 200, 4  # steps, neighbourhoods
 ALPHA_RANGE = 1e-3, 10.0
 """Where `alpha="auto"` may go: the paper's fits train there, and overshoot at 100."""
+log = logging.getLogger(__name__)
 Watcher = Callable[[Run, dict[str, Any]], None]
 
 
+@single_precision()
 def fit(
     options: FitOptions,
-    out: Path,
+    out: str | Path,
     progress: bool = True,
     checkpoint_every: float = 60.0,
     watchers: tuple[Watcher, ...] = (),
@@ -62,7 +53,7 @@ def fit(
     """Train by Algorithm 1, and leave a run directory.
 
     It holds `options.json`; `model.safetensors`; `state.safetensors` and `state.json`, the checkpoint; and `log.jsonl`:
-    every 50 steps the loss and the norm of the meta-gradient (nats an image) and the images a second (queries and
+    every 50 steps the loss and the norm of the meta-gradient (nats per image) and the images per second (queries and
     neighbours), with a penalty its last value, every 500 also the diagnosis of the adaptation.
 
     Args:
@@ -78,46 +69,65 @@ def fit(
         Interrupted: SIGINT or SIGTERM came; the checkpoint is of the last step that was done.
         OSError: `out` holds files already, is held by another process, or cannot be written.
     """
-    ranks = Ranks()
+    out, ranks = Path(out), Ranks()
     progress = progress and ranks.writes
-    if ranks.world > 1 and options.micro_batch is None:  # one process could go on with it
-        options = replace(options, micro_batch=math.ceil(options.batch / ranks.world))
+    options = shared(options, ranks)
     with claimed(out, new=True) if ranks.writes else nullcontext():
         run = prepare(options, progress=progress)
         ready(run)
         return _train(run, out, ranks, progress, checkpoint_every, watchers)
 
 
+@single_precision()
 def resume(
-    path: Path,
+    path: str | Path,
     steps: int | None = None,
-    data_dir: str | None = None,
+    data_dir: str | Path | None = None,
     progress: bool = True,
     checkpoint_every: float = 60.0,
     watchers: tuple[Watcher, ...] = (),
+    device: str | None = None,
+    dataset: str | Path | None = None,
 ) -> Run:
-    """Go on with a fit from its last checkpoint, to the same bytes as if it had never stopped; see `fit`.
+    """Continue a fit from its last checkpoint, to the same bytes as if it had never stopped; see `fit`.
+
+    On another device, or shared among processes that did not share it before, it continues by other draws.
 
     Args:
         path: a run directory, finished or not.
-        steps: more steps than it was begun with, if any.
-        data_dir: where the data lie now, if elsewhere.
+        steps: more steps than it was started with, if any.
+        data_dir, device, dataset: as for `load_run`.
 
     Raises:
-        ValueError: there shall be fewer steps, or the data are not those that it was begun with.
+        ValueError: `steps` are fewer than before, or the data are not those that it was started with.
         Diverged, Interrupted, OSError: as `fit`.
     """
-    ranks, options = Ranks(), read_options(path)
+    path, ranks = Path(path), Ranks()
+    options = read_options(path)
     progress = progress and ranks.writes
     if steps is not None and steps < options.steps:
-        raise ValueError(f"{path} was begun for {options.steps} steps: --steps {steps} cannot make them fewer")
+        raise ValueError(f"{path} was started for {options.steps} steps: {steps} steps would be fewer")
     with claimed(path, new=False) if ranks.writes else nullcontext():
-        options = replace(options, steps=steps or options.steps, data_dir=data_dir or options.data_dir)
-        run = prepare(options, progress=progress)
-        check_data(run, path)
+        options = replace(moved(options, device, data_dir, dataset), steps=steps or options.steps)
+        alone, options = options, shared(options, ranks)
+        if options != alone and ranks.writes:
+            log.info("from here on %d processes share each batch, and draw other codes than one did", ranks.world)
+        run = prepare(options, load_data(options, path), progress=progress)
         return _train(run, path, ranks, progress, checkpoint_every, watchers)
 
 
+def shared(options: FitOptions, ranks: Ranks) -> FitOptions:
+    """The options of a fit that several processes share: each takes its part of a batch, and so could one alone.
+
+    Raises:
+        ValueError: there is a penalty, which needs the whole batch.
+    """
+    if ranks.world == 1 or options.micro_batch is not None:
+        return options
+    return replace(options, micro_batch=math.ceil(options.batch / ranks.world))
+
+
+@single_precision()
 def estimate_seconds(run: Run, options: FitOptions) -> float:
     """How long a fit by these options would take here, on the data of `run`, by a step of at most 8 queries."""
     with random_state_kept(), pyro.validation_enabled(False), pyro.get_param_store().scope():
@@ -127,8 +137,6 @@ def estimate_seconds(run: Run, options: FitOptions) -> float:
             start = time.perf_counter()
             x = trial.dataset.batch(index)
             trial.elbo.loss_and_grads(trial.vae.model, trial.vae.guide, x, trial.neighbourhood(index, x))
-            if trial.elbo.penalty is not None:
-                trial.elbo.penalty.update()
             seconds = time.perf_counter() - start
     return seconds * options.batch / len(index) * options.steps
 
@@ -138,7 +146,6 @@ def _train(
 ) -> Run:
     options, vae, elbo, dataset = run.options, run.vae, run.elbo, run.dataset
     penalty = elbo.penalty
-    keep_freed_memory()
     optimizer = torch.optim.Adam(vae.parameters(), lr=options.lr)
     gradient = choose_gradient(run, ranks)
     clip = math.inf if options.clip is None else options.clip
@@ -152,11 +159,11 @@ def _train(
                 penalty.state = named(saved, PENALTY)
         except (ValueError, KeyError, RuntimeError) as error:
             raise ValueError(
-                f"{out / 'state.safetensors'} cannot be gone on from ({error}): restore it, or fit anew"
+                f"{out / 'state.safetensors'} cannot be resumed ({error}): restore it, or fit again"
             ) from error
     elif (out / "model.safetensors").exists():
         raise FileNotFoundError(
-            f"{out} has weights, but no checkpoint to go on from (state.safetensors): restore it, or fit anew elsewhere"
+            f"{out} has weights, but no checkpoint to resume from (state.safetensors): restore it, or fit elsewhere"
         )
     with ranks.in_turn():
         run.neighbourhood.prepare()
@@ -173,7 +180,7 @@ def _train(
         states = {NEIGHBOURHOOD: run.neighbourhood.state, PENALTY: {} if penalty is None else penalty.state}
         write_tensors(out / "state.safetensors", pack(vae, optimizer, states, done, losses))
         write_tensors(out / "model.safetensors", vae.state_dict())
-        write_json(out / "state.json", {"status": status, "step": done, "steps": options.steps})
+        write_state(out, State(status, done, options.steps))
         return time.monotonic()
 
     written = checkpoint("running" if done < options.steps else "finished")
@@ -236,7 +243,7 @@ def _train(
                     _refuse_overshoot(after, entry["loss_before"] / options.num_neighbours, done)
                 if ranks.writes:
                     append_json_line(out / "log.jsonl", entry)
-                bar.set_postfix_str(f"{entry['loss']:.0f} nats an image, {entry['images_per_second']:.0f} images/s")
+                bar.set_postfix_str(f"{entry['loss']:.0f} nats per image, {entry['images_per_second']:.0f} images/s")
                 with random_state_kept():
                     for watch in watchers if ranks.writes else ():
                         watch(run, entry)
@@ -245,7 +252,7 @@ def _train(
             if ranks.any(bool(signals)):
                 checkpoint("interrupted")
                 number = signals[0] if signals else signal.SIGTERM
-                raise Interrupted(number, f"stopped after step {done}: `hlvae fit --resume {out}` goes on")
+                raise Interrupted(number, f"stopped after step {done}: `{command('resume', out)}` continues")
             if time.monotonic() - written >= checkpoint_every:
                 written = checkpoint("running")
     checkpoint("finished")
@@ -256,7 +263,7 @@ def _refuse_overshoot(adapted: float, plain: float, step: int) -> None:
     """Clipping can keep a hopeless fit finite: call it diverged where adapting is ten times worse than not adapting."""
     if adapted - plain > 9 * abs(plain):
         raise Diverged(
-            f"at step {step} the loss is {adapted:,.0f} nats an image with the local step and {plain:,.0f} without: "
+            f"at step {step} the loss is {adapted:,.0f} nats per image with the local step and {plain:,.0f} without: "
             "lower --alpha; the last good checkpoint is kept"
         )
 
@@ -268,8 +275,7 @@ def _noted_divergence(out: Path | None) -> Iterator[None]:
         yield
     except Diverged as error:
         if out is not None:
-            state = read_json(out / "state.json")
-            write_json(out / "state.json", {**state, "status": "diverged", "why": str(error)})
+            write_state(out, read_state(out)._replace(status="diverged", why=str(error)))
         raise
 
 
@@ -277,7 +283,8 @@ def _write_options(run: Run, out: Path) -> None:
     versions = {name: version(name) for name in ("hierarchical-lvae", "torch", "pyro-ppl", "numpy")}
     dataset = run.dataset
     data = {"source": dataset.source, "images": len(dataset), "fingerprint": dataset.fingerprint}
-    write_json(out / "options.json", {**asdict(run.options), "data": data, "versions": versions})
+    content = {**asdict(run.options), "preset": run.options.preset, "data": data, "versions": versions}
+    write_json(out / "options.json", content)
 
 
 @contextmanager

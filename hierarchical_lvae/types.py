@@ -13,12 +13,13 @@
 from __future__ import annotations
 
 import difflib
+import os
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from fnmatch import fnmatchcase
 from math import prod
 from pkgutil import resolve_name
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol, get_args
 
 if TYPE_CHECKING:  # rooms without a program, such as `data`, need not load Pyro
     from pyro.distributions import TorchDistribution
@@ -111,7 +112,7 @@ class Penalty(Protocol):
         ...
 
     def update(self) -> None:
-        """Take note that a step of the training on the last codes is done, as `fit` does after each."""
+        """Called after each step of the training, by `fit` and by `LocalELBO.loss_and_grads`."""
         return
 
 
@@ -181,6 +182,32 @@ def is_colour(factor_name: str) -> bool:
     return any(word in factor_name for word in ("hue", "colour", "color"))
 
 
+def exactly(kind: Any, value: Any) -> Any:
+    """Convert a value to `kind` (a type, or a union of them) if nothing is lost by it.
+
+    >>> exactly(int, 10.0), exactly(float | None, 1), exactly(bool, 1)
+    (10, 1.0, True)
+    >>> exactly(int, 0.5)
+    Traceback (most recent call last):
+    TypeError: is 0.5: int is needed
+
+    Raises:
+        TypeError: something would be lost.
+    """
+    kinds = get_args(kind) or (kind,)
+    value = value.item() if hasattr(value, "dtype") and hasattr(value, "item") and value.ndim == 0 else value
+    value = os.fspath(value) if isinstance(value, os.PathLike) and str in kinds else value
+    if type(value) in kinds:
+        return value
+    for one in {int, float, bool} & {*kinds} if isinstance(value, int | float) else ():
+        if isinstance(value, bool) is (one is bool) or (one is bool and value in (0, 1)):
+            with suppress(OverflowError, ValueError):
+                if one(value) == value:
+                    return one(value)
+    names = ("None" if one is type(None) else one.__name__ for one in kinds)
+    raise TypeError(f"is {value!r}: {' or '.join(names)} is needed")
+
+
 def nearest(name: str, names: Iterable[str]) -> str:
     """Suggest the nearest of `names`, or list them.
 
@@ -213,3 +240,22 @@ def random_state_kept() -> Iterator[None]:
 
     with torch.random.fork_rng(range(torch.cuda.device_count())):
         yield
+
+
+@contextmanager
+def single_precision() -> Iterator[None]:
+    """Make float32 the default type, which runs are computed in, whatever the caller's default is.
+
+    >>> import torch
+    >>> with single_precision():
+    ...     torch.get_default_dtype()
+    torch.float32
+    """
+    import torch
+
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float32)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(before)

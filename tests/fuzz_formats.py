@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from hierarchical_lvae import checkpoints
+from hierarchical_lvae import checkpoints, directory, files
 from hierarchical_lvae.data import archive, cars3d, dsprites, load_own, norb_matrix, shapes3d
 from hierarchical_lvae.data import cache as data_cache
 from hierarchical_lvae.experiments import rows
@@ -108,7 +108,7 @@ def checkpoint() -> list[bytes]:
 
 def read_checkpoint(path: Path) -> None:
     try:
-        checkpoints.unpack(checkpoints.read_tensors(path), *small_model())
+        checkpoints.unpack(files.read_tensors(path), *small_model())
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error  # as `fit` does
 
@@ -257,7 +257,7 @@ FORMATS = {
     "metrics": Format("metrics.json", lambda: as_json({"dci": {"settings": {"seed": 0}, "disentanglement": 0.5}}),
                       lambda path: read_scores(path.parent)),
     "log": Format("log.jsonl", lambda: ["".join(json.dumps(line) + "\n" for line in LOG).encode()],
-                  lambda path: checkpoints.truncate_log(path, 100)),
+                  lambda path: directory.truncate_log(path, 100)),
     "checkpoint": Format("state.safetensors", checkpoint, read_checkpoint),
     "npz": Format("mine.npz", own_npz, load_own, packing=rezipped),
     "dsprites": Format(dsprites.FILE, sprites, lambda path: dsprites.load_grid(path.parent, GRID), packing=rezipped),

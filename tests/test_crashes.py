@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from hierarchical_lvae.checkpoints import read_tensors
 from hierarchical_lvae.cli import main
+from hierarchical_lvae.files import read_tensors
 from hierarchical_lvae.training import FitOptions, fit, load_run
 
 ROOT = Path(__file__).parent.parent

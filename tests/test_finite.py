@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from hierarchical_lvae import training
-from hierarchical_lvae.checkpoints import read_tensors
 from hierarchical_lvae.data import FactorImages
+from hierarchical_lvae.files import read_tensors
 from hierarchical_lvae.models import LocalVAE
 from hierarchical_lvae.neighbourhoods.noise import ObservationNoise
 from hierarchical_lvae.training import FitOptions, fit, resume

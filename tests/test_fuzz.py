@@ -143,7 +143,7 @@ def test_bombs_of_matrices_cost_nothing(tmp_path):
 
 
 def test_json_that_is_nested_without_end_is_refused(tmp_path):
-    from hierarchical_lvae.checkpoints import read_json
+    from hierarchical_lvae.files import read_json
 
     (tmp_path / "options.json").write_text("[" * 100_000)
     with pytest.raises(ValueError, match=r"options\.json is no JSON object"):

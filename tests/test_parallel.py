@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from hierarchical_lvae.checkpoints import read_tensors
+from hierarchical_lvae.files import read_tensors
 from hierarchical_lvae.parallel import Ranks
 from hierarchical_lvae.runs import prepare
 from hierarchical_lvae.steps import InParts, Whole, choose_gradient

@@ -14,8 +14,9 @@ import numpy as np
 import pytest
 import torch
 
-from hierarchical_lvae.checkpoints import append_json_line, claimed, truncate_log, write_json
+from hierarchical_lvae.directory import claimed, truncate_log
 from hierarchical_lvae.drawing import draw_all, draw_reconstructions
+from hierarchical_lvae.files import append_json_line, write_json
 from hierarchical_lvae.inference import LOCAL_INFERENCE
 from hierarchical_lvae.neighbourhoods import NEIGHBOURHOODS
 from hierarchical_lvae.training import FitOptions, fit, load_run, resume
@@ -113,7 +114,7 @@ def test_a_finished_fit_is_left_as_it_is(tmp_path):
 
 def test_steps_cannot_shrink(tmp_path):
     fit(options(5), tmp_path / "run", progress=False)
-    with pytest.raises(ValueError, match="--steps 3 cannot make them fewer"):
+    with pytest.raises(ValueError, match="3 steps would be fewer"):
         resume(tmp_path / "run", steps=3)
 
 

@@ -5,8 +5,8 @@ import pyro
 import pytest
 import torch
 
-from hierarchical_lvae.checkpoints import atomic, read_tensors
 from hierarchical_lvae.data import load_dataset
+from hierarchical_lvae.files import atomic, read_tensors
 from hierarchical_lvae.inference import LOCAL_INFERENCE, LocalELBO, OneStepMAP
 from hierarchical_lvae.runs import prepare
 from hierarchical_lvae.training import PRESETS, FitOptions, estimate_seconds, fit, load_run, resume
@@ -247,7 +247,7 @@ def test_a_fit_that_cannot_start_leaves_nothing(tmp_path):
 
 def test_an_existing_directory_is_not_written_to(tmp_path):
     (tmp_path / "kept").write_text("precious")
-    with pytest.raises(FileExistsError, match=r"holds files already: choose another --out$"):
+    with pytest.raises(FileExistsError, match=r"is not empty .it holds kept.: choose another --out$"):
         fit(options(), tmp_path, progress=False)
     assert [p.name for p in tmp_path.iterdir()] == ["kept"]
     (tmp_path / "options.json").write_text("{}")

@@ -7,13 +7,15 @@ from typing import Any
 
 import click
 
+from hierarchical_lvae.cli.names import device_option
+
 
 @click.command(short_help="Time a step of the Local VAE.")
 @click.option("-B", "batch", type=click.IntRange(1), default=25, show_default=True, help="Neighbourhoods in a batch.")
 @click.option("-K", "num_neighbours", type=click.IntRange(1), default=10, show_default=True, help="Points in each.")
 @click.option("--image-size", type=click.IntRange(8), default=64, show_default=True, help="Side of the images.")
 @click.option("--rounds", type=click.IntRange(1), default=5, show_default=True, help="Steps of each kind.")
-@click.option("--device", default="cpu", show_default=True, help="cpu, cuda, cuda:1, …")
+@device_option
 @click.option("--seed", type=int, default=0, show_default=True, help="Of images and weights.")
 @click.option("--json", "file", type=click.Path(dir_okay=False, path_type=Path), help="Write the numbers to a file.")
 @click.option("--scaling", is_flag=True, help="Our step also at half and twice B, K and the images' side.")
@@ -35,7 +37,9 @@ def bench(
     from tqdm import tqdm
 
     from hierarchical_lvae.benchmark import METHODS, bench
+    from hierarchical_lvae.memory import keep_freed_memory
 
+    keep_freed_memory()
     with tqdm(total=(rounds + 1) * len(METHODS), unit="step", leave=False) as bar:
 
         def progress(method: str) -> None:

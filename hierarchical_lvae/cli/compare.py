@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from hierarchical_lvae.cli.names import Names
+from hierarchical_lvae.cli.names import Names, device_option
 from hierarchical_lvae.comparison import BLOCK_METHODS, DEFAULT_METHODS
 from hierarchical_lvae.drawing import describe, save
 from hierarchical_lvae.inference import LOCAL_INFERENCE
@@ -55,7 +55,7 @@ NOTES = (
 @click.option("--warmup", type=click.IntRange(1), default=250, show_default=True, help="Steps, of each chain of NUTS.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Of references, neighbours and draws.")
 @click.option("--data-dir", type=click.Path(), help="Where the data lie [default: as when it was trained]")
-@click.option("--device", default="cpu", show_default=True, help="cpu, cuda, cuda:1, …")
+@device_option
 def compare(
     run: Path, local: tuple[str, ...], neighbourhoods: int, reference: int, block: str | None, draws: int,
     warmup: int, seed: int, data_dir: str | None, device: str,
@@ -115,9 +115,9 @@ def _aligned(rows: "list[Row]") -> list[str]:
 def write(run: "Run", result: "Comparison", out: Path) -> list[Path]:
     """Write the table, the posteriors and the figures into the run directory; returns their paths."""
     from hierarchical_lvae import figures
-    from hierarchical_lvae.checkpoints import atomic
     from hierarchical_lvae.evaluation import merge, plot_density, plot_forest
     from hierarchical_lvae.evaluation import save as save_netcdf
+    from hierarchical_lvae.files import atomic
 
     paths = [out / "compare.csv"]
     with atomic(paths[0]) as temporary, temporary.open("w", newline="") as file:

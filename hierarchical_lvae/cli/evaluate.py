@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from hierarchical_lvae.cli.names import Name, Names
+from hierarchical_lvae.cli.names import Name, Names, device_option
 from hierarchical_lvae.cli.scores import NOTES, lines, table
 from hierarchical_lvae.drawing import describe, save
 from hierarchical_lvae.scoring import CODES, FEATURES, SCORES
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 )
 @click.option("--against", type=click.Path(path_type=Path), multiple=True, help="Another run, set beside; repeatable.")
 @click.option("--data-dir", type=click.Path(), help="Where the data lie [default: as when it was trained]")
-@click.option("--device", default="cpu", show_default=True, help="cpu, cuda, cuda:1, …")
+@device_option
 def evaluate(
     run: Path,
     metrics: tuple[str, ...],

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import click
 
+from hierarchical_lvae.cli.names import device_option
 from hierarchical_lvae.drawing import draw_all
 
 
@@ -11,7 +12,7 @@ from hierarchical_lvae.drawing import draw_all
 @click.argument("run", type=click.Path(path_type=Path))
 @click.option("--seed", type=int, help="Of references, codes and neighbours [default: the run's]")
 @click.option("--data-dir", type=click.Path(), help="Where the data lie [default: as when it was trained]")
-@click.option("--device", default="cpu", show_default=True, help="cpu, cuda, cuda:1, …")
+@device_option
 def figures(run: Path, seed: int | None, data_dir: str | None, device: str) -> None:
     """Draw Figures 2, 3 and 4, training curves and reconstructions of RUN, into RUN/figures.
 

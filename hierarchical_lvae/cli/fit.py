@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.core import ParameterSource
 
-from hierarchical_lvae.cli.names import Name, NameOrPath, NeighbourhoodName, PenaltyName
+from hierarchical_lvae.cli.names import Name, NameOrPath, NeighbourhoodName, PenaltyName, device_option
 from hierarchical_lvae.data import DATASETS
 from hierarchical_lvae.drawing import draw_all, draw_reconstructions, said
 from hierarchical_lvae.inference import LOCAL_INFERENCE
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from hierarchical_lvae.training import FitOptions, Run
 
 CONTACT_SHEET_EVERY = 300.0  # seconds
+MAY_CHANGE = ("steps", "dataset", "data_dir", "device")
+"""What need not be as it was when a fit is resumed."""
 ENOUGH_CODES = 64  # in a batch, for a penalty: what Locatello et al. (2019) have
 
 
@@ -86,7 +88,7 @@ class Alpha(click.ParamType):
 @click.option("--frame", type=Name(["crop", "pad"]), default="crop", show_default=True, help="Make own images square.")
 @click.option("--skip-bad", is_flag=True, help="Leave out images of a folder that cannot be read.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Of parameters, batches and noise.")
-@click.option("--device", default="auto", show_default=True, help="cpu, cuda, cuda:1, …")
+@device_option
 @click.option(
     "--precision",
     type=Name(PRECISIONS),
@@ -108,13 +110,16 @@ def fit(ctx: click.Context, out: Path | None, checkpoint_every: float, resume: P
       hlvae fit --dataset photos/ --image-size 32 --neighbourhood input-knn
       hlvae fit --resume runs/plain --steps 1000
     """
+    from hierarchical_lvae.directory import command
+    from hierarchical_lvae.memory import keep_freed_memory
     from hierarchical_lvae.parallel import joined
 
+    keep_freed_memory()
     with joined(given["device"]) as ranks:
         run, directory = train(ctx, out, checkpoint_every, resume, announce if ranks.writes else ignore, given)
         if ranks.writes:
             click.echo(f"trained on {run.dataset.source}; weights in {directory / 'model.safetensors'}")
-            with interruption(lambda: f"`hlvae figures {directory}` draws the figures"):
+            with interruption(lambda: f"`{command('figures', directory)}` draws the figures"):
                 for path in draw_all(run, directory):
                     click.echo(path)
 
@@ -128,11 +133,13 @@ def interruption(remedy: Callable[[], str]) -> Iterator[None]:
         raise Interrupted(signal.SIGINT, f"interrupted: {remedy()}") from None
 
 
-def how_to_go_on(out: Path) -> str:
-    """Say what is left of a fit that was interrupted between two steps, or before the first."""
+def how_to_continue(out: Path) -> str:
+    """What is left of a fit that was interrupted between two steps, or before the first."""
+    from hierarchical_lvae.directory import command
+
     if (out / "state.safetensors").exists():
-        return f"`hlvae fit --resume {out}` goes on"
-    return "no step was made and nothing is kept; the same command begins anew"
+        return f"`{command('resume', out)}` continues"
+    return "no step was done and nothing is kept; run the same command again"
 
 
 def ignore(run: "Run") -> None:
@@ -156,9 +163,9 @@ def train(
             raise click.UsageError("--out contradicts --resume: the run stays where it is")
         refuse_contradictions(resume, chosen)
         watchers = (ContactSheets(resume), *tensorboard(resume))
-        steps, data_dir = chosen.get("steps"), chosen.get("data_dir")
-        with interruption(lambda: how_to_go_on(resume)):
-            run = training.resume(resume, steps, data_dir, checkpoint_every=checkpoint_every, watchers=watchers)
+        changed: dict[str, Any] = {name: chosen.get(name) for name in MAY_CHANGE}
+        with interruption(lambda: how_to_continue(resume)):
+            run = training.resume(resume, checkpoint_every=checkpoint_every, watchers=watchers, **changed)
         return run, resume
     if given["dataset"] is None:
         raise click.UsageError(f"Missing option '--dataset'. There are {', '.join(DATASETS)}.")
@@ -167,41 +174,20 @@ def train(
     alpha = options.alpha if isinstance(options.alpha, str) else f"{options.alpha:g}"
     out = out or Path("runs", f"{Path(options.dataset).stem}-{alpha}-{options.seed}-{now}")
     watchers = (ContactSheets(out), *tensorboard(out))
-    with interruption(lambda: how_to_go_on(out)):
+    with interruption(lambda: how_to_continue(out)):
         run = training.fit(options, out, checkpoint_every=checkpoint_every, watchers=watchers, ready=ready)
     return run, out
 
 
 def resolve(preset: str | None, device: str, data_dir: str | None, **options: Any) -> "FitOptions":
-    """Choose device and preset where they are left open, and fill in the preset."""
+    """Choose the preset where it is left open, and fill it in."""
     from hierarchical_lvae.training import FitOptions
 
-    device = resolve_device(device)
     preset = preset or ("paper" if device.startswith("cuda") else "quick")
-    place = None if data_dir is None else str(Path(data_dir).absolute())
     try:
-        return FitOptions.of(preset, device=device, data_dir=place, **options)
+        return FitOptions.of(preset, device=device, data_dir=data_dir, **options)
     except ValueError as error:
         raise click.UsageError(str(error)) from error
-
-
-def resolve_device(device: str) -> str:
-    """Choose the device if it is "auto".
-
-    Raises:
-        ValueError: there is no such device.
-    """
-    import torch
-
-    if device == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise ValueError(
-            f"there is no device {device!r} here ({str(error).splitlines()[0]}): try --device cpu"
-        ) from None
-    return device
 
 
 def announce(run: "Run") -> None:
@@ -243,15 +229,15 @@ def duration(seconds: float) -> str:
 
 
 def refuse_contradictions(path: Path, chosen: dict[str, Any]) -> None:
-    """Refuse options that are not those of the run; only --steps may grow (and the data may lie elsewhere)."""
+    """Refuse options that are not those of the run; only --steps may grow (and data and device may be elsewhere)."""
     from hierarchical_lvae.training import read_options
 
     options = read_options(path)
     for name, value in chosen.items():
         was = getattr(options, name)
-        if name not in ("steps", "data_dir") and value != was:
+        if name not in MAY_CHANGE and value != was:
             flag = {"num_neighbours": "-K", "batch": "-B"}.get(name, "--" + name.replace("_", "-"))
-            raise click.UsageError(f"{flag} {value} contradicts {path}, which was begun with {was}: leave it out")
+            raise click.UsageError(f"{flag} {value} contradicts {path}, which was started with {was}: leave it out")
 
 
 class ContactSheets:

@@ -93,3 +93,24 @@ class Names(click.ParamType):
             if name not in self.known:
                 self.fail(f"{name!r} is unknown: {nearest(name, self.known)}", param, ctx)
         return names
+
+
+class Device(click.ParamType):
+    """Where to compute; a wrong name is wrong usage, a device that is not here a failure."""
+
+    name = "DEVICE"
+
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """Resolve "auto"."""
+        from hierarchical_lvae.devices import resolve_device
+
+        try:
+            return resolve_device(value)
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
+
+
+device_option = click.option(
+    "--device", type=Device(), default="auto", show_default=True, help="auto, cpu, cuda, cuda:1, …"
+)
+"""The same for each command."""

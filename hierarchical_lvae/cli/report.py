@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from hierarchical_lvae.cli.compare import COLUMNS, NOTES
+from hierarchical_lvae.cli.names import device_option
 from hierarchical_lvae.cli.scores import lines
 from hierarchical_lvae.scoring import SCORES
 
@@ -19,7 +20,7 @@ FIGURES = ("figure2", "figure3", "figure4", "training", "reconstructions")
 @click.command(short_help="Tell of RUN on one page.")
 @click.argument("run", type=click.Path(path_type=Path))
 @click.option("--data-dir", type=click.Path(), help="Where the data lie [default: as when it was trained]")
-@click.option("--device", default="cpu", show_default=True, help="To draw figures that are missing: cpu, cuda, …")
+@device_option
 def report(run: Path, data_dir: str | None, device: str) -> None:
     """Tell of RUN on one page, RUN/report.html: options, curves, figures, scores, local posteriors.
 
@@ -30,12 +31,13 @@ def report(run: Path, data_dir: str | None, device: str) -> None:
     Examples:
       hlvae report runs/first
     """
+    from hierarchical_lvae.directory import read_state
     from hierarchical_lvae.drawing import draw_all
-    from hierarchical_lvae.report import read_state, write_report
+    from hierarchical_lvae.report import write_report
     from hierarchical_lvae.training import load_run, read_options
 
     options = read_options(run)
-    unfinished = read_state(run)["status"] != "finished"
+    unfinished = read_state(run).status != "finished"
     if unfinished or any(not (run / f"figures/{name}.png").is_file() for name in FIGURES):
         draw_all(load_run(run, device, data_dir), run)
     click.echo(write_report(run, scores(run), comparison(run, options.alpha == 0)))
@@ -43,7 +45,8 @@ def report(run: Path, data_dir: str | None, device: str) -> None:
 
 def scores(run: Path) -> "Section":
     """What `evaluate` left, a table a score; those of earlier weights are called so."""
-    from hierarchical_lvae.report import Section, Table, command
+    from hierarchical_lvae.directory import command
+    from hierarchical_lvae.report import Section, Table
     from hierarchical_lvae.scoring import model_digest, read_scores
 
     tables, earlier = [], []
@@ -61,7 +64,8 @@ def scores(run: Path) -> "Section":
 
 def comparison(run: Path, plain: bool) -> "Section":
     """What `compare` left: a table of all local weights, and one of the block."""
-    from hierarchical_lvae.report import Section, Table, command
+    from hierarchical_lvae.directory import command
+    from hierarchical_lvae.report import Section, Table
 
     title, file = "Local posteriors", run / "compare.csv"
     if plain:

@@ -6,8 +6,7 @@ from typing import Any
 
 import click
 
-from hierarchical_lvae.cli.fit import resolve_device
-from hierarchical_lvae.cli.names import Name
+from hierarchical_lvae.cli.names import Name, device_option
 from hierarchical_lvae.cli.tables import lines, write
 from hierarchical_lvae.drawing import compose
 from hierarchical_lvae.scoring import FEATURES
@@ -33,7 +32,7 @@ IMAGES = {"paper": 50_000, "quick": 5_000}
 @click.option("--dask", metavar="ADDRESS", help="Send the runs to this Dask scheduler instead; it shares our files.")
 @click.option("--out", type=click.Path(path_type=Path), help="Where the runs lie [default: runs/TABLE-PRESET]")
 @click.option("--data-dir", type=click.Path(), help="Where data files lie [default: $HLVAE_DATA or user cache]")
-@click.option("--device", default="auto", show_default=True, help="cpu, cuda, cuda:1, …")
+@device_option
 @click.option("--print-only", is_flag=True, help="Train nothing: print the rows that are there, or the paper's own.")
 @click.pass_context
 def reproduce(
@@ -67,9 +66,11 @@ def reproduce(
       hlvae reproduce fig2
     """
     from hierarchical_lvae.experiments import FIGURES, TABLES, Workers, run_table
+    from hierarchical_lvae.memory import keep_freed_memory
     from hierarchical_lvae.scoring import Settings
     from hierarchical_lvae.training import load_run
 
+    keep_freed_memory()
     figure = FIGURES.get(name)
     table = TABLES[figure.table if figure else name]
     out = out or Path("runs", f"{figure.table if figure else name}-{preset}")
@@ -81,9 +82,7 @@ def reproduce(
         if seeds > 1:
             raise click.UsageError("a figure shows one run of each row: leave out --seeds")
         table = replace(table, columns={}, rows=tuple(row for row in table.rows if row.name in figure.rows))
-    device = resolve_device(device)
-    place = None if data_dir is None else str(Path(data_dir).absolute())
-    given: dict[str, Any] = {"steps": steps, "data_dir": place, "device": device}
+    given: dict[str, Any] = {"steps": steps, "data_dir": data_dir, "device": device}
     weights = None if inception_weights is None else inception_weights.absolute()
     settings = Settings(
         train=points[0],
@@ -109,7 +108,7 @@ def reproduce(
     except Interrupted as error:
         raise Interrupted(error.signal, "stopped, with a checkpoint: the same command goes on") from None
     if figure:
-        drawn = {result.row.name: load_run(result.path, device, place) for result in results if not result.remark}
+        drawn = {result.row.name: load_run(result.path, device, data_dir) for result in results if not result.remark}
         click.echo(compose(name, [(row, drawn[row]) for row in figure.rows if row in drawn], out))
     else:
         for line in lines(table, results):

@@ -86,7 +86,7 @@ def protocol(results: "Sequence[Result]") -> list[str]:
 
 def write(table: "Table", results: "Sequence[Result]", out: Path) -> None:
     """Leave the table as table.md and table.csv in the directory of the runs."""
-    from hierarchical_lvae.checkpoints import atomic
+    from hierarchical_lvae.files import atomic
 
     with atomic(out / "table.md") as temporary:
         temporary.write_text("\n".join(lines(table, results)) + "\n")

@@ -19,14 +19,15 @@ from typing import Any, NamedTuple
 from joblib import Parallel, cpu_count, delayed, parallel_config
 from tqdm import tqdm
 
-from hierarchical_lvae.checkpoints import read_json
+from hierarchical_lvae.directory import ENDED, read_state
 from hierarchical_lvae.experiments.paper import Place, Row, Table
+from hierarchical_lvae.files import read_json
+from hierarchical_lvae.memory import keep_freed_memory
 from hierarchical_lvae.scoring import Settings, read_scores, score
 from hierarchical_lvae.training import FitOptions, fit, load_run, read_options, resume
 from hierarchical_lvae.types import Diverged, Interrupted, nearest
 
 LOOK_EVERY, ANSWER_WITHIN, PATIENCE = 5.0, 20.0, 60.0  # seconds
-ENDED = "finished", "diverged"
 _ONE_A_PROCESS = threading.Lock()  # the random state is the process's
 
 
@@ -62,7 +63,7 @@ class Result:
 
 def run_table(
     table: Table,
-    directory: Path,
+    directory: str | Path,
     preset: str,
     seeds: Sequence[int] = (0,),
     rows: Sequence[str] = (),
@@ -94,7 +95,7 @@ def run_table(
     known = [row.name for row in table.rows]
     if unknown := [name for name in rows if name not in known]:
         raise ValueError(f"no row is called {unknown[0]!r}: {nearest(unknown[0], known)} (of {', '.join(known)})")
-    directory, workers = directory.absolute(), workers or Workers()
+    directory, workers = Path(directory).absolute(), workers or Workers()
     here = workers == Workers()
     tasks, steps = [], {}
     for row in table.rows:
@@ -102,7 +103,7 @@ def run_table(
             given = FitOptions.of(preset, **{**table.options, **row.options, **options, "seed": seed})
             path = directory / f"{row.name}-{seed}"
             if finished_only:
-                if _state(path).get("status") in ENDED:
+                if read_state(path).status in ENDED:
                     yield read_row(table, row, path)
                 continue
             call = delayed(run_row if here or workers.dask else _run_row_elsewhere)  # Dask minds its own workers
@@ -129,9 +130,10 @@ def run_row(
                 fit(options, path, progress)
             else:
                 _refuse_others(options, path)
-                if _state(path).get("status") == "diverged":
-                    raise Diverged(_state(path).get("why", "how is not told"))
-                resume(path, max(options.steps, read_options(path).steps), options.data_dir, progress)
+                if (state := read_state(path)).status == "diverged":
+                    raise Diverged(state.why or "its state.json does not say how")
+                steps = max(options.steps, read_options(path).steps)
+                resume(path, steps, options.data_dir, progress, device=options.device)
             run = load_run(path, options.device, options.data_dir)
             scores = dict(score(run, path, table.metrics, settings, progress))
     except Interrupted:
@@ -151,9 +153,9 @@ def read_row(table: Table, row: Row, path: Path) -> Result:
     Raises:
         ValueError: it cannot be read.
     """
-    options, scores, state = read_options(path), read_scores(path), _state(path)
+    options, scores, state = read_options(path), read_scores(path), read_state(path)
     values = tuple(_found(scores, place) for place in table.columns.values())
-    remark = f"diverged: {state.get('why')}" if state["status"] == "diverged" else ""
+    remark = f"diverged: {state.why}" if state.status == "diverged" else ""
     if not remark and table.columns and not any(name in scores for name in table.metrics):
         remark = "not scored: leave out --print-only"
     source = read_json(path / "options.json").get("data", {}).get("source", "")
@@ -162,6 +164,7 @@ def read_row(table: Table, row: Row, path: Path) -> Result:
 
 def _run_row_elsewhere(*arguments: Any) -> Result:
     _end_with(os.getppid())
+    keep_freed_memory()
     return run_row(*arguments)
 
 
@@ -184,12 +187,7 @@ def _refuse_others(options: FitOptions, path: Path) -> None:
     begun = read_options(path)
     elsewhere = replace(begun, steps=options.steps, data_dir=options.data_dir, device=options.device)
     if elsewhere != options:
-        raise ValueError(f"{path} was begun with other options: choose another directory, or move it away")
-
-
-def _state(path: Path) -> dict[str, Any]:
-    file = path / "state.json"
-    return read_json(file) if file.is_file() else {}
+        raise ValueError(f"{path} was started with other options: choose another directory, or move it away")
 
 
 def _found(scores: Any, place: Place) -> float | None:
@@ -224,7 +222,7 @@ def _followed(steps: Mapping[Path, int]) -> Iterator[None]:
     """Show how far runs in other processes are, by their checkpoints."""
 
     def done() -> int:
-        return sum(min(_state(path).get("step", 0), number) for path, number in steps.items())
+        return sum(min(read_state(path).step or 0, number) for path, number in steps.items())
 
     def follow() -> None:
         while not ended.wait(LOOK_EVERY):

@@ -122,9 +122,14 @@ class LocalELBO(ELBO):
             return self.differentiable_loss(model, guide, query, support).item()
 
     def loss_and_grads(self, model: Program, guide: Program, query: Any, support: Any) -> float:
-        """The loss as a float, its gradients added to the meta-parameters': what `SVI.step` calls."""
+        """The loss as a float, its gradients added to the meta-parameters': what `SVI.step` calls.
+
+        A penalty that learns (or grows) takes its own step, too.
+        """
         loss = self.differentiable_loss(model, guide, query, support)
         loss.backward()
+        if self.penalty is not None:
+            self.penalty.update()
         return loss.item()
 
     def _get_trace(self, model: Program, guide: Program, args: tuple, kwargs: dict) -> tuple[Trace, Trace]:

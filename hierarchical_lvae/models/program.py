@@ -1,6 +1,7 @@
 """What our programs have in common: parameters that do not collide in Pyro's global store."""
 
 from itertools import count
+from typing import Any
 
 from pyro.nn import PyroModule
 
@@ -10,10 +11,23 @@ class Program(PyroModule):
 
     Pyro keeps parameters by name in one store, and the first to come stays: of two modules with a parameter `theta`
     each, `SVI` would train the first alone, without a word. Here they are `LocalVAE_0.theta`, `LocalVAE_1.theta`, …
-    (in Pyro's store; in `state_dict` they are `theta`).
+    (in Pyro's store; in `state_dict` they are `theta`). A copy, or a module that was unpickled, is an instance of its
+    own.
     """
 
     _instances = count()
 
     def __init__(self) -> None:
-        super().__init__(f"{type(self).__name__}_{next(Program._instances)}")
+        super().__init__(self._own_name())
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Restore a copied or unpickled instance under a name of its own."""
+        super().__setstate__(state)
+        before, own = self._pyro_name, PyroModule(self._own_name())
+        for module in self.modules():
+            if isinstance(module, PyroModule):
+                name = own._pyro_name + module._pyro_name.removeprefix(before)
+                module.__dict__.update(_pyro_name=name, _pyro_context=own._pyro_context)
+
+    def _own_name(self) -> str:
+        return f"{type(self).__name__}_{next(Program._instances)}"

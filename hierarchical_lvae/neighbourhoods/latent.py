@@ -31,6 +31,7 @@ class NearestCodes(Neighbourhood):
 
     def update(self, index: Tensor, x: Tensor) -> None:
         """Write the codes of x (B, C, H, W) anew; of all points, if it is time."""
+        self.prepare()
         self.state["steps"] += 1
         refresh = self.surroundings.refresh
         if refresh and self.state["steps"] % refresh == 0:

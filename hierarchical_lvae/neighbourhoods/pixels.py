@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hierarchical_lvae.checkpoints import atomic
+from hierarchical_lvae.files import atomic
 from hierarchical_lvae.neighbourhoods.build import Neighbourhood, Surroundings, gather
 from hierarchical_lvae.neighbourhoods.search import EXACT, all_neighbours, choose_index, recall
 

@@ -2,9 +2,9 @@
 
     γ · | mean_i KL(q(z | x_i, φ_N) ‖ p(z)) − c |        c = c_max · min(step / 100,000, 1),   γ = 1000
 
-in place of β KL. The 100,000 steps are the study's, a third of its fits; they do not follow the length of ours, so that
-a fit that is made longer later is the one that was that long from the start. A fit of fewer steps sees the beginning
-alone, and in quick's 4,000 steps c comes to a twenty-fifth of c_max: give 25 times the weight to end at the same c.
+in place of β KL. The 100,000 steps are the study's, a third of its fits. They do not depend on the length of ours, so
+that a fit which is extended later is the same as one that was that long from the start. A fit of S < 100,000 steps
+sees only the beginning and ends at c = c_max · S / 100,000: multiply the weight by 100,000 / S to end at the same c.
 """
 
 import torch

@@ -15,9 +15,9 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from hierarchical_lvae.checkpoints import read_tensors, write_tensors
 from hierarchical_lvae.data import default_data_dir
 from hierarchical_lvae.evaluation import Features, factor_features, fidelity, inception, train_factor_classifier
+from hierarchical_lvae.files import read_tensors, write_tensors
 from hierarchical_lvae.runs import Run
 from hierarchical_lvae.scoring import FEATURES
 from hierarchical_lvae.scoring.settings import Settings

@@ -7,7 +7,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from hierarchical_lvae.checkpoints import read_json, write_json
+from hierarchical_lvae.files import read_json, write_json
 from hierarchical_lvae.runs import Run
 from hierarchical_lvae.scoring import CODES, SCORES
 from hierarchical_lvae.scoring.bounds import likelihood

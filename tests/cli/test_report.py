@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from hierarchical_lvae.checkpoints import append_json_line
 from hierarchical_lvae.cli import main
 from hierarchical_lvae.cli.report import FIGURES
+from hierarchical_lvae.files import append_json_line
 from hierarchical_lvae.training import FitOptions, fit
 
 DIGITS = {"dataset": "digits", "steps": 2, "batch": 2, "num_neighbours": 2}

@@ -95,7 +95,7 @@ def squares(number):
 
 @pytest.fixture(scope="module")
 def classifier(tmp_path_factory):
-    from hierarchical_lvae.checkpoints import write_tensors
+    from hierarchical_lvae.files import write_tensors
 
     torch.manual_seed(0)
     trained = train_factor_classifier(squares, (1, 16, 16), (2, 2), steps=60, progress=False)

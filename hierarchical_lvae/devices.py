@@ -1,0 +1,47 @@
+"""Where to compute: the one place that knows what a device's name may be, and whether the device is here."""
+
+import logging
+import re
+
+AUTO = "auto"
+NAMES = r"cpu|cuda(:\d+)?|mps"
+
+log = logging.getLogger(__name__)
+
+
+def resolve_device(name: str = AUTO) -> str:
+    """The device of a name: "cpu", "cuda", "cuda:1", …, or "auto", which is a GPU if there is one.
+
+    >>> resolve_device("cpu")
+    'cpu'
+
+    Raises:
+        ValueError: no device can have this name.
+        OSError: the device is not here.
+    """
+    import torch
+
+    if name == AUTO:
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    if not re.fullmatch(NAMES, name):
+        raise ValueError(f"{name!r} is not a device: give auto, cpu, cuda or cuda:1")
+    try:
+        torch.empty(0, device=name)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        reason = str(error).splitlines()[0].partition(". ")[0]
+        raise OSError(f"there is no device {name!r} here ({reason}): use cpu instead") from None
+    return name
+
+
+def device_here(wanted: str) -> str:
+    """The device of an earlier fit if it is here too, else the one that "auto" chooses, with a line in the log.
+
+    Raises:
+        ValueError: no device can have this name.
+    """
+    try:
+        return resolve_device(wanted)
+    except OSError:
+        here = resolve_device(AUTO)
+        log.warning("there is no device %r here: using %s", wanted, here)
+        return here

@@ -1,0 +1,164 @@
+"""Files that are whole or absent: each is written beside its place and moved there in one step.
+
+Temporary files begin with `.hlvae-`, which nobody else uses, and are the only files that are ever swept. Text is UTF-8,
+whatever the locale; permissions are those of the umask.
+"""
+
+import contextlib
+import errno
+import fcntl
+import json
+import logging
+import math
+import os
+import secrets
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+TEMPORARY = ".hlvae-"
+"""How the name of a temporary file begins."""
+ABANDONED = 3600.0
+"""Seconds after its last change at which a temporary file no longer has a writer."""
+UNSUPPORTED = (errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK)
+"""Errors of a file system that has no locks."""
+
+log = logging.getLogger(__name__)
+
+
+@contextmanager
+def atomic(path: str | Path) -> Iterator[Path]:
+    """Give a temporary path in the same directory, which is made if need be; on success it replaces `path`, on failure
+    it is removed.
+
+    Raises:
+        OSError: with the cause and a remedy; what stood at `path` before is intact.
+    """
+    path = Path(path)
+    temporary = path.with_name(f"{TEMPORARY}{path.stem}-{secrets.token_hex(4)}{path.suffix}")
+    made = False
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))  # less the umask
+        made = True
+        yield temporary
+        with temporary.open("rb") as file:
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except BaseException as error:
+        if made:
+            temporary.unlink(missing_ok=True)
+        if isinstance(error, OSError):
+            raise explained(path, error) from error
+        raise
+
+
+def sweep(directory: Path) -> None:
+    """Remove the temporary files of processes that were killed as they wrote: no other file, and no directory."""
+    for leftover in directory.glob(f"{TEMPORARY}*"):
+        with contextlib.suppress(OSError):  # gone already, or not ours to remove: it does no harm
+            if leftover.is_file() and time.time() - leftover.stat().st_mtime > ABANDONED:
+                leftover.unlink()
+
+
+@contextmanager
+def locked(path: Path, wait: bool = True) -> Iterator[bool]:
+    """Hold the lock of the file `path`, which is made and stays; gives whether the file system has locks at all.
+
+    Raises:
+        BlockingIOError: another process holds it, and `wait` is false.
+        OSError: the file cannot be made.
+    """
+    try:
+        file = path.open("a")
+    except OSError as error:
+        raise explained(path, error) from error
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+            supported = True
+        except OSError as error:
+            if error.errno not in UNSUPPORTED:
+                raise
+            log.warning("%s has no file locks (%s): do not use it from two processes", path.parent, error.strerror)
+            path.unlink(missing_ok=True)
+            supported = False
+        yield supported
+
+
+def write_json(path: str | Path, content: Mapping[str, Any]) -> None:
+    """Write a JSON object, atomically."""
+    write_text(path, json.dumps(content, indent=2, allow_nan=False) + "\n")
+
+
+def write_text(path: str | Path, text: str) -> None:
+    """Write text as UTF-8, atomically."""
+    with atomic(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def write_tensors(path: str | Path, tensors: Mapping[str, Tensor]) -> None:
+    """Write tensors of any shapes by name as safetensors, atomically; equal tensors give equal bytes."""
+    content = save({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()})
+    with atomic(path) as temporary:
+        temporary.write_bytes(content)
+
+
+def read_tensors(path: str | Path, prefix: str = "") -> dict[str, Tensor]:
+    """Read what `write_tensors` wrote: the tensors, of any shapes, whose names begin with a prefix, which is taken off.
+
+    Raises:
+        ValueError: the file is damaged.
+    """
+    try:
+        with safe_open(path, "pt") as file:
+            return {name.removeprefix(prefix): file.get_tensor(name) for name in file.keys() if name.startswith(prefix)}  # noqa: SIM118
+    except SafetensorError as error:
+        raise ValueError(f"{path} is damaged ({error}): restore it, or fit again") from error
+
+
+def append_json_line(path: Path, content: Mapping[str, Any]) -> None:
+    """Add a line to a log; a number that is not finite becomes null.
+
+    Raises:
+        OSError: the log cannot be written.
+    """
+    finite = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in content.items()}
+    try:
+        with path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(finite, allow_nan=False) + "\n")
+            file.flush()
+            os.fsync(file.fileno())  # a later checkpoint must not outlive it
+    except OSError as error:
+        raise explained(path, error) from error
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Read a JSON object.
+
+    Raises:
+        ValueError: the file holds something else.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(content, dict):
+            raise ValueError(f"it holds a {type(content).__name__}")
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path} is not a JSON object ({error}): restore it, or move it away") from error
+    return content
+
+
+def explained(path: Path, error: OSError) -> OSError:
+    """The error of a file that cannot be written, with a remedy: it keeps its number."""
+    reason = error.strerror or str(error)
+    full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+    remedy = "free space there" if full else "make that place writable, or choose another"
+    told = OSError(f"{path} cannot be written ({reason}): {remedy}")
+    told.errno = error.errno
+    return told
