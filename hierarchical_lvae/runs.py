@@ -156,7 +156,7 @@ def load_run(
         why = "it is lost" if (path / "state.safetensors").is_file() else "its fit was not started"
         raise FileNotFoundError(f"{path} has no model.safetensors, {why}: `{command('resume', path)}` writes it")
     if (state := read_state(path)).status != "finished":
-        log.warning("%s is not finished: the weights are those of a fit that is %s", path, state)
+        log.warning("%s is not finished, and its weights are those of its last checkpoint: it is %s", path, state)
     with random_state_kept():
         run = prepare(options, load_data(options, path))
     try:

@@ -146,5 +146,5 @@ def test_json_that_is_nested_without_end_is_refused(tmp_path):
     from hierarchical_lvae.files import read_json
 
     (tmp_path / "options.json").write_text("[" * 100_000)
-    with pytest.raises(ValueError, match=r"options\.json is no JSON object"):
+    with pytest.raises(ValueError, match=r"options\.json is not a JSON object"):
         read_json(tmp_path / "options.json")

@@ -165,7 +165,7 @@ def test_refusals_leave_what_was_there(run, tmp_path):
     with pytest.raises(ValueError, match="no codes are called 'locale'"):
         dict(score(run, tmp_path, settings=FEW._replace(codes="locale")))
     (tmp_path / "metrics.json").write_text("{broken")
-    with pytest.raises(ValueError, match=r"metrics\.json is no JSON object"):
+    with pytest.raises(ValueError, match=r"metrics\.json is not a JSON object"):
         dict(score(run, tmp_path, ("mig",), FEW))
     assert (tmp_path / "metrics.json").read_text() == "{broken"
 

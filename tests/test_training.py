@@ -78,7 +78,7 @@ def test_a_fit_lowers_the_loss_and_leaves_a_run(local, tmp_path):
     assert saved["data"]["fingerprint"] == load_dataset("digits").fingerprint
     assert set(saved["versions"]) >= {"torch", "pyro-ppl"}
     assert read_tensors(tmp_path / "run/model.safetensors").keys() == run.vae.state_dict().keys()
-    assert [file.name for file in (tmp_path / "run").glob(".*")] == [".lock"]
+    assert [file.name for file in (tmp_path / "run").glob(".*")] == [".hlvae.lock"]
     assert not dict(pyro.get_param_store().items())  # the caller's parameters are left alone
 
 
@@ -251,12 +251,12 @@ def test_an_existing_directory_is_not_written_to(tmp_path):
         fit(options(), tmp_path, progress=False)
     assert [p.name for p in tmp_path.iterdir()] == ["kept"]
     (tmp_path / "options.json").write_text("{}")
-    with pytest.raises(FileExistsError, match="choose another --out, or go on with --resume"):
+    with pytest.raises(FileExistsError, match="choose another --out, or continue that run with `hlvae fit --resume"):
         fit(options(), tmp_path, progress=False)
 
 
 def test_what_is_no_run_is_refused(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"is no run directory \(it has no options\.json\)"):
+    with pytest.raises(FileNotFoundError, match=r"is not a run directory \(it has no options\.json\)"):
         load_run(tmp_path)
 
 

@@ -4,16 +4,15 @@ from pathlib import Path
 
 import click
 
-from hierarchical_lvae.cli.names import device_option
+from hierarchical_lvae.cli.names import where_options
 from hierarchical_lvae.drawing import draw_all
 
 
 @click.command(short_help="Draw the figures of RUN again.")
 @click.argument("run", type=click.Path(path_type=Path))
 @click.option("--seed", type=int, help="Of references, codes and neighbours [default: the run's]")
-@click.option("--data-dir", type=click.Path(), help="Where the data lie [default: as when it was trained]")
-@device_option
-def figures(run: Path, seed: int | None, data_dir: str | None, device: str) -> None:
+@where_options
+def figures(run: Path, seed: int | None, **where: str | None) -> None:
     """Draw Figures 2, 3 and 4, training curves and reconstructions of RUN, into RUN/figures.
 
     \b
@@ -23,5 +22,5 @@ def figures(run: Path, seed: int | None, data_dir: str | None, device: str) -> N
     """
     from hierarchical_lvae.training import load_run
 
-    for path in draw_all(load_run(run, device, data_dir), run, seed):
+    for path in draw_all(load_run(run, **where), run, seed):
         click.echo(path)

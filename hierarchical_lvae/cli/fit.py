@@ -14,6 +14,7 @@ from click.core import ParameterSource
 
 from hierarchical_lvae.cli.names import Name, NameOrPath, NeighbourhoodName, PenaltyName, device_option
 from hierarchical_lvae.data import DATASETS
+from hierarchical_lvae.data.paths import is_path
 from hierarchical_lvae.drawing import draw_all, draw_reconstructions, said
 from hierarchical_lvae.inference import LOCAL_INFERENCE
 from hierarchical_lvae.models import ACTIVATIONS, LIKELIHOODS
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 
 CONTACT_SHEET_EVERY = 300.0  # seconds
 MAY_CHANGE = ("steps", "dataset", "data_dir", "device")
-"""What need not be as it was when a fit is resumed."""
+"""What need not be as it was when a fit is resumed; own data may be elsewhere, but not a data set of another name."""
 ENOUGH_CODES = 64  # in a batch, for a penalty: what Locatello et al. (2019) have
 
 
@@ -191,12 +192,12 @@ def resolve(preset: str | None, device: str, data_dir: str | None, **options: An
 
 
 def announce(run: "Run") -> None:
-    """Echo what will be done, and how long both protocols would take here."""
+    """Echo what will be done, and how long it and the presets would take here."""
     from hierarchical_lvae.training import PRESETS, estimate_seconds
 
     options = run.options
     click.echo(f"data: {run.dataset.source}")
-    for name in PRESETS:
+    for name in dict.fromkeys([options.preset, *PRESETS]):
         seconds = estimate_seconds(run, options if name == options.preset else options.under(name))
         hint = "this one" if name == options.preset else f"--preset {name}"
         click.echo(f"preset {name}: about {duration(seconds)} on this {options.device} ({hint})")
@@ -235,7 +236,8 @@ def refuse_contradictions(path: Path, chosen: dict[str, Any]) -> None:
     options = read_options(path)
     for name, value in chosen.items():
         was = getattr(options, name)
-        if name not in MAY_CHANGE and value != was:
+        elsewhere = name in MAY_CHANGE and (name != "dataset" or is_path(value))
+        if value != was and not elsewhere:
             flag = {"num_neighbours": "-K", "batch": "-B"}.get(name, "--" + name.replace("_", "-"))
             raise click.UsageError(f"{flag} {value} contradicts {path}, which was started with {was}: leave it out")
 

@@ -1,6 +1,6 @@
 """Commands and options whose values are keys of a table of names: an unknown one is answered with the nearest."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -114,3 +114,14 @@ device_option = click.option(
     "--device", type=Device(), default="auto", show_default=True, help="auto, cpu, cuda, cuda:1, …"
 )
 """The same for each command."""
+
+
+def where_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """The options of a command that reads a run: arguments of `load_run`."""
+    for option in (
+        device_option,
+        click.option("--data-dir", type=click.Path(), help="Where data files are now [default: as for the fit]"),
+        click.option("--dataset", type=click.Path(), help="Where your own data are now [default: as for the fit]"),
+    ):
+        command = option(command)
+    return command

@@ -90,7 +90,10 @@ def test_it_says_what_was_trained_and_shows_the_figures(run):
     assert "Data handwritten digits of scikit-learn (real scans)" in found.lines
     assert "Fit 2 of 2 steps" in found.lines
     assert "Seed 0: one fit, so nothing here says how numbers vary over seeds" in found.lines
-    assert "Local VAE, α = 1 (per pixel), one-step, latent-knn neighbours, B = 2, K = 2, preset quick" in found.lines
+    assert (
+        "Local VAE, α = 1 (per pixel), one-step, latent-knn neighbours, B = 2, K = 2, preset quick, changed"
+        in found.lines
+    )
     versions = json.loads((run / "options.json").read_text())["versions"]
     assert {f"torch {versions['torch']}", "latent_dim 10", "data: images 1797", "clip 500.0"} <= set(found.lines)
     assert len(found.images) == len(FIGURES)
@@ -196,17 +199,17 @@ def test_a_failure_is_one_line_and_leaves_the_page_as_it_was(run, monkeypatch):
     (run / "metrics.json").write_text("{")
     damaged = report(run)
     assert damaged.exit_code == 1
-    assert "metrics.json is no JSON object" in damaged.stderr
+    assert "metrics.json is not a JSON object" in damaged.stderr
     (run / "metrics.json").unlink()
     (run / "compare.csv").write_text("a,b\n1,2\n")
     assert f"run `hlvae compare {run}` again" in report(run).stderr
     (run / "compare.csv").unlink()
     state = (run / "state.json").read_bytes()
     (run / "state.json").write_bytes(state[:10])
-    assert f"state.json cannot be read: `hlvae fit --resume {run}` writes it anew" in report(run).stderr
+    assert f"state.json is damaged: `hlvae fit --resume {run}` writes it again" in report(run).stderr
     (run / "state.json").write_bytes(state)
 
-    def full(self, *_):
+    def full(self, *_, **__):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(Path, "write_text", full)
@@ -218,7 +221,7 @@ def test_a_failure_is_one_line_and_leaves_the_page_as_it_was(run, monkeypatch):
         assert result.exit_code == 1
         assert len(result.stderr.splitlines()) == 1
     assert (run / "report.html").read_bytes() == before
-    assert not [file for file in run.glob(".*-*")]
+    assert not [file for file in run.glob(".hlvae-*")]
 
 
 def test_a_browser_shows_it_without_overflow_and_without_a_request(run):
