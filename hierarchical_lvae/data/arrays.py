@@ -123,7 +123,7 @@ def _factor_names(arrays: Mapping[str, Array], path: Path, num_factors: int) -> 
     values = [value for block in arrays["factor_names"].blocks(max(1, num_factors)) for value in block]
     names = tuple(printable(v.decode(errors="surrogateescape") if isinstance(v, bytes) else v) for v in values)
     if len(set(names)) < num_factors or "" in names:
-        raise ValueError(f"'factor_names' of {path} has an empty name, or one twice: {', '.join(names)}")
+        raise ValueError(f"'factor_names' of {path} has an empty name, or one twice: {', '.join(map(repr, names))}")
     return names
 
 

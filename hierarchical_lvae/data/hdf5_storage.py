@@ -19,7 +19,7 @@ def find_dataset(file: Any, name: str, path: Path) -> Any | None:
     """The `h5py.Dataset` called `name` of an `h5py.File`; None if there is nothing by that name, or a group.
 
     Raises:
-        ValueError: it is a broken link, or cannot be opened.
+        ValueError: it is a broken link, cannot be opened, or has a type that NumPy lacks.
     """
     import h5py
 
@@ -31,7 +31,13 @@ def find_dataset(file: Any, name: str, path: Path) -> Any | None:
             raise ValueError(f"{name!r} of {path} is a link to {target}, which is missing: restore it, or {COPY}")
         if link is not None:
             raise ValueError(f"{name!r} of {path} cannot be opened: is the file whole?")
-    return found if isinstance(found, h5py.Dataset) else None
+    if not isinstance(found, h5py.Dataset):
+        return None
+    try:
+        _ = found.dtype
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{name!r} of {path} has a type that NumPy lacks ({error}): save plain numbers") from error
+    return found
 
 
 def check_storage(dataset: Any, where: str, checked: dict[tuple[str, str], int] | None = None) -> int:

@@ -154,8 +154,9 @@ NAMED = {"images": RGB, "factors": np.zeros((N, 2), int)}
         ({"images": RGB, "factor_names": ["a", "b"]}, "has 'factor_names' but no 'factors'"),
         (NAMED | {"factor_names": ["a"]}, r"'factor_names' of .* \(1,\): give 2 strings"),
         (NAMED | {"factor_names": [1, 2]}, "'factor_names' of .*: give 2 strings"),
-        (NAMED | {"factor_names": ["a", "a"]}, "has an empty name, or one twice: a, a"),
+        (NAMED | {"factor_names": ["a", "a"]}, "has an empty name, or one twice: 'a', 'a'"),
         (NAMED | {"factor_names": ["a", ""]}, "has an empty name, or one twice"),
+        (NAMED | {"factor_names": ["a\nb", "a\nb"]}, r"one twice: 'a\\nb', 'a\\nb'"),
     ],
 )
 def test_wrong_arrays_are_refused(path, arrays, message):

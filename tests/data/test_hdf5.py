@@ -191,3 +191,17 @@ def test_an_array_without_a_shape_is_refused(path):
         file["images"] = h5py.Empty("u1")
     with pytest.raises(ValueError, match=r"'images' of .* has the shape \(\)"):
         load_own(path)
+
+
+def test_a_type_that_numpy_lacks_is_refused(path):
+    """Floats of 100 bits."""
+    kind = h5py.h5t.IEEE_F64LE.copy()
+    kind.set_size(32)
+    kind.set_precision(200)
+    kind.set_fields(199, 180, 19, 0, 180)
+    with h5py.File(path, "w") as file:
+        h5py.h5d.create(file.id, b"images", kind, h5py.h5s.create_simple(IMAGES.shape))
+    with pytest.raises(
+        ValueError, match=r"'images' of .*mine\.h5 has a type that NumPy lacks \(.*\): save plain numbers"
+    ):
+        load_own(path)
