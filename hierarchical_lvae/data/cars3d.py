@@ -94,7 +94,7 @@ def _decode(files: list[Path], num_objects: int) -> np.ndarray:
             names.append(name.removesuffix(".mat"))
             bar.update()
     if len(set(names)) != num_objects or len(names) != num_objects:
-        raise ValueError(f"{where} holds {len(names)} .mat files, not {num_objects}: unpack or get the archive anew")
+        raise ValueError(f"{where} holds {len(names)} .mat files, not {num_objects}: unpack or get the archive again")
     if listed and sorted(listed) != sorted(names):
         log.warning("%s of %s does not name the files that are there: sorting them by name", LIST, where)
         listed = []
@@ -112,7 +112,7 @@ def _contents(files: list[Path]) -> Iterator[tuple[str, bytes]]:
         return
     for file in files:
         if file.stat().st_size > MAX_BYTES:
-            raise ValueError(f"{file} has {file.stat().st_size:,} bytes, over {MAX_BYTES:,}: get the archive anew")
+            raise ValueError(f"{file} has {file.stat().st_size:,} bytes, over {MAX_BYTES:,}: get the archive again")
         yield file.name, file.read_bytes()
 
 
@@ -153,7 +153,7 @@ def read_views(content: bytes, path: Path) -> np.ndarray:
         if found.get("im") == (VIEWS_SHAPE, "uint8"):
             views = loadmat(io.BytesIO(content), variable_names=["im"])["im"].transpose(4, 3, 0, 1, 2)
     except Exception as error:  # scipy's reader fails in as many ways as a file can be broken
-        raise ValueError(f"{path} cannot be read as a MATLAB file ({error}): get the archive anew") from error
+        raise ValueError(f"{path} cannot be read as a MATLAB file ({error}): get the archive again") from error
     if "im" not in found:
         raise ValueError(f"{path} has no 'im': the files of Cars3D have 'im' and 'mask'")
     if found["im"] != (VIEWS_SHAPE, "uint8"):

@@ -98,7 +98,7 @@ def test_a_list_of_others_is_not_followed(tmp_path, make, caplog):
 
 def test_there_must_be_183(tmp_path, make):
     make.write_cars(tmp_path / "cars")
-    with pytest.raises(ValueError, match=r"cars holds 2 \.mat files, not 183: unpack or get the archive anew$"):
+    with pytest.raises(ValueError, match=r"cars holds 2 \.mat files, not 183: unpack or get the archive again$"):
         load_dataset("cars3d", tmp_path)
     with pytest.raises(ValueError, match=r"holds 2 \.mat files, not 1:"):
         cars3d.load_objects(tmp_path, 1)
@@ -162,7 +162,7 @@ def test_an_archive_that_is_a_trap_is_refused(tmp_path, make, member, fault):
     data_dir = tmp_path / "data"
     data_dir.mkdir()
     pack(data_dir / cars3d.ARCHIVE, [*cars(make), member])
-    with pytest.raises(ValueError, match=rf"not the published archive, '.*evil\.mat' in it {fault}: get it anew$"):
+    with pytest.raises(ValueError, match=rf"not the published archive, '.*evil\.mat' in it {fault}: get it again$"):
         cars3d.load_objects(data_dir, 2)
     assert [str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*")] == ["data", f"data/{cars3d.ARCHIVE}"]
 
