@@ -47,8 +47,8 @@ from hierarchical_lvae.training import FitOptions, fit, resume
 
 CALLS = ("open", "fsync", "replace", "rename", "unlink", "rmdir", "mkdir", "chmod")
 REFUSABLE = ("write", "open", "fsync", "replace", "mkdir")
-CACHES = ("nearest",)
-"""What may be left out where it cannot be written, and is made anew."""
+CACHES = ("hlvae-nearest",)
+"""What may be left out where it cannot be written, and is computed again."""
 DIED, REFUSED, WRONG = 70, 71, 72
 OPTIONS = {"dataset": "digits", "batch": 2, "num_neighbours": 2, "latent_dim": 3, "lr": 1e-3}
 STEPS, SMALL = 4, ["--points", "60", "30", "--images", "60"]

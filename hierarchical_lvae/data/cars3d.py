@@ -5,7 +5,7 @@ is a MATLAB file whose `im` is (128, 128, 3, 24, 4) uint8: row, column, colour, 
 as `list.txt` orders their names; without it, or where it names others, they are sorted by name.
 
 The files are looked for in `cars/` of the data directory, in `data/cars/`, as the archive unpacks, and in the archive
-itself, which need not be unpacked. The images are decoded once and kept in `cars3d-64.npz` beside them.
+itself, which need not be unpacked. The images are decoded once and kept in `hlvae-cars3d-64.npz` beside them.
 """
 
 import io
@@ -53,7 +53,7 @@ def load_objects(data_dir: Path, num_objects: int) -> FactorImages:
     files = find(data_dir)
     sizes = (ELEVATIONS, AZIMUTHS, num_objects)
     shape = (*sizes, 3, SIZE, SIZE)
-    pixels = cached(data_dir / "cars3d-64.npz", files, shape, lambda: _decode(files, num_objects))
+    pixels = cached(data_dir / "hlvae-cars3d-64.npz", files, shape, lambda: _decode(files, num_objects))
     return FactorImages(
         images=torch.from_numpy(pixels).flatten(0, 2),
         factors=factor_grid(sizes),

@@ -63,12 +63,12 @@ def test_what_cannot_be_cached_is_read(tmp_path, make, small_sizes, caplog):
     """A folder stands where the cache would be: nobody can write there."""
     make.write_cars(tmp_path / "cars")
     make.write_norb(tmp_path)
-    for name, file in (("cars3d", "cars3d-64.npz"), ("smallnorb", "smallnorb-64.npz")):
+    for name, file in (("cars3d", "hlvae-cars3d-64.npz"), ("smallnorb", "hlvae-smallnorb-64.npz")):
         (tmp_path / file).mkdir()
         caplog.clear()
         assert len(load_dataset(name, tmp_path)) > 0
         assert {record.levelno for record in caplog.records} == {logging.WARNING}
-        assert f"cannot cache {tmp_path / file}" in caplog.text
+        assert f"nothing is cached: {tmp_path / file}" in caplog.text
 
 
 def test_commands_in_messages_can_be_pasted(tmp_path):
