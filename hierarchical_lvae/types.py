@@ -63,6 +63,8 @@ class LocalLossAt(NamedTuple):
     """The observed sites of the model."""
     latent: dict[str, Latent]
     """Its other sites, by name."""
+    num_neighbours: int | None = None
+    """K that the prior variance τ² = α / (K·C·H·W) is for, if the program states it."""
 
 
 class LocalLoss(Protocol):
