@@ -153,6 +153,8 @@ class FitOptions:
             given["local"] = "shared"
         if "neighbourhood" not in given:
             given["neighbourhood"] = "latent-knn" if given.get("dataset") in NEAREST_CODES else "noise"
+        if given["neighbourhood"] == "noise-mean":
+            given.setdefault("num_neighbours", 1)
         if "penalty" in given:
             given["penalty"] = with_weight(given["penalty"])
         return cls(**{**_protocol(preset, str(given["dataset"])), **given})
