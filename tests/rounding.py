@@ -5,7 +5,7 @@ single precision the slow computation rounds about as often as the fast one, and
 compared with the slow one in double precision.
 """
 
-SLACK = 10  # over hundreds of seeds, on several instruction sets, the ratio of the errors was about 1 and at most 3.6
+SLACK = 30  # over hundreds of seeds, threads and instruction sets, the ratio of errors is 1 in the median and 7 at most
 
 
 def errors(found, exact):
