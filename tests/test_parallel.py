@@ -28,7 +28,7 @@ def options(**changes):
 
 
 def start(*args):
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    environment = {**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())}  # it decides how sums are rounded
     return subprocess.Popen(
         list(map(str, args)), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
     )
