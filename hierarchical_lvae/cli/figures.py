@@ -4,16 +4,16 @@ from pathlib import Path
 
 import click
 
-from hierarchical_lvae.cli.names import device_option
+from hierarchical_lvae.cli.names import SEED, DataDirectory, Location, device_option
 from hierarchical_lvae.drawing import draw_all
 
 
 @click.command(short_help="Draw the figures of RUN again.")
-@click.argument("run", type=click.Path(path_type=Path))
-@click.option("--seed", type=int, help="Of references, codes and neighbours [default: the run's]")
-@click.option("--data-dir", type=click.Path(), help="Where the data lie [default: as when it was trained]")
+@click.argument("run", type=Location())
+@click.option("--seed", type=SEED, help="Of references, codes and neighbours [default: the run's]")
+@click.option("--data-dir", type=DataDirectory(), help="Where the data lie [default: as when it was trained]")
 @device_option
-def figures(run: Path, seed: int | None, data_dir: str | None, device: str) -> None:
+def figures(run: Path, seed: int | None, data_dir: Path | None, device: str) -> None:
     """Draw Figures 2, 3 and 4, training curves and reconstructions of RUN, into RUN/figures.
 
     \b
