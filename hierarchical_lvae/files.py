@@ -104,7 +104,8 @@ def locked(path: Path, wait: bool = True) -> Iterator[bool]:
             if error.errno not in UNSUPPORTED:
                 raise
             log.warning("%s has no file locks (%s): do not use it from two processes", path.parent, error.strerror)
-            path.unlink(missing_ok=True)
+            if file.tell() == 0:
+                path.unlink(missing_ok=True)
             supported = False
         yield supported
 
