@@ -59,6 +59,23 @@ def atomic(path: str | Path) -> Iterator[Path]:
         raise
 
 
+def occupied(path: Path) -> bool:
+    """Whether something is at `path`, where a file is to be written once its content is computed.
+
+    Raises:
+        OSError: no file can be written there.
+    """
+    try:
+        there = path.exists()
+        parent = next(parent for parent in path.absolute().parents if parent.exists())
+    except OSError as error:
+        raise explained(path, error) from error
+    for number, met in ((errno.ENOTDIR, parent.is_dir()), (errno.EACCES, os.access(parent, os.W_OK | os.X_OK))):
+        if not met:
+            raise explained(path, OSError(number, os.strerror(number)))
+    return there
+
+
 def sweep(directory: Path) -> None:
     """Remove the temporary files of processes that were killed as they wrote: no other file, and no directory."""
     for leftover in directory.glob(f"{TEMPORARY}*"):
@@ -87,7 +104,8 @@ def locked(path: Path, wait: bool = True) -> Iterator[bool]:
             if error.errno not in UNSUPPORTED:
                 raise
             log.warning("%s has no file locks (%s): do not use it from two processes", path.parent, error.strerror)
-            path.unlink(missing_ok=True)
+            if file.tell() == 0:
+                path.unlink(missing_ok=True)
             supported = False
         yield supported
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from hierarchical_lvae.cli.names import Names, device_option
+from hierarchical_lvae.cli.names import SEED, Count, DataDirectory, Location, Names, device_option
 from hierarchical_lvae.comparison import BLOCK_METHODS, DEFAULT_METHODS
 from hierarchical_lvae.drawing import describe, save
 from hierarchical_lvae.inference import LOCAL_INFERENCE
@@ -40,7 +40,7 @@ NOTES = (
 
 
 @click.command(short_help="Set local posteriors of RUN side by side.")
-@click.argument("run", type=click.Path(path_type=Path))
+@click.argument("run", type=Location())
 @click.option(
     "--local",
     type=Names(KNOWN),
@@ -48,17 +48,17 @@ NOTES = (
     show_default=True,
     help="Local posteriors to compare.",
 )
-@click.option("--neighbourhoods", type=click.IntRange(1), default=8, show_default=True, help="For all local weights.")
-@click.option("--reference", type=click.IntRange(1), default=2, show_default=True, help="Of these, for the block.")
+@click.option("--neighbourhoods", type=Count(1, 10_000), default=8, show_default=True, help="For all local weights.")
+@click.option("--reference", type=Count(), default=2, show_default=True, help="Of these, for the block.")
 @click.option("--block", help="Patterns of names of decoder parameters [default: the last biases, up to 50 of them]")
-@click.option("--draws", type=click.IntRange(50), default=200, show_default=True, help="From each posterior.")
-@click.option("--warmup", type=click.IntRange(1), default=250, show_default=True, help="Steps, of each chain of NUTS.")
-@click.option("--seed", type=int, default=0, show_default=True, help="Of references, neighbours and draws.")
-@click.option("--data-dir", type=click.Path(), help="Where the data lie [default: as when it was trained]")
+@click.option("--draws", type=Count(50, 100_000), default=200, show_default=True, help="From each posterior.")
+@click.option("--warmup", type=Count(), default=250, show_default=True, help="Steps, of each chain of NUTS.")
+@click.option("--seed", type=SEED, default=0, show_default=True, help="Of references, neighbours and draws.")
+@click.option("--data-dir", type=DataDirectory(), help="Where the data lie [default: as when it was trained]")
 @device_option
 def compare(
     run: Path, local: tuple[str, ...], neighbourhoods: int, reference: int, block: str | None, draws: int,
-    warmup: int, seed: int, data_dir: str | None, device: str,
+    warmup: int, seed: int, data_dir: Path | None, device: str,
 ) -> None:  # fmt: skip
     """Compare local posteriors of RUN: points, Laplace's Gaussians, and (for a block of the weights) the truth by NUTS.
 
@@ -77,7 +77,7 @@ def compare(
     loaded = load_run(run, device, data_dir)
     reference = min(reference, neighbourhoods)
     settings = Settings(neighbourhoods, reference, draws + draws % 2, warmup_steps=warmup, seed=seed)
-    result = compare_run(loaded, local, settings, tuple(block.split(",")) if block else ())
+    result = compare_run(loaded, local, settings, () if block is None else tuple(block.split(",")))
     click.echo(describe(loaded))
     for line in table(result, settings):
         click.echo(line)
@@ -120,7 +120,7 @@ def write(run: "Run", result: "Comparison", out: Path) -> list[Path]:
     from hierarchical_lvae.files import atomic
 
     paths = [out / "compare.csv"]
-    with atomic(paths[0]) as temporary, temporary.open("w", newline="") as file:
+    with atomic(paths[0]) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(["part", *(result.all_weights + result.block)[0]._fields])
         for part, rows in (("all weights", result.all_weights), ("block", result.block)):

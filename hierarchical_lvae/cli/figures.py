@@ -1,18 +1,19 @@
 """`hlvae figures`: the paper's Figures 2, 3 and 4, training curves and reconstructions of a run."""
 
 from pathlib import Path
+from typing import Any
 
 import click
 
-from hierarchical_lvae.cli.names import where_options
+from hierarchical_lvae.cli.names import SEED, Location, where_options
 from hierarchical_lvae.drawing import draw_all
 
 
 @click.command(short_help="Draw the figures of RUN again.")
-@click.argument("run", type=click.Path(path_type=Path))
-@click.option("--seed", type=int, help="Of references, codes and neighbours [default: the run's]")
+@click.argument("run", type=Location())
+@click.option("--seed", type=SEED, help="Of references, codes and neighbours [default: the run's]")
 @where_options
-def figures(run: Path, seed: int | None, **where: str | None) -> None:
+def figures(run: Path, seed: int | None, **where: Any) -> None:
     """Draw Figures 2, 3 and 4, training curves and reconstructions of RUN, into RUN/figures.
 
     \b

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from hierarchical_lvae.cli.compare import COLUMNS, NOTES
-from hierarchical_lvae.cli.names import device_option
+from hierarchical_lvae.cli.names import DataDirectory, Location, device_option
 from hierarchical_lvae.cli.scores import lines
 from hierarchical_lvae.scoring import SCORES
 
@@ -18,10 +18,10 @@ FIGURES = ("figure2", "figure3", "figure4", "training", "reconstructions")
 
 
 @click.command(short_help="Tell of RUN on one page.")
-@click.argument("run", type=click.Path(path_type=Path))
-@click.option("--data-dir", type=click.Path(), help="Where the data lie [default: as when it was trained]")
+@click.argument("run", type=Location())
+@click.option("--data-dir", type=DataDirectory(), help="Where the data lie [default: as when it was trained]")
 @device_option
-def report(run: Path, data_dir: str | None, device: str) -> None:
+def report(run: Path, data_dir: Path | None, device: str) -> None:
     """Tell of RUN on one page, RUN/report.html: options, curves, figures, scores, local posteriors.
 
     The page holds its figures itself, and opens offline. Figures that are missing are drawn, and those of an unfinished
@@ -72,7 +72,7 @@ def comparison(run: Path, plain: bool) -> "Section":
         return Section(title, notes=["With α = 0 no weights are local, and there is nothing to compare."])
     if not file.is_file():
         return Section(title, missing=[("local posteriors side by side", command("compare", run))])
-    with file.open(newline="") as opened:
+    with file.open(encoding="utf-8", newline="") as opened:
         header, *rows = csv.reader(opened)
     if len(header) != len(COLUMNS) + 1:
         raise ValueError(f"{file} is not what compare writes: run `{command('compare', run)}` again")

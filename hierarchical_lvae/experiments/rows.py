@@ -6,6 +6,7 @@ go on.
 """
 
 import os
+import re
 import signal
 import threading
 import time
@@ -217,6 +218,8 @@ def _client(address: str) -> Any:
         from distributed import Client
     except ImportError as error:
         raise OSError("Dask is not installed: pip install 'hierarchical-lvae[cluster]'") from error
+    if not re.fullmatch(r"\w+://\S+|\S+:\d+", address):
+        raise ValueError(f"{address!r} is not the address of a Dask scheduler: give one such as tcp://127.0.0.1:8786")
     try:
         return Client(address, timeout=ANSWER_WITHIN)
     except (OSError, ValueError) as error:

@@ -23,9 +23,8 @@ class NearestPixels(Neighbourhood):
 
     def __init__(self, surroundings: Surroundings, argument: str = "") -> None:
         self.surroundings = surroundings
-        self.index = surroundings.index or choose_index(
-            len(surroundings.data), int(np.prod(surroundings.data.image_shape))
-        )
+        size = len(surroundings.data), int(np.prod(surroundings.data.image_shape))
+        self.index = choose_index(*size) if surroundings.index is None else surroundings.index
         self.state = {}
 
     def prepare(self) -> None:
