@@ -145,7 +145,7 @@ def merge(data: Mapping[str, Any]) -> Any:
     )
 
 
-def save(data: Any, path: Path) -> None:
+def save(data: Any, path: str | Path) -> None:
     """Write netCDF, to be read by `arviz.from_netcdf`."""
     data.to_netcdf(str(path), engine="h5netcdf")
 
