@@ -14,6 +14,8 @@ from hierarchical_lvae.scoring import SCORES
 if TYPE_CHECKING:
     from hierarchical_lvae.report import Section
 
+META = "-meta"
+"""How the name of a score of meta codes ends in metrics.json."""
 FIGURES = ("figure2", "figure3", "figure4", "training", "reconstructions")
 
 
@@ -49,16 +51,23 @@ def scores(run: Path) -> "Section":
     from hierarchical_lvae.report import Section, Table
     from hierarchical_lvae.scoring import model_digest, read_scores
 
-    tables, earlier = [], []
-    saved = read_scores(run)
+    tables, current, old_meta = [], [], []
+    saved, weights = read_scores(run), model_digest(run)
     for key, values in saved.items():
         about = values.get("settings", {})
-        name, old = key.partition("-meta")[0], about.get("model") != model_digest(run)
+        name, old = key.removesuffix(META), about.get("model") != weights
         how = ", ".join(f"{k} {v}" for k, v in about.items() if k not in ("model", "data", "versions", "weights"))
         tables.append(Table(f"{name}{' of earlier weights' if old else ''} ({how})", (), lines(name, values)))
-        earlier += [name] if old else []
-    lacking = [name for name in SCORES if name not in saved or name in earlier]
-    missing = [(", ".join(lacking), command("evaluate", run, "--metrics", ",".join(lacking)))] if lacking else []
+        current += [] if old else [key]
+        old_meta += [name] if old and key.endswith(META) else []
+    missing = []
+    for lacking, of, options in (
+        ([name for name in SCORES if name not in current], "", ()),
+        (old_meta, " of meta codes", ("--codes", "meta")),
+    ):
+        if lacking:
+            how = command("evaluate", run, "--metrics", ",".join(lacking), *options)
+            missing.append((", ".join(lacking) + of, how))
     return Section("Scores", tables, missing=missing)
 
 
@@ -72,7 +81,7 @@ def comparison(run: Path, plain: bool) -> "Section":
         return Section(title, notes=["With α = 0 no weights are local, and there is nothing to compare."])
     if not file.is_file():
         return Section(title, missing=[("local posteriors side by side", command("compare", run))])
-    with file.open(newline="") as opened:
+    with file.open(newline="", encoding="utf-8") as opened:
         header, *rows = csv.reader(opened)
     if len(header) != len(COLUMNS) + 1:
         raise ValueError(f"{file} is not what compare writes: run `{command('compare', run)}` again")
