@@ -1,5 +1,6 @@
 """The figures of a run: drawn from its model by seeds of their own, and saved in its directory."""
 
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,13 +15,13 @@ if TYPE_CHECKING:
 SWEEP = tuple(-2 + 4 * i / 9 for i in range(10))
 
 
-def draw_all(run: "Run", out: Path, seed: int | None = None) -> list[Path]:
+def draw_all(run: "Run", out: str | Path, seed: int | None = None) -> list[Path]:
     """Draw all figures of a run; seeded, and leaving the random state as it was. Returns their paths."""
     from hierarchical_lvae import figures
     from hierarchical_lvae.directory import read_log
 
     drawn = {name: draw(run, seed) for name, draw in FIGURES.items()}
-    drawn["training"] = figures.training_curves(read_log(out / "log.jsonl"), describe(run))
+    drawn["training"] = figures.training_curves(read_log(Path(out) / "log.jsonl"), describe(run))
     return [save(figure, out, name) for name, figure in drawn.items()] + [draw_reconstructions(run, out, seed)]
 
 
@@ -66,7 +67,7 @@ def draw_figure4(run: "Run", seed: int | None = None) -> "Figure":
 FIGURES = {"figure2": draw_figure2, "figure3": draw_figure3, "figure4": draw_figure4}
 
 
-def compose(name: str, runs: "Sequence[tuple[str, Run]]", out: Path) -> Path:
+def compose(name: str, runs: "Sequence[tuple[str, Run]]", out: str | Path) -> Path:
     """Draw a figure of the paper from runs by label: Figure 2 a row a run, the others of the first. Returns its path.
 
     Raises:
@@ -90,7 +91,7 @@ def compose(name: str, runs: "Sequence[tuple[str, Run]]", out: Path) -> Path:
     return save(figure, out, name)
 
 
-def draw_reconstructions(run: "Run", out: Path, seed: int | None = None, number: int = 10) -> Path:
+def draw_reconstructions(run: "Run", out: str | Path, seed: int | None = None, number: int = 10) -> Path:
     """Draw images, neighbours and reconstructions by meta and by local weights, with the weights of this moment."""
     from hierarchical_lvae import figures
 
@@ -105,9 +106,10 @@ def describe(run: "Run") -> str:
     options = run.options
     reached = f" ({run.vae.alpha:.2g} now)" if options.alpha == "auto" else ""
     model = f"Local VAE, α = {said(options)}{reached}, {options.local}" if options.alpha else "VAE (α = 0)"
+    source = " ".join(run.dataset.source.split())  # of a name that may hold a line break
     return (
         f"{model}, {options.steps:,} steps of B = {options.batch}, K = {options.num_neighbours} "
-        f"(preset {options.preset}, seed {options.seed})\n{run.dataset.source}, {options.neighbourhood} neighbours"
+        f"(preset {options.preset}, seed {options.seed})\n{source}, {options.neighbourhood} neighbours"
     )
 
 
@@ -118,28 +120,29 @@ def said(options: "FitOptions") -> str:
     return f"{options.alpha:g}" + ("" if options.alpha_unit == "pixel" else f" (per {options.alpha_unit})")
 
 
-def save(figure: "Figure", out: Path, name: str) -> Path:
-    """Write figures/NAME.png, whole or not at all."""
+def save(figure: "Figure", out: str | Path, name: str) -> Path:
+    """Write figures/NAME.png, whole or not at all; a character that the font does not have is drawn as a box."""
     from hierarchical_lvae.files import atomic
 
-    path = out / "figures" / f"{name}.png"
-    with atomic(path) as temporary:
+    path = Path(out) / "figures" / f"{name}.png"
+    with atomic(path) as temporary, warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing from")
         figure.savefig(temporary, dpi=150)
     return path
 
 
 @contextmanager
 def seeded(run: "Run", seed: int | None) -> Iterator[None]:
-    """Draw by `seed` (the run's own if None), and leave the random state as it was.
+    """Draw by `seed` (the run's own if None) in single precision, and leave the random state as it was.
 
     Nothing is validated: means are drawn, and a σ that is 0 in single precision does not matter to them.
     """
     import pyro
     import torch
 
-    from hierarchical_lvae.types import random_state_kept
+    from hierarchical_lvae.types import random_state_kept, single_precision
 
-    with random_state_kept(), pyro.validation_enabled(False):
+    with random_state_kept(), single_precision(), pyro.validation_enabled(False):
         torch.manual_seed(run.options.seed if seed is None else seed)
         yield
 

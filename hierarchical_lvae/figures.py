@@ -1,6 +1,11 @@
-"""The paper's figures, and what to watch while a Local VAE trains, from tensors and log lines."""
+"""The paper's figures, and what to watch while a Local VAE trains, from tensors and log lines.
+
+Titles, rows, columns and names of factors and methods are drawn as they stand: a `$` in a folder's name is not
+mathematics.
+"""
 
 import math
+import textwrap
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +16,11 @@ from torch import Tensor
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+
+VERBATIM: dict[str, Any] = {"parse_math": False}
+"""For matplotlib: text that is not our own."""
+LABEL = 12
+"""Characters of a line of a label, which has up to three."""
 
 
 def conditional_prior_samples(samples: Tensor, title: str) -> "Figure":
@@ -49,7 +59,9 @@ def latent_sweep(reference: Tensor, samples: Tensor, values: Sequence[float], ti
     lead = torch.ones_like(reference).repeat(len(samples), 1, 1, 1)
     lead[0] = reference
     label = "one latent swept, the others as encoded"
-    return image_grid(samples, title, lead=lead, lead_label="reference", label=label, rows=rows, columns=columns)
+    return image_grid(
+        samples, title, lead=lead, lead_label="reference", label=label, rows=rows, columns=columns, math=True
+    )
 
 
 def reconstructions(images: Tensor, neighbours: Tensor, meta: Tensor, local: Tensor, title: str) -> "Figure":
@@ -77,10 +89,12 @@ def predictive_deviation(
     """
     from matplotlib.figure import Figure
 
-    columns = ["reference", *(f"{m}: mean" for m in means), *(f"{m}: deviation" for m in deviations)]
+    columns = [
+        "reference", *(f"{_label(m)}\nmean" for m in means), *(f"{_label(m)}\ndeviation" for m in deviations)
+    ]  # fmt: skip
     images = [references, *means.values()]
     figure = Figure(figsize=(1.25 * len(columns) + 0.8, 1.15 * len(references) + 1.2), layout="constrained")
-    figure.suptitle(title, fontsize=10)
+    _title(figure, title)
     axes = figure.subplots(len(references), len(columns), squeeze=False, gridspec_kw={"wspace": 0.04, "hspace": 0.04})
     largest = max(float(d.mean(1).max()) for d in deviations.values())
     for row, line in enumerate(axes):
@@ -90,7 +104,7 @@ def predictive_deviation(
             shown = ax.imshow(deviation[row].mean(0).cpu().numpy(), cmap="magma", vmin=0, vmax=largest)
             ax.set_axis_off()
     for ax, name in zip(axes[0], columns, strict=True):
-        ax.set_title(name.replace(": ", "\n"), fontsize=7, pad=3)
+        ax.set_title(name, fontsize=7, pad=3, **VERBATIM)
     bar = figure.colorbar(shown, ax=axes[:, -1].tolist(), shrink=0.6)
     bar.ax.tick_params(labelsize=7)
     return figure
@@ -109,8 +123,7 @@ def posterior_draws(reference: Tensor, samples: Mapping[str, Tensor], title: str
     lead = torch.ones_like(reference).repeat(len(images), 1, 1, 1)
     lead[0] = reference
     label = "its reconstruction at draws of the local weights"
-    rows = [name.replace("laplace-", "laplace-\n") for name in samples]
-    return image_grid(images, title, lead=lead, lead_label="reference", label=label, rows=rows)
+    return image_grid(images, title, lead=lead, lead_label="reference", label=label, rows=list(samples))
 
 
 def importance(importance: np.ndarray, factors: Sequence[str], title: str) -> "Figure":
@@ -119,11 +132,11 @@ def importance(importance: np.ndarray, factors: Sequence[str], title: str) -> "F
 
     codes = [f"$z_{{{i + 1}}}$" for i in range(len(importance))]
     figure = Figure(figsize=(max(4.5, 1.6 + 0.9 * len(factors)), 2.2 + 0.32 * len(codes)), layout="constrained")
-    figure.suptitle(title, fontsize=8)
+    _title(figure, title, 8)
     ax = figure.add_subplot(title="importance of each code for each factor")
     ax.title.set_fontsize(9)
     shown = ax.imshow(importance, cmap="Greys", vmin=0, vmax=1, aspect="auto")
-    ax.set_xticks(range(len(factors)), [name.replace(" ", "\n") for name in factors], fontsize=8)
+    ax.set_xticks(range(len(factors)), [_label(name) for name in factors], fontsize=8, **VERBATIM)
     ax.set_yticks(range(len(codes)), codes, fontsize=8)
     for (i, k), value in np.ndenumerate(importance):
         if value >= 0.005:
@@ -152,7 +165,7 @@ def training_curves(log: Sequence[Mapping[str, Any]], title: str) -> "Figure":
     }
     drawn = {name: curves for name, curves in panels.items() if any(key in entry for entry in log for key in curves)}
     figure = Figure(figsize=(9, 2.9 * math.ceil(len(drawn) / 2) + 0.5), layout="constrained")
-    figure.suptitle(title, fontsize=10)
+    _title(figure, title)
     for i, (name, curves) in enumerate(drawn.items()):
         ax = figure.add_subplot(math.ceil(len(drawn) / 2), 2, i + 1, title=name, xlabel="step")
         for key, (style, label) in curves.items():
@@ -174,37 +187,63 @@ def image_grid(
     label: str = "",
     rows: Sequence[str] = (),
     columns: Sequence[str] = (),
+    math: bool = False,
 ) -> "Figure":
     """Lay out images (R, S, C, H, W), C of 1 or 3, pixels in [0, 1]; `lead` (R, C, H, W) is a column apart.
 
-    `label` is the second part of the title, or stands over the images alone where there is a column apart.
+    `label` is the second part of the title, or stands over the images alone where there is a column apart. With `math`,
+    `rows` are mathtext.
     """
     from matplotlib.figure import Figure
 
     height, width = images.shape[:2]
     apart = 0.0 if lead is None else 1.25
     figure = Figure(figsize=(max(4.5, 0.9 * (width + apart) + 0.4), 0.9 * height + 1.0), layout="constrained")
-    figure.suptitle(f"{title}\n{label}" if label and lead is None else title, fontsize=10)
+    _title(figure, f"{title}\n{label}" if label and lead is None else title)
     if lead is None:
-        _fill(figure, images, "", rows, columns)
+        _fill(figure, images, "", rows, columns, math)
     else:
         left, right = figure.subfigures(1, 2, squeeze=False, width_ratios=[apart, width])[0]
         _fill(left, lead.unsqueeze(1), lead_label, (), [" "] if columns else ())
-        _fill(right, images, label, rows, columns)
+        _fill(right, images, label, rows, columns, math)
     return figure
 
 
-def _fill(part: Any, images: Tensor, label: str, rows: Sequence[str], columns: Sequence[str]) -> None:
+def _fill(
+    part: Any, images: Tensor, label: str, rows: Sequence[str], columns: Sequence[str], math: bool = False
+) -> None:
     if label:
-        part.suptitle(label, fontsize=9)
+        part.suptitle(label, fontsize=9, **VERBATIM)
     spacing = {"wspace": 0.04, "hspace": 0.04}
     axes = part.subplots(*images.shape[:2], squeeze=False, gridspec_kw=spacing)
     for ax, image in zip(axes.flat, images.flatten(0, 1), strict=True):
         _show(ax, image)
     for ax, name in zip(axes[:, 0], rows, strict=False):
-        ax.text(-0.08, 0.5, name, transform=ax.transAxes, ha="right", va="center", fontsize=9)
+        text = name if math else _label(name)
+        ax.text(-0.08, 0.5, text, transform=ax.transAxes, ha="right", va="center", fontsize=9, parse_math=math)
     for ax, name in zip(axes[0], columns, strict=False):
-        ax.set_title(name, fontsize=8, pad=2)
+        ax.set_title(_label(name), fontsize=8, pad=2, **VERBATIM)
+
+
+def _title(figure: "Figure", text: str, size: float = 10) -> None:
+    """Draw a title of any text: lines that are longer than the figure are broken, and there are six at most."""
+    width = int(figure.get_figwidth() * 72 / (0.6 * size))  # characters; their average width is below 0.6 em
+    lines = [textwrap.wrap(line, width, max_lines=2, placeholder=" …") for line in _drawable(text).splitlines()]
+    figure.suptitle("\n".join([part for line in lines for part in line][:6]), fontsize=size, **VERBATIM)
+
+
+def _label(text: str) -> str:
+    """Break a name into lines that have room beside or below an image.
+
+    >>> _label("laplace-low-rank"), _label("x" * 99)
+    ('laplace-low-\\nrank', 'xxxxxxxxxxxx\\nxxxxxxxxxxxx\\n…')
+    """
+    return "\n".join(textwrap.wrap(_drawable(text), LABEL, max_lines=3, placeholder=" …")) or " "
+
+
+def _drawable(text: str) -> str:
+    """Text without what no font can take: bytes of a file name that are not UTF-8."""
+    return text.encode("utf-8", "replace").decode()
 
 
 def _show(ax: "Axes", image: Tensor) -> None:

@@ -4,6 +4,7 @@ Pyro tells which sites depend on which, and in which plates they lie. Meta-param
 so on these a gradient tells: a site hangs on a parameter if its log density, the other sites held still, does.
 """
 
+import re
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -75,23 +76,46 @@ def draw(ax: "Axes", found: Relations, positions: Mapping[str, tuple[float, floa
         (left, right), (low, high) = ((min(v), max(v)) for v in zip(*(positions[n] for n in members), strict=True))
         corner, width, height = (left - margin, low - below), right - left + 2 * margin, high - low + margin + below
         ax.add_patch(Rectangle(corner, width, height, fill=False))
-        ax.text(right + margin - 0.05, low - below + 0.05, plate, ha="right", va="bottom", fontsize=7, color="0.4")
+        ax.text(
+            right + margin - 0.05,
+            low - below + 0.05,
+            plate,
+            ha="right",
+            va="bottom",
+            fontsize=7,
+            color="0.4",
+            parse_math=False,
+        )
     for name in names:
         if name in found.sites:
             colour = "0.8" if name in found.observed else "white"
             ax.add_patch(Circle(positions[name], RADIUS, facecolor=colour, edgecolor="black", zorder=2))
-        ax.text(*positions[name], _label(name), ha="center", va="center", fontsize=12, zorder=3)
+        ax.text(
+            *positions[name], _label(name), ha="center", va="center", fontsize=12, zorder=3, parse_math=_is_symbol(name)
+        )
     for arrow in found.arrows:
         start, end = (torch.tensor(positions[name]) for name in arrow)
         along = (end - start) / (end - start).norm()
         ends = (start + RADIUS * along).tolist(), (end - RADIUS * along).tolist()
         ax.add_patch(FancyArrowPatch(*ends, arrowstyle="-|>", mutation_scale=11, color="black", shrinkA=0, shrinkB=0))
-    ax.set_title(title, fontsize=9)
+    ax.set_title(title, fontsize=9, parse_math=False)
     ax.set_aspect("equal")
     ax.autoscale_view()
     ax.set_axis_off()
 
 
+def _is_symbol(name: str) -> bool:
+    """Whether a site's name can be set as a letter with an index; any other is drawn as it stands."""
+    return re.fullmatch(r"[A-Za-z]+(_[A-Za-z0-9]+)?", name) is not None
+
+
 def _label(name: str) -> str:
+    """Set a site's name.
+
+    >>> _label("theta_N"), _label("z"), _label("cost $")
+    ('$\\\\theta_{N}$', '$z$', 'cost $')
+    """
     letter, _, index = name.partition("_")
+    if not _is_symbol(name):
+        return name
     return f"${LETTERS.get(letter, letter)}" + (f"_{{{index}}}$" if index else "$")

@@ -56,7 +56,7 @@ class Section:
     """What is not there yet, and the command that makes it."""
 
 
-def write_report(run: Path, scores: Section, comparison: Section) -> Path:
+def write_report(run: str | Path, scores: Section, comparison: Section) -> Path:
     """Write `report.html` into a run directory, whole or not at all; returns its path.
 
     Args:
@@ -65,6 +65,7 @@ def write_report(run: Path, scores: Section, comparison: Section) -> Path:
     """
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
+    run = Path(run)
     saved = read_json(run / "options.json")
     pictures = {path.stem: _picture(path) for path in sorted((run / "figures").glob("[!.]*.png"))}
     training, shown, of_scores, of_comparison = _sorted_by_section(pictures)
@@ -89,7 +90,7 @@ def write_report(run: Path, scores: Section, comparison: Section) -> Path:
         sections=[section for section in sections if section != Section(section.title)],
     )
     path = run / "report.html"
-    write_text(path, page)
+    write_text(path, page.encode("utf-8", "replace").decode())  # file names may hold bytes that are not UTF-8
     return path
 
 

@@ -180,6 +180,16 @@ class Interrupted(Exception):
         self.signal = signal
 
 
+def reason(error: BaseException) -> str:
+    """Say in one line why something failed; the type is named where the message was not written for users.
+
+    >>> reason(ValueError("no such\\nfactor")), reason(KeyError("dci"))
+    ('no such factor', "unexpected KeyError: 'dci'")
+    """
+    expected = isinstance(error, OSError | ValueError)
+    return " ".join(f"{'' if expected else f'unexpected {type(error).__name__}: '}{error}".split())
+
+
 def is_colour(factor_name: str) -> bool:
     """Whether a factor is one of colour: whether hue, colour or color, or its plural, is a word of its name.
 

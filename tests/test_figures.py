@@ -1,8 +1,17 @@
 import numpy as np
 import pytest
 import torch
+from matplotlib.text import Text
 
 from hierarchical_lvae import figures
+from hierarchical_lvae.drawing import describe, draw_figure3, save
+from hierarchical_lvae.runs import prepare
+from hierarchical_lvae.training import FitOptions
+
+HOSTILE = [
+    "Ba$$in", "cost_$", "$x^2$", r"\frac{a}{b} $\frac{$", "line\nbreak\ttab", "色 🎨", "bytes \udcff", "\x00\x1b[0m",
+    "long " * 50, "x" * 250, "\n" * 60, "",
+]  # fmt: skip
 
 
 def shown(figure):
@@ -48,3 +57,58 @@ def test_curves_draw_what_was_logged():
     np.testing.assert_allclose(figure.axes[0].lines[0].get_xydata(), [[50, 2], [100, 1], [500, 1]])
     np.testing.assert_allclose(figure.axes[1].lines[0].get_xydata(), [[50, 2], [100, 2]])
     assert len(figure.axes[2].lines) == 2
+
+
+def texts(figure):
+    """What is drawn, and whether it is parsed as mathematics."""
+    return {text.get_text(): text.get_parse_math() for text in figure.findobj(Text)}
+
+
+@pytest.mark.parametrize("name", HOSTILE, ids=range(len(HOSTILE)))
+def test_any_text_is_drawn(name, tmp_path):
+    """No file name and no factor breaks a figure, or warns: it fits, and its characters are drawn as they stand."""
+    x = torch.rand(3, 4, 1, 8, 8)
+    drawn = {
+        "grid": figures.image_grid(x, name, rows=[name] * 3, columns=[name] * 4),
+        "sweep": figures.latent_sweep(x[0, 0], x, [-1, 0, 1, 2], name),
+        "importance": figures.importance(np.ones((3, 2)) / 3, [name, "b"], name),
+        "curves": figures.training_curves([{"step": 1, "loss": 2.0}], name),
+        "deviation": figures.predictive_deviation(x[:, 0], {name: x[:, 1]}, {name: x[:, 2]}, name),
+        "draws": figures.posterior_draws(x[0, 0], {name: x[0], "laplace": x[0]}, name),
+    }
+    for kind, figure in drawn.items():
+        assert save(figure, str(tmp_path), kind).stat().st_size > 2000
+    if len(name) < 10 and name:
+        for kind in ("grid", "importance", "curves"):
+            assert texts(drawn[kind])[" ".join(name.encode("utf-8", "replace").decode().split())] is False
+
+
+def test_our_own_mathematics_is_mathematics():
+    x = torch.rand(2, 4, 1, 8, 8)
+    sweep = texts(figures.latent_sweep(x[0, 0], x, [-1, 0, 1, 2], "$title$"))
+    assert sweep["$z_{1}$"] is sweep["$z_{2}$"] is True
+    assert sweep["$title$"] is False
+    heat = texts(figures.importance(np.ones((2, 1)) / 2, ["$f$"], ""))
+    assert heat["$z_{2}$"] is True
+    assert heat["$f$"] is False
+
+
+def test_titles_fit_into_their_figures():
+    figure = figures.importance(np.ones((3, 1)) / 3, ["digit"], "a word " * 15)
+    figure.canvas.draw()
+    box = figure._suptitle.get_window_extent()
+    assert 0 <= box.x0 < box.x1 <= figure.bbox.width
+
+
+def test_a_line_break_in_a_name_does_not_break_the_title(tmp_path):
+    run = prepare(FitOptions.of("quick", dataset="digits", num_neighbours=2, latent_dim=3))
+    object.__setattr__(run.dataset, "source", "images of a\nb (own data)")
+    assert describe(run).splitlines()[1] == "images of a b (own data), latent-knn neighbours"
+
+
+def test_figures_do_not_depend_on_the_default_precision(double):
+    run = prepare(FitOptions.of("quick", dataset="digits", num_neighbours=2, latent_dim=3))
+    wide = draw_figure3(run)
+    torch.set_default_dtype(torch.float32)
+    for a, b in zip(wide.axes, draw_figure3(run).axes, strict=True):
+        np.testing.assert_array_equal(a.images[0].get_array(), b.images[0].get_array())

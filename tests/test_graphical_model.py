@@ -56,3 +56,19 @@ def test_what_is_drawn(images):
     assert not point.contains(*PLACES["theta_N"])
     assert not neighbourhood.contains(*PLACES["theta"])
     assert {text.get_text() for text in ax.texts} >= {r"$\theta$", r"$\theta_{N}$", "$z$", "$x$"}
+
+
+def test_names_that_are_no_symbols_are_drawn_as_they_stand(tmp_path):
+    import pyro
+
+    def program(data):
+        with pyro.plate("$plate_{", 3):
+            cost = pyro.sample("cost $", pyro.distributions.Normal(0.0, 1.0))
+            pyro.sample("x", pyro.distributions.Normal(cost, 1.0), obs=data)
+
+    figure = Figure()
+    ax = figure.add_subplot()
+    draw(ax, relations(program, torch.zeros(3), {}), {"cost $": (0.0, 1.0), "x": (0.0, 0.0)}, "$title")
+    figure.savefig(tmp_path / "figure.png")
+    assert {text.get_text() for text in ax.texts} == {"$plate_{", "cost $", "$x$"}
+    assert ax.get_title() == "$title"

@@ -6,12 +6,15 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from hierarchical_lvae.cli.names import SEED, Count, DataDirectory, Location, Names, device_option
+from hierarchical_lvae.cli.failures import Failures
+from hierarchical_lvae.cli.names import SEED, Count, Location, Names, where_options
 from hierarchical_lvae.comparison import BLOCK_METHODS, DEFAULT_METHODS
 from hierarchical_lvae.drawing import describe, save
 from hierarchical_lvae.inference import LOCAL_INFERENCE
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from hierarchical_lvae.comparison import Comparison, Row
     from hierarchical_lvae.training import Run
 
@@ -54,16 +57,16 @@ NOTES = (
 @click.option("--draws", type=Count(50, 100_000), default=200, show_default=True, help="From each posterior.")
 @click.option("--warmup", type=Count(), default=250, show_default=True, help="Steps, of each chain of NUTS.")
 @click.option("--seed", type=SEED, default=0, show_default=True, help="Of references, neighbours and draws.")
-@click.option("--data-dir", type=DataDirectory(), help="Where the data lie [default: as when it was trained]")
-@device_option
+@where_options
 def compare(
     run: Path, local: tuple[str, ...], neighbourhoods: int, reference: int, block: str | None, draws: int,
-    warmup: int, seed: int, data_dir: Path | None, device: str,
+    warmup: int, seed: int, **where: Any,
 ) -> None:  # fmt: skip
     """Compare local posteriors of RUN: points, Laplace's Gaussians, and (for a block of the weights) the truth by NUTS.
 
     Prints two tables, and leaves compare.csv, posterior.nc (for ArviZ) and figures in RUN. Held-out points are other
-    points of the neighbourhoods than those adapted on; gains are over one-step, on the same points.
+    points of the neighbourhoods than those adapted on; gains are over one-step, on the same points. A method that fails
+    leaves the others: it is named with the reason, and the exit code is 1.
 
     \b
     Examples:
@@ -74,15 +77,20 @@ def compare(
     from hierarchical_lvae.comparison import compare as compare_run
     from hierarchical_lvae.training import load_run
 
-    loaded = load_run(run, device, data_dir)
+    loaded = load_run(run, **where)
     reference = min(reference, neighbourhoods)
     settings = Settings(neighbourhoods, reference, draws + draws % 2, warmup_steps=warmup, seed=seed)
     result = compare_run(loaded, local, settings, () if block is None else tuple(block.split(",")))
     click.echo(describe(loaded))
     for line in table(result, settings):
         click.echo(line)
-    for path in write(loaded, result, run):
-        click.echo(path)
+    failures = Failures()
+    for method, why in result.failed.items():
+        failures.add(method, why)
+    with failures.of("files"):
+        for path in write(loaded, result, run):
+            click.echo(path)
+    failures.end()
 
 
 def table(result: "Comparison", settings: Any) -> list[str]:
@@ -95,7 +103,8 @@ def table(result: "Comparison", settings: Any) -> list[str]:
         names, number = ", ".join(result.patterns), settings.reference_neighbourhoods
         lines += ["", f"The block {names}, the rest at the one-step estimate (neighbourhoods: {number})"]
         lines += _aligned(result.block)
-    return [*lines, "", *NOTES]
+    failed = [f"{method}: – ({why})" for method, why in result.failed.items()]
+    return [*lines, *(["", *failed] if failed else []), "", *NOTES]
 
 
 def _aligned(rows: "list[Row]") -> list[str]:
@@ -112,33 +121,33 @@ def _aligned(rows: "list[Row]") -> list[str]:
     ]
 
 
-def write(run: "Run", result: "Comparison", out: Path) -> list[Path]:
-    """Write the table, the posteriors and the figures into the run directory; returns their paths."""
+def write(run: "Run", result: "Comparison", out: Path) -> "Iterator[Path]":
+    """Write the table, the posteriors and the figures into the run directory; yields their paths."""
     from hierarchical_lvae import figures
+    from hierarchical_lvae.comparison import Row
     from hierarchical_lvae.evaluation import merge, plot_density, plot_forest
     from hierarchical_lvae.evaluation import save as save_netcdf
     from hierarchical_lvae.files import atomic
 
-    paths = [out / "compare.csv"]
-    with atomic(paths[0]) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
+    with atomic(out / "compare.csv") as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
-        writer.writerow(["part", *(result.all_weights + result.block)[0]._fields])
+        writer.writerow(["part", *Row._fields])
         for part, rows in (("all weights", result.all_weights), ("block", result.block)):
             writer.writerows(["" if value is None else value for value in (part, *row)] for row in rows)
+    yield out / "compare.csv"
     title = describe(run)
     if result.deviations:
         panels = figures.predictive_deviation(result.references, result.means, result.deviations, title)
-        draws = figures.posterior_draws(result.references[0], result.samples, title)
-        paths += [save(panels, out, "deviation"), save(draws, out, "draws")]
+        yield save(panels, out, "deviation")
+        yield save(figures.posterior_draws(result.references[0], result.samples, title), out, "draws")
     distributions = {name: data for name, data in result.posteriors.items() if not name.startswith("one-step")}
     if distributions:
-        paths.append(out / "posterior.nc")
-        with atomic(paths[-1]) as temporary:
+        with atomic(out / "posterior.nc") as temporary:
             save_netcdf(merge(distributions), temporary)
+        yield out / "posterior.nc"
         entries = {"neighbourhood": [0], "parameter": narrowest(result)}
-        paths.append(save(plot_forest(result.posteriors, "theta_N", entries), out, "forest"))
-        paths.append(save(plot_density(distributions, "theta_N", entries), out, "density"))
-    return paths
+        yield save(plot_forest(result.posteriors, "theta_N", entries), out, "forest")
+        yield save(plot_density(distributions, "theta_N", entries), out, "density")
 
 
 def narrowest(result: "Comparison", number: int = 6) -> list[str]:

@@ -5,12 +5,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from hierarchical_lvae.cli.names import SEED, Count, DataDirectory, Location, Name, Names, device_option
+from hierarchical_lvae.cli.failures import Failures
+from hierarchical_lvae.cli.names import SEED, Count, Location, Name, Names, where_options
 from hierarchical_lvae.cli.scores import NOTES, lines, table
 from hierarchical_lvae.drawing import describe, save
 from hierarchical_lvae.scoring import CODES, FEATURES, SCORES
 
 if TYPE_CHECKING:
+    from hierarchical_lvae.scoring import Settings
     from hierarchical_lvae.training import Run
 
 
@@ -27,8 +29,7 @@ if TYPE_CHECKING:
 @click.option("--features", type=Name(FEATURES), default="auto", show_default=True, help="What the distance sees.")
 @click.option("--inception-weights", type=Location(), help="Their file [default: torch hub's, or downloaded]")
 @click.option("--against", type=Location(), multiple=True, help="Another run, set beside; repeatable.")
-@click.option("--data-dir", type=DataDirectory(), help="Where the data lie [default: as when it was trained]")
-@device_option
+@where_options
 def evaluate(
     run: Path,
     metrics: tuple[str, ...],
@@ -36,6 +37,7 @@ def evaluate(
     seed: int,
     points: tuple[int, int],
     against: tuple[Path, ...],
+    dataset: Path | None,
     data_dir: Path | None,
     device: str,
     **amounts: Any,
@@ -49,33 +51,62 @@ def evaluate(
     FID is called so only with the reference weights of Inception. Where they are not to be had, the distance is one of
     features of the data's own factors, FD-factors.
 
+    Scores do not depend on each other: one that fails is a line of the table that says why, the others are computed and
+    saved, and the exit code is 1. So is a run that cannot be read. Factors that are constant, or have a value of their
+    own for almost every point, are left out. In a read-only directory the table is printed, and nothing is saved.
+
     \b
     Examples:
       hlvae evaluate runs/first
       hlvae evaluate runs/local --metrics dci,mig --codes meta --against runs/plain
     """
-    from hierarchical_lvae.scoring import Settings, score
+    from hierarchical_lvae.scoring import Settings
     from hierarchical_lvae.training import load_run
 
     settings = Settings(codes=codes, seed=seed, train=points[0], test=points[1], **amounts)
-    runs = {path: load_run(path, device, data_dir) for path in (run, *against)}
-    columns: dict[Path, dict[str, str]] = {}
+    failures = Failures()
+    runs: dict[Path, Run] = {}
+    for path in (run, *against):
+        with failures.of(str(path)):
+            runs[path] = load_run(path, device, data_dir, dataset)
+    for why in failures.names if runs else ():
+        click.echo(f"Left out: {why}", err=True)
+    columns = {}
     for path, loaded in runs.items():
-        scores = dict(score(loaded, path, metrics, settings))
-        columns[path] = {line: text for name, values in scores.items() for line, text in lines(name, values)}
-        click.echo(f"{path}: {describe(loaded)}")
-        found = scores.get("dci", {})
-        for part, values in found.get("parts", {"": found}).items():
-            if "importance" in values:
-                click.echo(draw_importance(loaded, values, codes, part, path))
-    click.echo()
-    for line in table(columns):
-        click.echo(line)
-    used = settings.within(min(len(loaded.dataset) for loaded in runs.values()))
-    click.echo(f"\ncodes: {codes} · points: {used.train:,} to fit on, {used.test:,} to test on · seed {seed}")
-    for of, note in NOTES.items():
-        if set(of.split()) & set(metrics):
-            click.echo(note)
+        of = f" of {path}" if len(runs) > 1 else ""
+        columns[path] = scored(loaded, path, metrics, settings, failures, of)
+    if any(columns.values()):
+        click.echo()
+        for line in table(columns):
+            click.echo(line)
+        used = settings.within(min(len(loaded.dataset) for loaded in runs.values()))
+        click.echo(f"\ncodes: {codes} · points: {used.train:,} to fit on, {used.test:,} to test on · seed {seed}")
+        for of, note in NOTES.items():
+            if set(of.split()) & set(metrics):
+                click.echo(note)
+    failures.end()
+
+
+def scored(
+    loaded: "Run", path: Path, metrics: tuple[str, ...], settings: "Settings", failures: Failures, of: str
+) -> dict[str, str]:
+    """Score one run and draw its importances; returns its column of the table, texts by label."""
+    from hierarchical_lvae.scoring import score
+
+    column, scores = dict[str, str](), dict[str, dict[str, Any]]()
+    with failures.of(f"metrics.json{of}"):
+        for name, values in score(loaded, path, metrics, settings):
+            scores[name] = values
+            column |= lines(name, values)
+            if "failed" in values:
+                failures.add(f"{name}{of}", values["failed"])
+    click.echo(f"{path}: {describe(loaded)}")
+    found = scores.get("dci", {})
+    for part, values in found.get("parts", {"": found}).items():
+        if "importance" in values:
+            with failures.of(f"importance figure{of}"):
+                click.echo(draw_importance(loaded, values, settings.codes, part, path))
+    return column
 
 
 def draw_importance(run: "Run", values: dict[str, Any], codes: str, part: str, out: Path) -> Path:

@@ -2,27 +2,28 @@
 
 import csv
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from hierarchical_lvae.cli.compare import COLUMNS, NOTES
-from hierarchical_lvae.cli.names import DataDirectory, Location, device_option
+from hierarchical_lvae.cli.names import Location, where_options
 from hierarchical_lvae.cli.scores import lines
 from hierarchical_lvae.scoring import SCORES
 
 if TYPE_CHECKING:
     from hierarchical_lvae.report import Section
 
+META = "-meta"
+"""How the name of a score of meta codes ends in metrics.json."""
 FIGURES = ("figure2", "figure3", "figure4", "training", "reconstructions")
 
 
-@click.command(short_help="Tell of RUN on one page.")
+@click.command(short_help="Show RUN on one page.")
 @click.argument("run", type=Location())
-@click.option("--data-dir", type=DataDirectory(), help="Where the data lie [default: as when it was trained]")
-@device_option
-def report(run: Path, data_dir: Path | None, device: str) -> None:
-    """Tell of RUN on one page, RUN/report.html: options, curves, figures, scores, local posteriors.
+@where_options
+def report(run: Path, **where: Any) -> None:
+    """Show RUN on one page, RUN/report.html: options, curves, figures, scores, local posteriors.
 
     The page holds its figures itself, and opens offline. Figures that are missing are drawn, and those of an unfinished
     run are drawn anew; scores and comparisons are what `evaluate` and `compare` left.
@@ -39,7 +40,7 @@ def report(run: Path, data_dir: Path | None, device: str) -> None:
     options = read_options(run)
     unfinished = read_state(run).status != "finished"
     if unfinished or any(not (run / f"figures/{name}.png").is_file() for name in FIGURES):
-        draw_all(load_run(run, device, data_dir), run)
+        draw_all(load_run(run, **where), run)
     click.echo(write_report(run, scores(run), comparison(run, options.alpha == 0)))
 
 
@@ -49,16 +50,23 @@ def scores(run: Path) -> "Section":
     from hierarchical_lvae.report import Section, Table
     from hierarchical_lvae.scoring import model_digest, read_scores
 
-    tables, earlier = [], []
-    saved = read_scores(run)
+    tables, current, old_meta = [], [], []
+    saved, weights = read_scores(run), model_digest(run)
     for key, values in saved.items():
         about = values.get("settings", {})
-        name, old = key.partition("-meta")[0], about.get("model") != model_digest(run)
+        name, old = key.removesuffix(META), about.get("model") != weights
         how = ", ".join(f"{k} {v}" for k, v in about.items() if k not in ("model", "data", "versions", "weights"))
         tables.append(Table(f"{name}{' of earlier weights' if old else ''} ({how})", (), lines(name, values)))
-        earlier += [name] if old else []
-    lacking = [name for name in SCORES if name not in saved or name in earlier]
-    missing = [(", ".join(lacking), command("evaluate", run, "--metrics", ",".join(lacking)))] if lacking else []
+        current += [] if old else [key]
+        old_meta += [name] if old and key.endswith(META) else []
+    missing = []
+    for lacking, of, options in (
+        ([name for name in SCORES if name not in current], "", ()),
+        (old_meta, " of meta codes", ("--codes", "meta")),
+    ):
+        if lacking:
+            how = command("evaluate", run, "--metrics", ",".join(lacking), *options)
+            missing.append((", ".join(lacking) + of, how))
     return Section("Scores", tables, missing=missing)
 
 
@@ -72,7 +80,7 @@ def comparison(run: Path, plain: bool) -> "Section":
         return Section(title, notes=["With α = 0 no weights are local, and there is nothing to compare."])
     if not file.is_file():
         return Section(title, missing=[("local posteriors side by side", command("compare", run))])
-    with file.open(encoding="utf-8", newline="") as opened:
+    with file.open(newline="", encoding="utf-8") as opened:
         header, *rows = csv.reader(opened)
     if len(header) != len(COLUMNS) + 1:
         raise ValueError(f"{file} is not what compare writes: run `{command('compare', run)}` again")

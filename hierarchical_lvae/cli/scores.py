@@ -2,7 +2,11 @@
 
 from collections.abc import Mapping
 from pathlib import Path
+from textwrap import shorten
 from typing import Any
+
+LONGEST = 200
+"""Characters of a cell."""
 
 Lines = list[tuple[str, str]]
 
@@ -21,11 +25,29 @@ NOTES = {
 
 def lines(name: str, values: dict[str, Any]) -> Lines:
     """What a score says, as labels and texts."""
-    if "not_available" in values:
-        return [(name, f"– ({values['not_available']})")]
     if "parts" in values:
         return [line for part, inner in values["parts"].items() for line in lines(f"{part} {name}", inner)]
-    return {"fid": _fid, "samples": _samples, "iwae": _iwae}.get(name, lambda v: _numbers(name, v))(values)
+    for key in ("failed", "not_available"):
+        if key in values:
+            return [(name, f"– ({_short(values[key])})"), *_left_out(name, values)]
+    shown = {"fid": _fid, "samples": _samples, "iwae": _iwae}.get(name, lambda v: _numbers(name, v))(values)
+    return [*shown, *_left_out(name, values)]
+
+
+def _left_out(name: str, values: dict[str, Any]) -> Lines:
+    """The factors that a score leaves out: the same line for each score of the same points."""
+    part = name.rpartition(" ")[0]
+    listed = ", ".join(f"{factor} ({why})" for factor, why in values.get("left_out", {}).items())
+    return [(f"{part} left out".strip(), _short(listed))] if listed else []
+
+
+def _short(text: str) -> str:
+    """Text of the user, or of an error, as a cell.
+
+    >>> _short("no\\nsuch  factor")
+    'no such factor'
+    """
+    return shorten(text, LONGEST, placeholder=" …")
 
 
 def _numbers(name: str, values: dict[str, Any]) -> Lines:
@@ -70,7 +92,8 @@ def _iwae(values: dict[str, Any]) -> Lines:
 def table(columns: Mapping[Path, Mapping[str, str]]) -> list[str]:
     """One line a score, one column a run."""
     labels = list(dict.fromkeys(label for column in columns.values() for label in column))
-    cells = [["", *(path.name for path in columns)]]
+    names = [path.resolve().name for path in columns]
+    cells = [["", *(name if names.count(name) == 1 else str(path) for name, path in zip(names, columns, strict=True))]]
     cells += [[label, *(column.get(label, "–") for column in columns.values())] for label in labels]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     return [

@@ -38,18 +38,28 @@ def last_biases(run: Run) -> tuple[str, ...]:
     return tuple(names)
 
 
+def find_block(run: Run, patterns: tuple[str, ...]) -> Tensor:
+    """Where the decoder parameters that match `patterns` lie in the flat vector: (p,).
+
+    Raises:
+        ValueError: none matches, or they are too many.
+    """
+    layout = run.vae.decoder.layout
+    positions = layout.positions(*patterns).to(run.options.device)
+    if len(positions) > LARGEST:
+        raise ValueError(
+            f"the block {' '.join(patterns)} has {len(positions):,} parameters, and importance ratios mean "
+            f"nothing beyond {LARGEST}: choose biases of the last layers, such as {list(layout.shapes)[-1]}"
+        )
+    return positions
+
+
 class Block:
     """Methods for the parameters that match `patterns`, on some neighbourhoods of a run."""
 
     def __init__(self, run: Run, patterns: tuple[str, ...], points: Points, settings: Settings) -> None:
-        layout = run.vae.decoder.layout
         self.run, self.points, self.settings, self.patterns = run, points, settings, patterns
-        self.positions = layout.positions(*patterns).to(run.options.device)
-        if len(self.positions) > LARGEST:
-            raise ValueError(
-                f"the block {' '.join(patterns)} has {len(self.positions):,} parameters, and importance ratios mean "
-                f"nothing beyond {LARGEST}: choose biases of the last layers, such as {list(layout.shapes)[-1]}"
-            )
+        self.positions = find_block(run, patterns)
         pair = run.vae.model, run.vae.guide
         point = LocalELBO(OneStepMAP(), beta=run.elbo.beta)
         _, self.point_seconds = timed(lambda: point.local_posterior(*pair, points.support), 5)

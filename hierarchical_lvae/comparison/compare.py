@@ -8,6 +8,7 @@ Of R neighbourhoods of a run, each with support points, which are adapted on, an
 Gains over one-step are on the same neighbourhoods and points.
 """
 
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -17,14 +18,16 @@ from torch import Tensor
 from tqdm import tqdm
 
 from hierarchical_lvae.comparison import BLOCK_METHODS, DEFAULT_METHODS
-from hierarchical_lvae.comparison.block import Block, last_biases
+from hierarchical_lvae.comparison.block import Block, find_block, last_biases
 from hierarchical_lvae.comparison.measure import Measured, Points, Settings, draw_points, measure
 from hierarchical_lvae.evaluation import calibration_error, coverage
 from hierarchical_lvae.inference import LOCAL_INFERENCE
 from hierarchical_lvae.runs import Run
-from hierarchical_lvae.types import nearest, random_state_kept
+from hierarchical_lvae.types import nearest, random_state_kept, reason, single_precision
 
-BASELINE = "one-step"
+BASELINE, OF_BLOCK = "one-step", "one-step (block)"
+
+log = logging.getLogger(__name__)
 
 
 class Row(NamedTuple):
@@ -72,9 +75,12 @@ class Comparison(NamedTuple):
     """Their standard deviations over the local posterior, of methods that have one: (R, C, H, W)."""
     samples: dict[str, Tensor]
     """Predicted pixel means of the first reference at single draws of the weights: (S, C, H, W)."""
+    failed: dict[str, str]
+    """The methods that failed, and why: they have no row."""
 
 
 @torch.no_grad()
+@single_precision()
 def compare(
     run: Run,
     methods: Sequence[str] = DEFAULT_METHODS,
@@ -83,6 +89,8 @@ def compare(
     progress: bool = True,
 ) -> Comparison:
     """Compare local posteriors of a trained run. The random state is left as it was.
+
+    A method that fails leaves the others, unless it is the one-step estimate, which all are compared with.
 
     Args:
         run: with α > 0.
@@ -107,29 +115,41 @@ def compare(
         everything = [m for m in dict.fromkeys([BASELINE, *methods]) if m not in BLOCK_METHODS]
         patterns = block or last_biases(run)
         tasks: dict[str, Any] = {m: lambda m=m: measure(run, m, points, settings) for m in everything}
-        if set(methods) & set(BLOCK_METHODS):
-            reference = Block(run, patterns, few, settings)
-            tasks["one-step (block)"] = reference.one_step
-            if "laplace-block" in methods:
-                tasks["laplace-block"] = reference.laplace
-            if "nuts" in methods:
-                tasks["nuts"] = lambda: reference.nuts(progress)
-        measured = {}
+        measured, rows, failed = dict[str, Measured](), dict[str, Row](), dict[str, str]()
+        if narrow := [m for m in dict.fromkeys(methods) if m in BLOCK_METHODS]:
+            find_block(run, patterns)  # refuses a wrong one before anything is computed
+            try:
+                reference = Block(run, patterns, few, settings)
+            except Exception as error:
+                log.debug("the block failed", exc_info=True)
+                failed |= dict.fromkeys((OF_BLOCK, *narrow), reason(error))
+            else:
+                of_block = {"laplace-block": reference.laplace, "nuts": lambda: reference.nuts(progress)}
+                tasks |= {OF_BLOCK: reference.one_step, **{m: of_block[m] for m in BLOCK_METHODS if m in narrow}}
         for name, task in _with_progress(tasks, progress):
+            baseline, on = (BASELINE, points) if name in everything else (OF_BLOCK, few)
             torch.manual_seed(settings.seed)  # no method's figures depend on which others are compared
-            measured[name] = task()
-    wide = {m: measured[m] for m in everything}
-    narrow = {m: measured[m] for m in tasks if m not in everything}
-    pixels = {m: result.pixels for m, result in wide.items() if m in methods}
+            try:
+                if baseline in failed:
+                    raise ValueError(f"{baseline} failed: {failed[baseline]}")
+                measured[name] = task()
+                rows[name] = _row(name, measured[name], measured[baseline], on)
+            except Exception as error:
+                if name == BASELINE:
+                    raise
+                log.debug("%s failed", name, exc_info=True)
+                failed[name] = reason(error)
+    pixels = {name: measured[name].pixels for name in rows if name in everything and name in methods}
     return Comparison(
-        [row for row in _rows(wide, BASELINE, points) if row.method in methods],
-        _rows(narrow, "one-step (block)", few),
+        [row for name, row in rows.items() if name in everything and name in methods],
+        [row for name, row in rows.items() if name not in everything],
         patterns,
-        {m: result.arviz for m, result in narrow.items()},
+        {name: measured[name].arviz for name in rows if name not in everything},
         points.x,
-        {m: p.mean(0) for m, p in pixels.items()},
-        {m: p.std(0) for m, p in pixels.items() if len(p) > 1},
-        {m: p[:, 0] for m, p in pixels.items() if len(p) > 1},
+        {name: p.mean(0) for name, p in pixels.items()},
+        {name: p.std(0) for name, p in pixels.items() if len(p) > 1},
+        {name: p[:, 0] for name, p in pixels.items() if len(p) > 1},
+        failed,
     )
 
 
@@ -140,23 +160,18 @@ def _with_progress(tasks: Mapping[str, Any], progress: bool) -> Iterator[tuple[s
             yield name, task
 
 
-def _rows(measured: Mapping[str, Measured], baseline: str, points: Points) -> list[Row]:
-    rows = []
-    for method, result in measured.items():
-        gains = (result.held_out - measured[baseline].held_out).mean(1)
-        rows.append(
-            Row(
-                method,
-                result.random_parameters,
-                result.held_out.mean().item(),
-                gains.mean().item(),
-                gains.std().item() / len(gains) ** 0.5 if len(gains) > 1 else None,
-                result.evidence,
-                calibration_error(result.predicted.cpu(), points.held_out.cpu()),
-                coverage(result.pixels.cpu(), points.x.cpu()) if len(result.pixels) > 1 else None,
-                result.k_hat,
-                result.loo,
-                result.seconds / measured[baseline].seconds,
-            )
-        )
-    return rows
+def _row(method: str, result: Measured, baseline: Measured, points: Points) -> Row:
+    gains = (result.held_out - baseline.held_out).mean(1)
+    return Row(
+        method,
+        result.random_parameters,
+        result.held_out.mean().item(),
+        gains.mean().item(),
+        gains.std().item() / len(gains) ** 0.5 if len(gains) > 1 else None,
+        result.evidence,
+        calibration_error(result.predicted.cpu(), points.held_out.cpu()),
+        coverage(result.pixels.cpu(), points.x.cpu()) if len(result.pixels) > 1 else None,
+        result.k_hat,
+        result.loo,
+        result.seconds / baseline.seconds,
+    )

@@ -15,9 +15,12 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from hierarchical_lvae.evaluation.frechet import Features
+from hierarchical_lvae.types import single_precision
 
 EXTRACTOR, LAYER, WIDTH = "factor-classifier", "features", 64
 STEPS, BATCH, LR = 1_000, 64, 1e-3
+ALIKE = 1e-5
+"""The spread of features, relative to the largest, below which images count as all alike."""
 
 Batches = Callable[[int], tuple[Tensor, Tensor]]
 """Gives n random images (n, C, H, W), pixels in [0, 1], and their factors (n, F), whole numbers."""
@@ -56,6 +59,7 @@ class FactorClassifier(nn.Module):
         return [head(features) for head in self.heads]
 
 
+@single_precision()
 def train_factor_classifier(
     batches: Batches,
     image_shape: Sequence[int],
@@ -66,7 +70,8 @@ def train_factor_classifier(
     """Train the classifier by Adam on random batches of 64, by the global random state.
 
     On 1,000 further images its `accuracy` is taken, averaged over the factors, and the `scale` of its features, so that
-    their variances are 1 on average: a distance is then to be read against their number, 64.
+    their variances are 1 on average: a distance is then to be read against their number, 64. If the features do not
+    vary, because the images are all alike, they are left as they are.
     """
     x, _ = batches(1)
     classifier = FactorClassifier(image_shape, factor_sizes).to(x.device)
@@ -82,14 +87,17 @@ def train_factor_classifier(
         x, factors = batches(1_000)
         right = torch.stack([f.argmax(1) == k for f, k in zip(classifier(x), factors.T, strict=True)])
         classifier.accuracy.fill_(right.float().mean())
-        classifier.scale.copy_(classifier.features(x).var(0).mean().sqrt())
+        features = classifier.features(x)
+        scale = features.var(0).mean().sqrt()
+        if scale > ALIKE * features.abs().max():  # else it is rounding
+            classifier.scale.copy_(scale)
     return classifier.requires_grad_(False)
 
 
-def factor_features(weights: Path) -> Features:
+def factor_features(weights: str | Path) -> Features:
     """The features of a classifier whose weights are in a safetensors file, under the names of its `state_dict`."""
     _register()
-    return Features("FD-factors", EXTRACTOR, weights, LAYER)
+    return Features("FD-factors", EXTRACTOR, Path(weights), LAYER)
 
 
 @cache

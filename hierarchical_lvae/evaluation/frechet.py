@@ -20,11 +20,15 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from hierarchical_lvae.types import single_precision
+
 REFERENCE_SHA256 = "6726825d"
 """How the hash of torch-fidelity's `weights-inception-2015-12-05` begins; the file's name says so too."""
 INCEPTION = "inception-v3-compat"
 BATCH = 50
 KID_SUBSET = 1_000
+FEWEST = 5
+"""Images of each kind: precision and recall look at three neighbours."""
 
 Draw = Callable[[int], Tensor]
 """Gives that many images, other ones at each call: (n, C, H, W), C of 1 or 3, pixels in [0, 1]."""
@@ -63,6 +67,7 @@ class Fidelity(NamedTuple):
     real: int
 
 
+@single_precision()
 def fidelity(
     generated: Draw,
     real: Draw,
@@ -82,10 +87,10 @@ def fidelity(
         cuda: compute features on the GPU.
 
     Raises:
-        ValueError: fewer than 5 images, or weights that are not the extractor's.
+        ValueError: fewer than 5 images, pixels that are not finite, or weights that are not the extractor's.
     """
-    if min(num_generated, num_real) < 5:
-        raise ValueError(f"{num_generated} generated and {num_real} real images: at least 5 of each are needed")
+    if min(num_generated, num_real) < FEWEST:
+        raise ValueError(f"{num_generated} generated and {num_real} real images: at least {FEWEST} of each are needed")
     from torch_fidelity import calculate_metrics
 
     inputs: dict[str, Any] = {}
@@ -124,7 +129,7 @@ def fidelity(
     )
 
 
-def inception(weights: Path | None = None, layer: str = "2048") -> Features:
+def inception(weights: str | Path | None = None, layer: str = "2048") -> Features:
     """The features of the FID: Inception-v3 as torch-fidelity has it.
 
     Args:
@@ -148,6 +153,7 @@ def inception(weights: Path | None = None, layer: str = "2048") -> Features:
                     f"Inception's weights are not at {weights} and cannot be downloaded ({error}): "
                     "give their file (--inception-weights)"
                 ) from error
+    weights = Path(weights)
     if not weights.is_file():
         raise FileNotFoundError(f"{weights} is no file: give one of Inception's weights")
     try:
@@ -178,6 +184,8 @@ def _stream() -> Any:
 
         def forward(self, noise: Tensor) -> Tensor:
             images = self.draw(len(noise))
+            if not images.isfinite().all():
+                raise ValueError("images have pixels that are not finite: has the fit diverged?")
             return images.mul(255).round().clamp(0, 255).byte().expand(-1, 3, -1, -1).contiguous()
 
     return Stream

@@ -44,7 +44,7 @@ def mutual_information(codes: ArrayLike, factors: ArrayLike, bins: int = BINS) -
 
     codes = check_codes(codes)
     factors = check_factors(factors, len(codes), constant=True)
-    binned = [np.digitize(code, np.histogram(code, bins)[1][:-1]) for code in codes.T]
+    binned = [np.digitize(code, np.linspace(code.min(), code.max(), bins + 1)[:-1]) for code in codes.T]
     return np.array([[max(0.0, mutual_info_score(code, factor)) for factor in factors.T] for code in binned])
 
 
@@ -91,7 +91,8 @@ def modularity(
         bins: of each code, for the mutual information.
 
     Raises:
-        ValueError: shapes that do not match, a number that is not finite, or a constant factor.
+        ValueError: shapes that do not match, a number that is not finite, a constant factor, or one that has no value
+            in common between the two sets.
     """
     from sklearn.linear_model import LogisticRegression
     from sklearn.metrics import roc_auc_score
@@ -100,6 +101,11 @@ def modularity(
     codes_train, codes_test = check_codes(codes_train), check_codes(codes_test)
     factors_train = check_factors(factors_train, len(codes_train))
     factors_test = check_factors(factors_test, len(codes_test))
+    for k, (train, test) in enumerate(zip(factors_train.T, factors_test.T, strict=True)):
+        if not np.isin(test, train).any():
+            raise ValueError(
+                f"no value of factor {k} in the test set occurs in the training set: leave that factor out"
+            )
     squared = mutual_information(codes_train, factors_train, bins) ** 2
     largest, others = squared.max(1), max(1, squared.shape[1] - 1)
     tells = largest > 1e-20

@@ -145,7 +145,7 @@ def merge(data: Mapping[str, Any]) -> Any:
     )
 
 
-def save(data: Any, path: Path) -> None:
+def save(data: Any, path: str | Path) -> None:
     """Write netCDF, to be read by `arviz.from_netcdf`."""
     data.to_netcdf(str(path), engine="h5netcdf")
 
@@ -159,9 +159,9 @@ def plot_forest(data: Mapping[str, Any], variable: str, coords: Mapping[str, Any
         size = (8, 1.5 + 0.3 * entries * len(data))
         figure = az.plot_forest(list(data.values()), model_names=list(data), figsize=size, **kwargs)[0].figure
         figure.set_layout_engine("tight")  # long names are not to be cut
-        return figure
+        return _verbatim(figure)
     plot = az.plot_forest(data, var_names=[variable], coords=where, combined=True, backend="matplotlib")
-    return plot.viz["figure"].item()
+    return _verbatim(plot.viz["figure"].item())
 
 
 def plot_density(data: Mapping[str, Any], variable: str, coords: Mapping[str, Any] | None = None) -> Any:
@@ -174,9 +174,20 @@ def plot_density(data: Mapping[str, Any], variable: str, coords: Mapping[str, An
         figure = axes.ravel()[0].figure
         figure.set_size_inches(3.2 * axes.shape[-1], 2.6 * (axes.size // axes.shape[-1]))
         figure.set_layout_engine("tight")
-        return figure
+        return _verbatim(figure)
     plot = az.plot_dist(data, var_names=[variable], coords=where, backend="matplotlib")
-    return plot.viz["figure"].item()
+    return _verbatim(plot.viz["figure"].item())
+
+
+def _verbatim(figure: Any) -> Any:
+    """Draw all text of a figure as it stands: names with a `$` are not mathematics."""
+    from matplotlib.text import Text
+
+    for text in figure.findobj(Text):
+        text.set_parse_math(False)
+        if "$" in text.get_text():
+            text.set_wrap(False)  # matplotlib parses what it wraps, whatever it was asked
+    return figure
 
 
 def _alike(data: Mapping[str, Any], variable: str) -> dict[str, Any]:

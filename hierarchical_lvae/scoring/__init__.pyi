@@ -5,9 +5,10 @@ from .codes import geometry as geometry
 from .images import closeness as closeness
 from .images import distance as distance
 from .scores import model_digest as model_digest
-from .scores import read_scores as read_scores
 from .scores import score as score
 from .settings import Settings as Settings
+from .store import is_read_only as is_read_only
+from .store import read_scores as read_scores
 
 SCORES: tuple[str, ...]
 CODES: tuple[str, ...]

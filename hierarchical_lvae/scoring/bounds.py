@@ -14,10 +14,14 @@ from hierarchical_lvae.inference.bound import log_weights
 from hierarchical_lvae.runs import Run
 from hierarchical_lvae.scoring.codes import encode
 from hierarchical_lvae.scoring.settings import IWAE_DRAWS, Settings
-from hierarchical_lvae.types import random_state_kept
+from hierarchical_lvae.types import random_state_kept, single_precision
+
+UNITS_OF = 1_000
+"""Points that active units are counted on."""
 
 
 @torch.no_grad()
+@single_precision()
 def likelihood(run: Run, settings: Settings, progress: bool = True) -> dict[str, Any]:
     """ELBO and IWAE bounds under local weights, of points that were adapted on and of points that were not.
 
@@ -41,7 +45,9 @@ def likelihood(run: Run, settings: Settings, progress: bool = True) -> dict[str,
             largest = bounds[max(bounds)]
             values[part] = {
                 "nats": {f"k={k}": float(bound.mean()) for k, bound in bounds.items()},
-                "standard_error": float(largest.mean(1).std(ddof=1) / math.sqrt(len(largest))),
+                "standard_error": float(largest.mean(1).std(ddof=1) / math.sqrt(len(largest)))
+                if len(largest) > 1
+                else None,
                 "bits_per_dimension": bits_per_dimension(float(largest.mean()), math.prod(x.shape[2:])),
             }
         pairs = (("local", points.support), ("meta", None))
@@ -50,6 +56,6 @@ def likelihood(run: Run, settings: Settings, progress: bool = True) -> dict[str,
             name: float((run.decode(z[name].unsqueeze(1), x_N).squeeze(1) - points.x).square().mean())
             for name, x_N in pairs
         }
-    sample = encode(run, 1_000, "local", settings.seed, progress=False)
+    sample = encode(run, UNITS_OF, "local", settings.seed, progress=False)
     values["active_units"] = active_units(sample.codes)
     return values

@@ -16,14 +16,15 @@ from tqdm import tqdm
 
 from hierarchical_lvae.data import Part
 from hierarchical_lvae.evaluation import METRICS, Dci
+from hierarchical_lvae.evaluation.arrays import unsuitable
 from hierarchical_lvae.runs import Run
 from hierarchical_lvae.scoring.settings import Settings
-from hierarchical_lvae.types import is_colour, lookup, random_state_kept
+from hierarchical_lvae.types import is_colour, lookup, random_state_kept, single_precision
 
 SPLIT = ("dci", "sap", "modularity")
 """Measures that fit on some points and test on others."""
 APART = ("factor-vae", "beta-vae", "modularity")
-"""Measures that say nothing of a single factor."""
+"""Measures that need two factors or more."""
 BATCH, LARGE = 50, 10
 
 
@@ -37,6 +38,7 @@ class Encoded(NamedTuple):
 
 
 @torch.no_grad()
+@single_precision()
 def encode(
     run: Run, number: int, codes: str = "local", seed: int = 0, progress: bool = True, part: Part | None = None
 ) -> Encoded:
@@ -62,12 +64,26 @@ def disentanglement(
 ) -> dict[str, Any]:
     """A measure of `METRICS` on the first `settings.train` points; those that split test on the others.
 
-    DCI is given without the colours, and of them alone, too: from the same classifiers.
+    Factors that cannot be scored (see `unsuitable`) are left out, the same ones for each measure, and named in
+    `left_out`. DCI is given without the colours, and of them alone, too: from the same classifiers.
     """
+    n, (codes, factors) = settings.train, points
+    reasons = unsuitable(factors[:n], factors[n:])
+    scored = [k for k in range(len(factor_names)) if k not in reasons]
+    left_out = {factor_names[k]: why for k, why in reasons.items()}
+    if not scored:
+        listed = ", ".join(f"{factor} ({why})" for factor, why in left_out.items())
+        return {"not_available": f"no factor can be scored: {listed}" if left_out else "no factors"}
+    values = _measured(name, codes, factors[:, scored], [factor_names[k] for k in scored], settings, progress)
+    return values | ({"left_out": left_out} if left_out else {})
+
+
+def _measured(
+    name: str, codes: NDArray, factors: NDArray, factor_names: Sequence[str], settings: Settings, progress: bool
+) -> dict[str, Any]:
     if len(factor_names) == 1 and name in APART:
-        return {"not_available": "the data have one factor, from which nothing is to be told apart"}
+        return {"not_available": "there is one factor only, and this score compares several"}
     metric, n = lookup(METRICS, name, "metric"), settings.train
-    codes, factors = points
     if name in SPLIT:
         more = {"progress": progress} if name == "dci" else {}
         result = metric(codes[:n], factors[:n], codes[n:], factors[n:], seed=settings.seed, **more)

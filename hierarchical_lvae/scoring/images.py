@@ -5,9 +5,12 @@ reference. Copying is cheap for a model that adapts on (noisy copies of) the ref
 there is.
 """
 
+import atexit
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pyro
@@ -17,11 +20,13 @@ from tqdm import tqdm
 
 from hierarchical_lvae.data import default_data_dir
 from hierarchical_lvae.evaluation import Features, factor_features, fidelity, inception, train_factor_classifier
+from hierarchical_lvae.evaluation.arrays import unsuitable
+from hierarchical_lvae.evaluation.factor_classifier import load_classifier
+from hierarchical_lvae.evaluation.frechet import FEWEST
 from hierarchical_lvae.files import read_tensors, write_tensors
 from hierarchical_lvae.runs import Run
-from hierarchical_lvae.scoring import FEATURES
 from hierarchical_lvae.scoring.settings import Settings
-from hierarchical_lvae.types import nearest, random_state_kept
+from hierarchical_lvae.types import random_state_kept, single_precision
 
 SAMPLES = 4
 CHUNK = 1_000
@@ -35,11 +40,10 @@ def choose_features(run: Run, settings: Settings, progress: bool = True) -> Feat
     The classifier of the factors is trained if it was not before.
 
     Raises:
-        ValueError: no features are called so; or a file is not what it should be.
+        ValueError: a setting is out of its range, or a file is not what it should be.
         OSError: Inception is asked for, and its weights are not to be had.
     """
-    if settings.features not in FEATURES:
-        raise ValueError(f"no features are called {settings.features!r}: {nearest(settings.features, FEATURES)}")
+    settings.check()
     if settings.features != "factors":
         try:
             return inception(settings.inception_weights)
@@ -47,20 +51,16 @@ def choose_features(run: Run, settings: Settings, progress: bool = True) -> Feat
             if settings.features == "inception" or settings.inception_weights is not None:
                 raise
             log.warning("%s; for now the distance is one of the data's own factors, and no FID", error)
-    if not run.dataset.factor_names:
-        return None
-    size = "x".join(map(str, run.dataset.image_shape[1:]))
-    directory = Path(run.options.data_dir or default_data_dir())
-    path = directory / f"factor-features-{run.dataset.fingerprint}-{size}.safetensors"
-    if not path.exists():
-        _train_classifier(run, path, progress)
-    return factor_features(path)
+    return _factor_classifier(run, progress)
 
 
 @torch.no_grad()
+@single_precision()
 def distance(run: Run, features: Features, settings: Settings, progress: bool = True) -> dict[str, Any]:
     """The Fréchet distance of generated images to the data, with KID, precision and recall, in the given features."""
     number = min(settings.images, len(run.dataset))
+    if number < FEWEST:
+        return {"not_available": f"{number} images, and at least {FEWEST} are needed"}
     about = {}
     with random_state_kept(), pyro.validation_enabled(False):
         if features.name == "FD-factors":
@@ -75,11 +75,14 @@ def distance(run: Run, features: Features, settings: Settings, progress: bool = 
 
 
 @torch.no_grad()
+@single_precision()
 def closeness(run: Run, settings: Settings, progress: bool = True) -> dict[str, Any]:
     """Root mean squared distances a pixel, of samples to their reference and to the nearest of *all* training images.
 
     Beside them, how far a reference is from the nearest other image, and how often a sample's nearest is its reference.
     """
+    if len(run.dataset) < 2:
+        return {"not_available": "there is one image only, and no other to be near to"}
     with random_state_kept(), pyro.validation_enabled(False):
         torch.manual_seed(settings.seed)
         index, x, samples = _samples(run, settings.neighbourhoods, SAMPLES)
@@ -116,20 +119,61 @@ def _generate(run: Run, number: int) -> Tensor:
     return _samples(run, number, 1)[2].squeeze(1)
 
 
-def _train_classifier(run: Run, path: Path, progress: bool) -> None:
-    """Train the classifier of the data's factors, by a seed of its own: its weights serve all runs on these data."""
-    factors = torch.from_numpy(run.dataset.factors).long()
+def _factor_classifier(run: Run, progress: bool) -> Features | None:
+    """The classifier of the data's factors, trained if it was not before; None if no factor can be predicted.
+
+    It is kept in the data directory, or for this process alone where that cannot be written.
+    """
+    reasons = unsuitable(run.dataset.factors)
+    factors = [k for k in range(len(run.dataset.factor_names)) if k not in reasons]
+    if not factors:
+        return None
+    size = "x".join(map(str, run.dataset.image_shape[1:]))
+    name = f"factor-features-{run.dataset.fingerprint}-{size}.safetensors"
+    directory, own = Path(run.options.data_dir or default_data_dir()), _of_this_process()
+    for path in (directory / name, own / name):
+        if _holds_a_classifier(path):
+            return factor_features(path)
+    tensors = _train_classifier(run, factors, progress)
+    try:
+        write_tensors(directory / name, tensors)
+    except OSError as error:
+        log.warning("cannot cache the classifier of the factors: %s", error)
+        directory = own
+        write_tensors(directory / name, tensors)
+    return factor_features(directory / name)
+
+
+@cache
+def _of_this_process() -> Path:
+    """A directory that is removed when the process ends."""
+    directory = TemporaryDirectory(prefix="hlvae-", ignore_cleanup_errors=True)
+    atexit.register(directory.cleanup)
+    return Path(directory.name)
+
+
+def _holds_a_classifier(path: Path) -> bool:
+    """Whether the cache can be used; one that is damaged is made again."""
+    try:
+        return path.is_file() and bool(load_classifier(read_tensors(path)).scale > 0)
+    except Exception as error:  # whatever is wrong with the file, its content can be made again
+        log.warning("ignoring the unreadable cache %s: %s", path, error)
+        return False
+
+
+def _train_classifier(run: Run, which: Sequence[int], progress: bool) -> dict[str, Tensor]:
+    """Train the classifier of some of the data's factors, by a seed of its own: its weights serve all runs on them."""
+    factors = torch.from_numpy(run.dataset.factors).long()[:, which]
 
     def batches(number: int) -> tuple[Tensor, Tensor]:
         index = torch.randint(len(run.dataset), (number,))
         device = run.options.device
         return run.dataset.batch(index.to(device)), factors[index].to(device)
 
-    shape, sizes = run.dataset.image_shape, run.dataset.factor_sizes
+    shape, sizes = run.dataset.image_shape, [run.dataset.factor_sizes[k] for k in which]
     with random_state_kept():
         torch.manual_seed(0)
-        classifier = train_factor_classifier(batches, shape, sizes, progress=progress)
-    write_tensors(path, classifier.state_dict())
+        return train_factor_classifier(batches, shape, sizes, progress=progress).state_dict()
 
 
 class _Bar:

@@ -1,20 +1,27 @@
 """The scores of a run, one by one, in `metrics.json`: what stands there by the same settings is not computed again."""
 
 import hashlib
-from collections.abc import Iterator, Sequence
+import logging
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from hierarchical_lvae.files import read_json, write_json
+import safetensors.torch
+from torch import Tensor
+
+from hierarchical_lvae.evaluation import Features
+from hierarchical_lvae.files import read_tensors
 from hierarchical_lvae.runs import Run
-from hierarchical_lvae.scoring import CODES, SCORES
+from hierarchical_lvae.scoring import SCORES
 from hierarchical_lvae.scoring.bounds import likelihood
 from hierarchical_lvae.scoring.codes import Encoded, disentanglement, encode
 from hierarchical_lvae.scoring.images import choose_features, closeness, distance
 from hierarchical_lvae.scoring.settings import Settings
-from hierarchical_lvae.types import nearest
+from hierarchical_lvae.scoring.store import Store
+from hierarchical_lvae.types import nearest, reason
 
 DEPENDS = {
     "fid": ("seed", "images"),
@@ -24,85 +31,117 @@ DEPENDS = {
 """The settings that a score of a run depends on; the others, on these:"""
 POINTS = ("seed", "codes", "train", "test")
 
+log = logging.getLogger(__name__)
+
 
 def score(
-    run: Run, path: Path, names: Sequence[str] = SCORES, settings: Settings | None = None, progress: bool = True
+    run: Run,
+    path: str | Path,
+    names: Sequence[str] = SCORES,
+    settings: Settings | None = None,
+    progress: bool = True,
 ) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Compute the scores `names` of a run, each written to path/metrics.json as it is there; give them one by one.
+    """Compute the scores `names` of a run one by one; each is saved in path/metrics.json and then yielded.
 
     A score that does not apply (the data have no factors) gives {"not_available": why}; codes of a union of data sets
-    are scored part by part, each on its own factors: {"parts": {name: score}}.
+    are scored part by part, each on its own factors: {"parts": {name: score}}. One that fails, or has a number that is
+    not finite, gives {"failed": why}: it is not saved, and the others are computed. In a read-only directory nothing is
+    saved, with a warning.
 
     Raises:
-        ValueError: no such score or codes; or codes that are not finite.
+        ValueError: there is no such score, a setting is out of its range, or metrics.json holds something else.
+        OSError: after the last score, if they could not be saved for another reason.
     """
     settings = settings or Settings()
-    for given, known, kind in ((names, SCORES, "score is"), ([settings.codes], CODES, "codes are")):
-        for name in given:
-            if name not in known:
-                raise ValueError(f"no {kind} called {name!r}: {nearest(name, known)}")
-    saved = read_scores(path)
+    for name in names:
+        if name not in SCORES:
+            raise ValueError(f"no score is called {name!r}: {nearest(name, SCORES)}")
+    settings.check()
+    store, model = Store(path), digest(run.vae.state_dict())
     parts = run.dataset.sub_sets
-    of_part = [settings.within(part.stop - part.start) for part in parts]
 
     @cache
     def points(i: int) -> Encoded:
-        number = of_part[i].train + of_part[i].test
-        return encode(run, number, settings.codes, settings.seed, progress, parts[i])
+        some = settings.within(parts[i].stop - parts[i].start)
+        return encode(run, some.train + some.test, settings.codes, settings.seed, progress, parts[i])
 
     for name in names:
-        features = choose_features(run, settings, progress) if name == "fid" else None
-        about = _about(run, path, name, settings)
-        if features:
-            about |= {"features": features.name, "weights": features.digest}
         key = name if name in DEPENDS or settings.codes == "local" else f"{name}-{settings.codes}"
-        if saved.get(key, {}).get("settings") != about:
-            if name == "iwae":
-                values = likelihood(run, settings, progress)
-            elif name == "samples":
-                values = closeness(run, settings, progress)
-            elif features:
-                values = distance(run, features, settings, progress)
-            elif name == "fid":
-                values = {"not_available": "no weights of Inception, and the data as a whole have no factors"}
-            elif not any(part.factor_names for part in parts):
-                values = {"not_available": "the data have no factors"}
-            else:
-                each = {
-                    part.name: disentanglement(name, points(i), part.factor_names, of_part[i], progress)
-                    for i, part in enumerate(parts)
-                }
-                values = {"parts": each} if run.dataset.parts else each[""]
-            saved[key] = {"settings": about, **values}
-            write_json(path / "metrics.json", saved)
-        yield name, saved[key]
+        try:
+            features = choose_features(run, settings, progress) if name == "fid" else None
+            about = _about(run, model, name, settings, features)
+            values = store.find(key, about)
+            if values is None:
+                values = {"settings": about, **_compute(run, name, settings, features, points, progress)}
+                _refuse_infinite(values)
+                store.add(key, values)
+        except Exception as error:
+            log.debug("%s failed", name, exc_info=True)
+            values = {"failed": reason(error)}
+        yield name, values
+    store.check()
 
 
-def _about(run: Run, path: Path, name: str, settings: Settings) -> dict[str, Any]:
+def _compute(
+    run: Run,
+    name: str,
+    settings: Settings,
+    features: Features | None,
+    points: Callable[[int], Encoded],
+    progress: bool,
+) -> dict[str, Any]:
+    if name == "iwae":
+        return likelihood(run, settings, progress)
+    if name == "samples":
+        return closeness(run, settings, progress)
+    if features:
+        return distance(run, features, settings, progress)
+    if name == "fid":
+        return {"not_available": "no weights of Inception, and the data as a whole have no factors that can be scored"}
+    parts = run.dataset.sub_sets
+    if not any(part.factor_names for part in parts):
+        return {"not_available": "the data have no factors"}
+    each = {
+        part.name: disentanglement(
+            name, points(i), part.factor_names, settings.within(part.stop - part.start), progress
+        )
+        for i, part in enumerate(parts)
+    }
+    return {"parts": each} if run.dataset.parts else each[""]
+
+
+def _about(run: Run, model: str, name: str, settings: Settings, features: Features | None) -> dict[str, Any]:
     """All that a score depends on: what stands by the same is not computed again."""
     about = {key: getattr(settings, key) for key in DEPENDS.get(name, POINTS)}
-    return {**about, "model": model_digest(path), "data": run.dataset.fingerprint, "versions": _versions(name)}
-
-
-def model_digest(path: Path) -> str | None:
-    """A hash of the weights in a run directory, if there are any."""
-    weights = path / "model.safetensors"
-    return hashlib.sha256(weights.read_bytes()).hexdigest()[:16] if weights.is_file() else None
-
-
-def read_scores(path: Path) -> dict[str, Any]:
-    """Read metrics.json of a run directory, if there is one.
-
-    Raises:
-        ValueError: it is not what was written.
-    """
-    file = path / "metrics.json"
-    saved = read_json(file) if file.is_file() else {}
-    if not all(isinstance(values, dict) for values in saved.values()):
-        raise ValueError(f"{file} holds no scores: move it away to score anew")
-    return saved
+    about |= {"model": model, "data": run.dataset.fingerprint, "versions": _versions(name)}
+    return about | ({"features": features.name, "weights": features.digest} if features else {})
 
 
 def _versions(name: str) -> dict[str, str]:
     of_images = ("torch-fidelity",) if name == "fid" else ()
     return {name: version(name) for name in ("hierarchical-lvae", "scikit-learn", "torch", "numpy", *of_images)}
+
+
+def _refuse_infinite(values: Any, place: str = "") -> None:
+    """Raise if a number of a score is not finite, and name it: JSON has none, and nobody can use it."""
+    if isinstance(values, float) and not math.isfinite(values):
+        raise ValueError(f"{place!r} is {values}: has the fit diverged?")
+    entries = values.items() if isinstance(values, Mapping) else enumerate(values) if isinstance(values, list) else ()
+    for key, inner in entries:
+        _refuse_infinite(inner, f"{place} {key}".strip().replace("_", " "))
+
+
+def model_digest(path: str | Path) -> str | None:
+    """A hash of the weights in a run directory, if there are any.
+
+    Raises:
+        ValueError: their file is damaged.
+    """
+    weights = Path(path) / "model.safetensors"
+    return digest(read_tensors(weights)) if weights.is_file() else None
+
+
+def digest(tensors: Mapping[str, Tensor]) -> str:
+    """A hash of tensors, of any shapes, by name: 16 hexadecimal digits."""
+    content = safetensors.torch.save({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()})
+    return hashlib.sha256(content).hexdigest()[:16]

@@ -3,6 +3,9 @@
 from pathlib import Path
 from typing import NamedTuple
 
+from hierarchical_lvae.scoring import CODES, FEATURES
+from hierarchical_lvae.types import nearest
+
 IWAE_DRAWS = (1, 10, 100, 1_000, 5_000)
 
 
@@ -24,7 +27,7 @@ class Settings(NamedTuple):
     """Generated and real ones, for the Fréchet distance; never more real ones than there are."""
     features: str = "auto"
     """What that distance sees; a member of `FEATURES`."""
-    inception_weights: Path | None = None
+    inception_weights: str | Path | None = None
     """Where Inception's weights are, if not where torch hub keeps them."""
 
     def within(self, size: int) -> "Settings":
@@ -36,3 +39,19 @@ class Settings(NamedTuple):
         wanted = self.train + self.test
         train = size * self.train // wanted
         return self if wanted <= size else self._replace(train=train, test=size - train)
+
+    def check(self) -> None:
+        """Check names and numbers before anything is computed.
+
+        Raises:
+            ValueError: no codes or features have such a name, or a number is out of its range.
+        """
+        if self.codes not in CODES:
+            raise ValueError(f"no codes are called {self.codes!r}: {nearest(self.codes, CODES)}")
+        if self.features not in FEATURES:
+            raise ValueError(f"no features are called {self.features!r}: {nearest(self.features, FEATURES)}")
+        if not 0 <= self.seed < 2**32:
+            raise ValueError(f"seed is {self.seed}: it must be from 0 to {2**32 - 1}, as NumPy's are")
+        for name in ("train", "test", "neighbourhoods", "draws", "images"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}: it must be at least 1")

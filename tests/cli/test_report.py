@@ -135,6 +135,37 @@ def test_scores_of_earlier_weights_are_called_so(run):
     assert any(line.startswith("Not there yet: dci, mig") for line in lines)
 
 
+def test_scores_of_meta_codes_are_current_or_not_by_themselves(run):
+    """Those of earlier weights do not make the report ask for the current ones of local codes, and the reverse."""
+    few = ["--metrics", "mig", "--points", "60", "30"]
+    for codes in ("local", "meta"):
+        assert CliRunner().invoke(main, ["evaluate", str(run), *few, "--codes", codes]).exit_code == 0
+    saved = json.loads((run / "metrics.json").read_text())
+    saved["mig-meta"]["settings"]["model"] = "0" * 16
+    (run / "metrics.json").write_text(json.dumps(saved))
+    lines = page(run).lines
+    missing = [line for line in lines if line.startswith("Not there yet")]
+    assert missing[0].startswith("Not there yet: dci, sap,")
+    assert missing[1] == (
+        f"Not there yet: mig of meta codes. hlvae evaluate {run} --metrics mig --codes meta makes it."
+    )
+    assert "mig (seed 0, codes local, train 60, test 30)" in lines
+    assert "mig of earlier weights (seed 0, codes meta, train 60, test 30)" in lines
+    saved["mig-meta"], saved["mig"] = saved["mig"], saved["mig-meta"]
+    (run / "metrics.json").write_text(json.dumps(saved))
+    missing = [line for line in page(run).lines if line.startswith("Not there yet")]
+    assert missing[0].startswith("Not there yet: dci, mig, sap,")
+    assert "meta codes" not in missing[1]
+
+
+def test_a_score_names_the_factors_that_it_leaves_out(run):
+    scores = {"dci": {"settings": {}, "completeness": 0.5, "left_out": {"<b>$x$\n": "constant"}}}
+    (run / "metrics.json").write_text(json.dumps(scores))
+    found = page(run)
+    assert "left out <b>$x$ (constant)" in found.lines
+    assert "b" not in found.tags
+
+
 def test_the_log_is_read_for_its_health(run):
     for step, extra in ((50, {}), (500, DIAGNOSIS), (1000, {**DIAGNOSIS, "loss_after": 95.0, "sharpness": -2.5})):
         entry = {"step": step, "loss": 8000 - step, "gradient_norm": step, "images_per_second": 10.0, **extra}
@@ -154,6 +185,7 @@ def test_names_with_signs_of_html_stay_names(run):
     saved = json.loads((hostile / "options.json").read_text())
     saved["data"]["source"] = '"><img src=http://example.org/x onerror=alert(1)> & </style><script>'
     saved["neighbourhood"] = "graph:/tmp/<b>'\"&.npz"
+    saved["data_dir"] = "bytes \udcff that are not UTF-8"
     (hostile / "options.json").write_text(json.dumps(saved))
     found = page(hostile)
     assert "script" not in found.tags
@@ -161,6 +193,7 @@ def test_names_with_signs_of_html_stay_names(run):
     assert len(found.images) == len(FIGURES)
     assert any(saved["data"]["source"] in line for line in found.lines)
     assert any(saved["neighbourhood"] in line for line in found.lines)
+    assert any("bytes ? that are not UTF-8" in line for line in found.lines)
 
 
 def test_it_refers_to_nothing_outside_itself(run):
@@ -209,7 +242,7 @@ def test_a_failure_is_one_line_and_leaves_the_page_as_it_was(run, monkeypatch):
     assert f"state.json is damaged: `hlvae fit --resume {run}` writes it again" in report(run).stderr
     (run / "state.json").write_bytes(state)
 
-    def full(self, *_, **__):
+    def full(*_, **__):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(Path, "write_text", full)

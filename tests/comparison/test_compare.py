@@ -144,3 +144,56 @@ def test_refusals(run):
         Settings(num_draws=51)
     with pytest.raises(ValueError, match="num codes is 0"):
         Settings(num_codes=0)
+
+
+@pytest.fixture
+def broken(monkeypatch):
+    """Make a method of all weights, or the block, fail."""
+
+    def fail(*_, **__):
+        raise FloatingPointError("the curvature is\nnot finite")
+
+    return lambda place: monkeypatch.setattr(f"hierarchical_lvae.comparison.{place}", fail)
+
+
+WHY = "unexpected FloatingPointError: the curvature is not finite"
+
+
+def test_a_method_that_fails_leaves_the_others(run, result, broken):
+    broken("measure.estimate_evidence")
+    found = compare(run, ("one-step", "laplace", "shared"), SMALL, progress=False)
+    assert found.failed == {"laplace": WHY}
+    expected = {row.method: row._replace(cost=0) for row in result.all_weights}
+    assert [row._replace(cost=0) for row in found.all_weights] == [expected["one-step"], expected["shared"]]
+    assert "laplace" not in {*found.means, *found.deviations, *found.samples}
+
+
+def test_a_block_that_fails_leaves_all_weights(run, broken):
+    broken("block.LocalELBO")
+    found = compare(run, ("one-step", "laplace-block", "nuts"), SMALL, progress=False)
+    assert found.failed == {"one-step (block)": WHY, "laplace-block": WHY, "nuts": WHY}
+    assert [row.method for row in found.all_weights] == ["one-step"]
+    assert (found.block, found.posteriors) == ([], {})
+
+
+def test_a_method_of_the_block_that_fails_leaves_the_others(run, broken):
+    broken("block.pareto_k")
+    found = compare(run, ("laplace-block", "laplace"), SMALL, progress=False)
+    assert found.failed == {"laplace-block": WHY}
+    assert [row.method for row in found.all_weights + found.block] == ["laplace", "one-step (block)"]
+
+
+def test_without_the_one_step_estimate_there_is_nothing_to_compare_with(run, broken):
+    broken("measure.foretell")
+    with pytest.raises(FloatingPointError, match="the curvature"):
+        compare(run, ("laplace",), SMALL, progress=False)
+
+
+def test_the_default_precision_is_left_to_the_caller(run, double):
+    methods = ("one-step", "laplace", "laplace-block")
+    found = compare(run, methods, SMALL, progress=False)
+    assert torch.get_default_dtype() == torch.float64
+    torch.set_default_dtype(torch.float32)
+    expected = compare(run, methods, SMALL, progress=False)
+    for a, b in zip(found.all_weights + found.block, expected.all_weights + expected.block, strict=True):
+        assert a._replace(cost=0) == b._replace(cost=0)

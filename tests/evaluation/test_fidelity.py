@@ -84,6 +84,14 @@ def test_files_that_are_no_weights_are_refused(made_up, tmp_path):
         compare(images[:4], images, inception(tmp_path / "other.pth"))
 
 
+def test_images_that_are_not_finite_have_no_distance(made_up):
+    images = torch.rand(20, 3, 16, 16)
+    broken = images.clone()
+    broken[3, 0, 0, 0] = torch.nan
+    with pytest.raises(ValueError, match="images have pixels that are not finite"):
+        compare(broken, images, inception(str(made_up), layer="64"))
+
+
 def squares(number):
     """Bright or dark squares, left or right: two factors."""
     factors = torch.randint(2, (number, 2))
@@ -133,6 +141,22 @@ def test_what_is_missing_from_the_images_shows_in_the_distance_and_in_recall(cla
     assert one_sided.recall < alike.recall
     noise = compare(torch.rand(100, 1, 16, 16), x[:100], factor_features(path))
     assert noise.precision < 0.1 < alike.precision
+
+
+def test_a_classifier_of_images_that_are_all_alike_is_of_use(tmp_path):
+    """Features without a spread are left as they are: nothing is divided by zero."""
+    from hierarchical_lvae.files import write_tensors
+
+    def grey(number):
+        return torch.full((number, 1, 16, 16), 0.5), torch.randint(2, (number, 2))
+
+    trained = train_factor_classifier(grey, (1, 16, 16), (2, 2), steps=5, progress=False)
+    assert trained.scale == 1
+    write_tensors(tmp_path / "alike.safetensors", trained.state_dict())
+    same, other = grey(20)[0], torch.rand(20, 1, 16, 16)
+    features = factor_features(str(tmp_path / "alike.safetensors"))
+    assert compare(same, same, features).distance == pytest.approx(0, abs=1e-6)
+    assert compare(other, same, features).distance > 1e-6
 
 
 def test_a_classifier_is_rebuilt_from_its_tensors(classifier):

@@ -203,9 +203,23 @@ def test_bad_input_is_refused_in_one_line(name):
         ((codes[:, 0], factors), r"codes are \(.*\): \(n, D\) is needed"),
         ((codes[:-9], factors), "factors are|train and test|points"),
         ((codes, factors + 0.5), "factors are not whole numbers"),
+        ((codes, np.where(factors == 1, np.nan, factors)), "factors are not whole numbers"),
     ):
         with pytest.raises(ValueError, match=message):
             score(name, *given)
+
+
+def test_explicitness_needs_a_value_that_is_in_both_sets():
+    factors = np.arange(60)[:, None] % 30
+    halves = factors[:30].astype(float), factors[:30] % 2, factors[30:].astype(float), 2 + factors[30:] % 2
+    with pytest.raises(ValueError, match="no value of factor 0 in the test set occurs in the training set"):
+        modularity(*halves)
+
+
+def test_codes_that_differ_by_rounding_alone_can_be_binned():
+    factors = draw(200)
+    codes = 1 + np.spacing(1.0) * np.random.default_rng(0).integers(2, size=(200, 2))
+    assert 0 <= mig(codes, factors).mig < 0.05
 
 
 def test_every_metric_can_be_looked_up():

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from matplotlib.text import Text
 
 from hierarchical_lvae.evaluation import loo, merge, pareto_k, plot_density, plot_forest, save, summarise, to_arviz
 
@@ -88,6 +89,21 @@ def test_loo_of_equal_densities_is_that_density(both):
     assert result.mean == pytest.approx(-1.5, abs=1e-2)
     assert result.standard_error > 0
     assert loo(both["nuts"]).mean == pytest.approx(-10, abs=0.1)
+
+
+def test_names_are_drawn_as_they_stand(tmp_path):
+    names = [r"$\frac{$", "a$b$"]
+    data = {
+        name: to_arviz(
+            {"w$": rng.normal(size=(2, 50, 1, 2))}, inference_method="nuts", dims={"w$": DIMS["theta_N"]},
+            coords={"parameter": names},
+        )
+        for name in ("$x^2$", "cost_$")
+    }  # fmt: skip
+    for figure in (plot_forest(data, "w$"), plot_density(data, "w$")):
+        figure.savefig(tmp_path / "figure.png")
+        drawn = " ".join(text.get_text() for text in figure.findobj(Text))
+        assert all(name in drawn for name in (*names, *data))
 
 
 def test_plots_are_figures(both, tmp_path):

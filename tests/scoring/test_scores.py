@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from hierarchical_lvae.runs import prepare
+from hierarchical_lvae.files import write_tensors
 from hierarchical_lvae.scoring import (
     SCORES,
     Settings,
@@ -16,26 +16,17 @@ from hierarchical_lvae.scoring import (
     encode,
     geometry,
     likelihood,
+    model_digest,
     read_scores,
     score,
 )
 from hierarchical_lvae.scoring.images import choose_features
-from hierarchical_lvae.training import FitOptions
 
 FEW = Settings(train=120, test=60, neighbourhoods=3, draws=10, images=20, features="factors")
 
 
-@pytest.fixture(scope="module")
-def run():
-    return prepare(FitOptions.of("quick", dataset="digits", num_neighbours=2, latent_dim=3, alpha=0.1))
-
-
-@pytest.fixture(autouse=True)
-def _less_work(monkeypatch, tmp_path):
-    monkeypatch.setenv("HLVAE_DATA", str(tmp_path / "data"))
-    monkeypatch.setattr("hierarchical_lvae.evaluation.factor_classifier.STEPS", 20)
-    for name, number in (("VOTES_TRAIN", 60), ("VOTES_TEST", 30)):
-        monkeypatch.setattr(f"hierarchical_lvae.evaluation.fixed_factor.{name}", number)
+def failed(scores):
+    return [name for name, values in scores.items() if "failed" in values]
 
 
 def test_all_scores_are_written_one_by_one(run, tmp_path):
@@ -55,13 +46,26 @@ def test_what_is_there_is_not_computed_again(run, tmp_path, monkeypatch):
     monkeypatch.setattr("hierarchical_lvae.scoring.scores.likelihood", None)
     assert dict(score(run, tmp_path, ("mig", "iwae"), FEW, progress=False)) == first
     assert dict(score(run, tmp_path, ("mig",), FEW._replace(draws=20), progress=False))["mig"] == first["mig"]
-    for other in (FEW._replace(seed=1), FEW._replace(codes="meta")):
-        with pytest.raises(TypeError):  # other settings: it is
-            dict(score(run, tmp_path, ("mig",), other, progress=False))
-    (tmp_path / "model.safetensors").write_bytes(b"trained further")
-    with pytest.raises(TypeError):
-        dict(score(run, tmp_path, ("mig",), FEW, progress=False))
+    for other in (FEW._replace(seed=1), FEW._replace(codes="meta")):  # other settings: it is
+        assert failed(dict(score(run, tmp_path, ("mig",), other, progress=False))) == ["mig"]
+    with torch.no_grad():
+        run.vae.theta += 1
+    try:
+        assert failed(dict(score(run, tmp_path, ("mig",), FEW, progress=False))) == ["mig"]  # trained further: again
+    finally:
+        with torch.no_grad():
+            run.vae.theta -= 1
     assert read_scores(tmp_path) == first
+
+
+def test_a_score_is_of_the_weights_that_were_scored(run, tmp_path):
+    """Not of those that another process writes in the meantime; and `model_digest` reads the same off the file."""
+    write_tensors(tmp_path / "model.safetensors", run.vae.state_dict())
+    before = model_digest(str(tmp_path))
+    for _, values in score(run, str(tmp_path), ("samples", "mig"), FEW, progress=False):
+        write_tensors(tmp_path / "model.safetensors", {"theta": torch.zeros(3)})
+        assert values["settings"]["model"] == before
+    assert model_digest(tmp_path) != before
 
 
 def test_scores_of_meta_codes_stand_beside_those_of_local_ones(run, tmp_path):
@@ -106,7 +110,7 @@ def test_without_factors_only_what_needs_none_is_available(run, tmp_path):
     bare = replace(run.dataset, factors=np.zeros((len(run.dataset), 0), int), factor_names=(), factor_sizes=())
     scores = dict(score(replace(run, dataset=bare), tmp_path, settings=FEW, progress=False))
     for name in SCORES[:-2]:
-        assert scores[name]["not_available"].endswith("have no factors")
+        assert "have no factors" in scores[name]["not_available"]
     assert scores["samples"]["to_reference"] > 0
     assert "held_out" in scores["iwae"]
 
@@ -128,8 +132,6 @@ def test_the_distance_of_generated_images_is_named_by_its_features(run, tmp_path
     assert again == {key: value for key, value in values.items() if key != "settings"}
     with pytest.raises(OSError, match="no weights here"):
         choose_features(run, FEW._replace(features="inception"))
-    with pytest.raises(ValueError, match="no features are called 'factor': did you mean 'factors'"):
-        choose_features(run, FEW._replace(features="factor"))
 
 
 def test_samples_are_set_against_all_images_by_brute_force(run):
@@ -161,13 +163,28 @@ def test_colours_are_told_from_geometry():
     assert geometry(("digit",)) == [0]
 
 
-def test_refusals_leave_what_was_there(run, tmp_path):
-    with pytest.raises(ValueError, match="no codes are called 'locale'"):
-        dict(score(run, tmp_path, settings=FEW._replace(codes="locale")))
-    (tmp_path / "metrics.json").write_text("{broken")
-    with pytest.raises(ValueError, match=r"metrics\.json is not a JSON object"):
-        dict(score(run, tmp_path, ("mig",), FEW))
-    assert (tmp_path / "metrics.json").read_text() == "{broken"
+@pytest.mark.parametrize(
+    ("names", "changes", "message"),
+    [
+        (("mgi",), {}, "no score is called 'mgi': did you mean 'mig'"),
+        (("mig",), {"codes": "locale"}, "no codes are called 'locale': did you mean 'local'"),
+        (("mig",), {"features": "factor"}, "no features are called 'factor': did you mean 'factors'"),
+        (("mig",), {"train": 0, "test": 0}, "train is 0: it must be at least 1"),
+        (("mig",), {"seed": -1}, "seed is -1: it must be from 0"),
+    ],
+)
+def test_what_is_not_asked_for_rightly_is_refused_before_anything_is_computed(run, tmp_path, names, changes, message):
+    with pytest.raises(ValueError, match=message):
+        next(score(run, tmp_path, names, FEW._replace(**changes)))
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("content", ["{broken", '{"mig": 0.5}'])
+def test_a_file_that_holds_no_scores_is_left_as_it_is(run, tmp_path, content):
+    (tmp_path / "metrics.json").write_text(content)
+    with pytest.raises(ValueError, match=r"metrics\.json (is not a JSON object|does not hold scores)"):
+        next(score(run, tmp_path, ("mig",), FEW))
+    assert (tmp_path / "metrics.json").read_text() == content
 
 
 def test_small_data_are_not_tested_on_what_they_were_fitted_on(run, monkeypatch):
@@ -186,4 +203,4 @@ def test_of_a_single_factor_nothing_is_told_apart(run, tmp_path):
     scores = dict(score(run, tmp_path, names, Settings(train=40, test=20), progress=False))
     assert "disentanglement" not in scores["dci"]
     assert 0 <= scores["dci"]["informativeness_test"] <= 1
-    assert all("one factor" in scores[name]["not_available"] for name in names[1:])
+    assert all(scores[name]["not_available"].startswith("there is one factor only") for name in names[1:])

@@ -1,0 +1,50 @@
+"""Failures that do not stop a command: it does the rest, prints it, and then exits with code 1 and one line."""
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import click
+
+from hierarchical_lvae.types import reason
+
+log = logging.getLogger(__name__)
+
+
+class Failures:
+    """What has failed so far in a command, and why."""
+
+    def __init__(self) -> None:
+        self.names: dict[str, list[str]] = {}
+        """By reason."""
+        if click.get_current_context().find_root().params.get("debug"):
+            logging.getLogger("hierarchical_lvae").setLevel(logging.DEBUG)  # shows the tracebacks
+
+    def add(self, name: str, why: str) -> None:
+        """Note that something failed."""
+        self.names.setdefault(why, []).append(name)
+
+    @contextmanager
+    def of(self, name: str) -> Iterator[None]:
+        """Note what fails inside; a file that is not written because its place is read-only is only a warning."""
+        from hierarchical_lvae.scoring import is_read_only
+
+        try:
+            yield
+        except Exception as error:
+            log.debug("%s failed", name, exc_info=True)
+            if is_read_only(error):
+                log.warning("%s", error)
+            else:
+                self.add(name, reason(error))
+
+    def end(self) -> None:
+        """End the command.
+
+        Raises:
+            ClickException: something has failed.
+        """
+        if self.names:
+            raise click.ClickException(
+                "; ".join(why if names[0] in why else f"{', '.join(names)}: {why}" for why, names in self.names.items())
+            )
