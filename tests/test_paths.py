@@ -11,7 +11,7 @@ import hierarchical_lvae
 ROOMS = ("data", "models", "inference", "neighbourhoods", "penalties", "evaluation", "scoring", "comparison",
          "experiments", "training", "runs", "drawing", "report", "directory", "files", "graphical_model")  # fmt: skip
 INTERNAL = {"claimed", "sweep", "locked", "write_state", "truncate_log", "append_json_line", "read_json", "load_data",
-            "explained"}  # fmt: skip
+            "explained", "occupied"}  # fmt: skip
 """Parts of the writing of a run: they are given paths by the functions that people call."""
 
 
