@@ -1,6 +1,8 @@
 """`hlvae`: the group of commands, and how it fails: one line that names the cause, and an exit code."""
 
+import io
 import logging
+import os
 import re
 import sys
 from typing import Any
@@ -36,10 +38,12 @@ class App(Suggesting):
     """A group whose failures are one line."""
 
     def main(self, *args: Any, **extra: Any) -> Any:
-        """Run as a program: a character that the terminal's encoding lacks is escaped, as on stderr."""
-        reconfigure = getattr(sys.stdout, "reconfigure", None)
-        if reconfigure is not None:
-            reconfigure(errors="backslashreplace")
+        """Run as a program: escape characters that the encoding of stdout lacks, and ignore closed streams."""
+        for name in ("stdout", "stderr"):
+            if getattr(sys, name) is None:
+                setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115  # to the end of the process
+        if isinstance(sys.stdout, io.TextIOWrapper):
+            sys.stdout.reconfigure(errors="backslashreplace")
         return super().main(*args, **extra)
 
     def invoke(self, ctx: click.Context) -> Any:

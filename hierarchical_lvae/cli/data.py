@@ -1,5 +1,6 @@
 """`hlvae data`: what there is to train on, and how to get it."""
 
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -58,9 +59,11 @@ def info(name: str, data_dir: Path | None, skip_bad: bool) -> None:
     from hierarchical_lvae.data.sources import SOURCES
 
     directory = data_dir or default_data_dir()
+    there = [] if data_dir is None else ["--data-dir", str(data_dir)]
+    download = shlex.join(["hlvae", "data", "download", name, *there])
     for source in SOURCES.get(name, ()):
         path = directory / source.file
-        where = f"found, {path}" if path.exists() else f"not in {directory} ({source.size}; hlvae data download {name})"
+        where = f"found, {path}" if path.exists() else f"not in {directory} ({source.size}; {download})"
         click.echo(f"file     {source.file}: {where}")
     dataset = load_dataset(name, data_dir, skip_bad=skip_bad)
     channels, height, width = dataset.image_shape

@@ -163,7 +163,9 @@ class Device(click.ParamType):
     name = "DEVICE"
 
     def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
-        """Resolve "auto"."""
+        """Resolve "auto", but not for the completion of a command in a shell, which must be quick."""
+        if ctx is not None and ctx.resilient_parsing:
+            return value
         from hierarchical_lvae.devices import resolve_device
 
         try:

@@ -14,6 +14,7 @@ import torch
 from click.testing import CliRunner
 
 from hierarchical_lvae.cli import main
+from hierarchical_lvae.cli.app import failure
 from hierarchical_lvae.cli.fit import Alpha
 from hierarchical_lvae.cli.names import (
     Device,
@@ -260,6 +261,14 @@ def test_what_does_not_fit_into_memory_is_one_line(too_much, monkeypatch):
     assert line.endswith("): try smaller batches, fewer neighbours or smaller images")
     assert "enforce fail" not in line
     assert "Error code" not in line
+
+
+def test_what_does_not_fit_on_a_gpu_is_one_line():
+    text = "CUDA out of memory. Tried to allocate 20.00 GiB. GPU 0 has a total capacity of 79.10 GiB, of which …\nIf …"
+    assert failure(torch.OutOfMemoryError(text)).message == (
+        "this needs more memory than there is (CUDA out of memory. Tried to allocate 20.00 GiB): "
+        "try smaller batches, fewer neighbours or smaller images"
+    )
 
 
 def test_there_are_many_cases():
