@@ -80,6 +80,7 @@ class TestDevice:
     @pytest.fixture(autouse=True)
     def no_gpu(self, monkeypatch):
         monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+        monkeypatch.setattr("torch.cuda.device_count", lambda: 0)
 
     def test_a_run_of_a_gpu_is_loaded_and_resumed_without_one(self, of_a_gpu, caplog):
         assert load_run(of_a_gpu).options.device == "cpu"

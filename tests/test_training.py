@@ -59,7 +59,8 @@ def test_options_override_presets_and_alpha_zero_is_shared():
 @pytest.mark.parametrize(
     ("name", "value"),
     [("batch", 0), ("num_neighbours", 0), ("latent_dim", 0), ("steps", 0), ("alpha", -1.0), ("alpha", math.nan),
-     ("lr", math.inf), ("clip", math.nan), ("beta", -0.1), ("clip", 0.0)],
+     ("lr", math.inf), ("clip", math.nan), ("beta", -0.1), ("clip", 0.0), ("clip", math.inf),
+     ("image_size", 7), ("micro_batch", 0), ("micro_batch", 2**31), ("steps", 2**31)],
 )  # fmt: skip
 def test_impossible_options_are_refused(name, value):
     with pytest.raises(ValueError, match=f"{name.replace('_', ' ')} is "):
