@@ -36,7 +36,9 @@ def run(tmp_path):
 
 class TestData:
     def test_the_error_says_what_helps(self, run):
-        with pytest.raises(FileNotFoundError, match=r"give where they are now with --dataset$"):
+        with pytest.raises(
+            FileNotFoundError, match=r"are no longer at .*mine\.npz: give their new place with --dataset$"
+        ):
             load_run(run)
 
     def test_a_run_is_loaded_and_resumed_with_the_new_place(self, run, tmp_path):
