@@ -47,7 +47,7 @@ from hierarchical_lvae.training import FitOptions, fit, resume
 
 CALLS = ("open", "fsync", "replace", "rename", "unlink", "rmdir", "mkdir", "chmod")
 REFUSABLE = ("write", "open", "fsync", "replace", "mkdir")
-CACHES = ("nearest",)
+CACHES = ("nearest", "factor-features")
 """What may be left out where it cannot be written, and is made anew."""
 DIED, REFUSED, WRONG = 70, 71, 72
 OPTIONS = {"dataset": "digits", "batch": 2, "num_neighbours": 2, "latent_dim": 3, "lr": 1e-3}
