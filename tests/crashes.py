@@ -286,7 +286,7 @@ def run_scenario(name: str, every: int, offset: int, only_list: bool) -> tuple[i
             shutil.copytree(base, case)
             code = forked(case, disturb, scenario, number, how)
             after = forked(case, compare_with, expected, scenario)
-            spared = any(f"({name}-" in points[number].name for name in CACHES)
+            spared = any(f"{name}-" in points[number].name for name in CACHES)
             wanted = [DIED] if how != "fills" else [0] if spared else [REFUSED] + [0] * scenario.lives
             if code not in wanted or after != 0:
                 lost.append(f"{name}: {how} at {points[number].name} (exit {code}, then {after})")
