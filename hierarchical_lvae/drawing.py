@@ -108,7 +108,7 @@ def describe(run: "Run") -> str:
     options = run.options
     reached = f" ({run.vae.alpha:.2g} now)" if options.alpha == "auto" else ""
     model = f"Local VAE, α = {said(options)}{reached}, {options.local}" if options.alpha else "VAE (α = 0)"
-    source = " ".join(run.dataset.source.split())  # of a name that may hold a line break
+    source = " ".join(run.dataset.source.encode("utf-8", "replace").decode().split())  # it holds the name of a file
     return (
         f"{model}, {options.steps:,} steps of B = {options.batch}, K = {options.num_neighbours} "
         f"(preset {options.preset}, seed {options.seed})\n{source}, {printable(options.neighbourhood)} neighbours"

@@ -14,8 +14,6 @@ from hierarchical_lvae.scoring import SCORES
 if TYPE_CHECKING:
     from hierarchical_lvae.report import Section
 
-META = "-meta"
-"""How the name of a score of meta codes ends in metrics.json."""
 FIGURES = ("figure2", "figure3", "figure4", "training", "reconstructions")
 
 
@@ -49,6 +47,7 @@ def scores(run: Path) -> "Section":
     from hierarchical_lvae.directory import command
     from hierarchical_lvae.report import Section, Table
     from hierarchical_lvae.scoring import model_digest, read_scores
+    from hierarchical_lvae.scoring.store import META
 
     tables, current, old_meta = [], [], []
     saved, weights = read_scores(run), model_digest(run)

@@ -46,7 +46,7 @@ def encode(
     found = []
     part = part or run.dataset.sub_sets[0]
     with random_state_kept(), pyro.validation_enabled(False), tqdm(
-        desc=" ".join(["encode", part.name, f"({codes})"]), total=number, unit="image", disable=not progress
+        desc=" ".join(["encode", *part.name.split(), f"({codes})"]), total=number, unit="image", disable=not progress
     ) as bar:  # fmt: skip
         torch.manual_seed(seed)
         size = part.stop - part.start

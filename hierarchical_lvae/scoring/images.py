@@ -129,7 +129,7 @@ def _factor_classifier(run: Run, progress: bool) -> Features | None:
     if not factors:
         return None
     size = "x".join(map(str, run.dataset.image_shape[1:]))
-    name = f"factor-features-{run.dataset.fingerprint}-{size}.safetensors"
+    name = f"hlvae-factor-features-{run.dataset.fingerprint}-{size}.safetensors"
     directory, own = Path(run.options.data_dir or default_data_dir()), _of_this_process()
     for path in (directory / name, own / name):
         if _holds_a_classifier(path):

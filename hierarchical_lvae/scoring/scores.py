@@ -20,7 +20,7 @@ from hierarchical_lvae.scoring.bounds import likelihood
 from hierarchical_lvae.scoring.codes import Encoded, disentanglement, encode
 from hierarchical_lvae.scoring.images import choose_features, closeness, distance
 from hierarchical_lvae.scoring.settings import Settings
-from hierarchical_lvae.scoring.store import Store
+from hierarchical_lvae.scoring.store import META, Store
 from hierarchical_lvae.types import nearest, reason
 
 DEPENDS = {
@@ -66,7 +66,7 @@ def score(
         return encode(run, some.train + some.test, settings.codes, settings.seed, progress, parts[i])
 
     for name in names:
-        key = name if name in DEPENDS or settings.codes == "local" else f"{name}-{settings.codes}"
+        key = name + META if name not in DEPENDS and settings.codes == "meta" else name
         try:
             features = choose_features(run, settings, progress) if name == "fid" else None
             about = _about(run, model, name, settings, features)

@@ -7,7 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from hierarchical_lvae.files import locked, read_json, write_json
+from hierarchical_lvae.scoring import SCORES
 
+META = "-meta"
+"""How the name of a score of meta codes ends."""
 LOCK = ".hlvae.metrics.lock"
 READ_ONLY = (errno.EROFS, errno.EACCES, errno.EPERM)
 """Errors of a directory that its owner has closed to writing."""
@@ -41,7 +44,8 @@ class Store:
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             with locked(self.path / LOCK) if self.locks else nullcontext(False) as self.locks:
-                write_json(self.path / "metrics.json", {**read_scores(self.path), key: values})
+                merged = {**read_scores(self.path), key: values}
+                write_json(self.path / "metrics.json", {name: merged[name] for name in sorted(merged, key=_place)})
         except (OSError, ValueError) as error:
             if self.error is None:
                 log.warning("scores are not saved: %s", error)
@@ -56,6 +60,12 @@ class Store:
         """
         if self.error is not None and not is_read_only(self.error):
             raise self.error
+
+
+def _place(key: str) -> tuple[int, str]:
+    """Where a score stands in the file, in whatever order they were computed."""
+    name = key.removesuffix(META)
+    return SCORES.index(name) if name in SCORES else len(SCORES), key
 
 
 def is_read_only(error: Exception) -> bool:

@@ -150,7 +150,8 @@ def test_evaluate_prints_a_table_and_sets_runs_side_by_side(tmp_path, monkeypatc
 
 def test_evaluate_refuses_in_one_line(tmp_path):
     assert hlvae(*FIT, "--out", tmp_path / "run").exit_code == 0
-    assert hlvae("evaluate", tmp_path / "run", "--metrics", "mig", "--points", "60", "30").exit_code == 0
+    few = ["--metrics", "mig", "--points", "60", "30"]
+    assert hlvae("evaluate", tmp_path / "run", *few).exit_code == 0
     before = (tmp_path / "run/metrics.json").read_bytes()
     weights = tmp_path / "run/model.safetensors"
     (tmp_path / "truncated").mkdir()
@@ -165,7 +166,7 @@ def test_evaluate_refuses_in_one_line(tmp_path):
         ([tmp_path / "run", "--features", "factor"], 2, "did you mean 'factors'?"),
         ([tmp_path / "run", "--metrics", "fid", "--inception-weights", tmp_path / "no.pth"], 1, "no.pth is no file"),
         ([tmp_path / "run", "--metrics", "fid", "--inception-weights", weights], 1, "does not hold the weights"),
-        ([tmp_path / "run", "--against", tmp_path / "nowhere"], 1, "is not a run directory"),
+        ([tmp_path / "run", *few, "--against", tmp_path / "nowhere"], 1, "is not a run directory"),
     ):
         result = hlvae("evaluate", *args)
         assert result.exit_code == code, result.output

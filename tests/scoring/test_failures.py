@@ -38,7 +38,7 @@ def test_a_failed_score_leaves_the_others(run, tmp_path, monkeypatch):
         scores = dict(score(run, tmp_path, names, FEW, progress=False))
     assert scores["samples"] == {"failed": r"unexpected KeyError: 'a mistake\nof ours'"}
     assert failed(scores) == ["samples"]
-    assert list(read_scores(tmp_path)) == ["mig", "iwae", "sap"]  # a failure is not a result
+    assert list(read_scores(tmp_path)) == ["mig", "sap", "iwae"]  # a failure is not a result
     assert "to_reference" in dict(score(run, tmp_path, names, FEW, progress=False))["samples"]
     monkeypatch.setattr("hierarchical_lvae.scoring.scores.encode", interrupted)
     with pytest.raises(KeyboardInterrupt):
@@ -179,7 +179,7 @@ def test_a_file_system_without_locks_is_scored_on_too(run, tmp_path, monkeypatch
 
     monkeypatch.setattr("fcntl.flock", refuse)
     dict(score(run, tmp_path, ("samples", "mig"), FEW, progress=False))
-    assert list(read_scores(tmp_path)) == ["samples", "mig"]
+    assert list(read_scores(tmp_path)) == ["mig", "samples"]
     assert [record.message for record in caplog.records if "has no file locks" in record.message] == [
         f"{tmp_path} has no file locks (No locks available): do not use it from two processes"
     ]
