@@ -87,7 +87,7 @@ def compare(
     failures = Failures()
     for method, why in result.failed.items():
         failures.add(method, why)
-    with failures.of("files"):
+    with failures.of("files", writes=True):
         for path in write(loaded, result, run):
             click.echo(path)
     failures.end()

@@ -52,8 +52,8 @@ def evaluate(
     features of the data's own factors, FD-factors.
 
     Scores do not depend on each other: one that fails is a line of the table that says why, the others are computed and
-    saved, and the exit code is 1. So is a run that cannot be read. Factors that are constant, or have a value of their
-    own for almost every point, are left out. In a read-only directory the table is printed, and nothing is saved.
+    saved, and the exit code is 1. A run that cannot be read is left out likewise. Factors that are constant, or have a
+    value of their own for almost every point, are left out. In a read-only directory nothing is saved, with a warning.
 
     \b
     Examples:
@@ -104,7 +104,7 @@ def scored(
     found = scores.get("dci", {})
     for part, values in found.get("parts", {"": found}).items():
         if "importance" in values:
-            with failures.of(f"importance figure{of}"):
+            with failures.of(f"importance figure{of}", writes=True):
                 click.echo(draw_importance(loaded, values, settings.codes, part, path))
     return column
 

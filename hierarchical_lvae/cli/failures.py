@@ -25,15 +25,15 @@ class Failures:
         self.names.setdefault(why, []).append(name)
 
     @contextmanager
-    def of(self, name: str) -> Iterator[None]:
-        """Note what fails inside; a file that is not written because its place is read-only is only a warning."""
+    def of(self, name: str, writes: bool = False) -> Iterator[None]:
+        """Note what fails inside; if it `writes` results that are printed too, a read-only place is only a warning."""
         from hierarchical_lvae.scoring import is_read_only
 
         try:
             yield
         except Exception as error:
             log.debug("%s failed", name, exc_info=True)
-            if is_read_only(error):
+            if writes and is_read_only(error):
                 log.warning("%s", error)
             else:
                 self.add(name, reason(error))

@@ -120,6 +120,19 @@ def test_scores_are_printed_where_nothing_can_be_saved(run, monkeypatch, caplog,
     assert not (run / "metrics.json").exists()
 
 
+def test_a_file_that_may_not_be_read_is_a_failure(run, monkeypatch):
+    """And not a read-only place, although the system gives the same error."""
+
+    def refuse(*_):
+        raise PermissionError(errno.EACCES, "Permission denied", "metrics.json")
+
+    monkeypatch.setattr("hierarchical_lvae.scoring.store.read_json", refuse)
+    (run / "metrics.json").write_text("{}")
+    result = hlvae("evaluate", run, "--metrics", "mig", *FEW)
+    assert result.exit_code == 1
+    assert result.stderr.splitlines()[-1] == "Error: [Errno 13] Permission denied: 'metrics.json'"
+
+
 def test_a_damaged_table_is_left_as_it_is(run):
     (run / "metrics.json").write_text("{")
     result = hlvae("evaluate", run, "--metrics", "mig", *FEW)
