@@ -3,9 +3,7 @@
 The cases are made from click's own list of parameters, so that a new option is tested as soon as it exists.
 """
 
-import resource
 import shlex
-from pathlib import Path
 
 import click
 import numpy as np
@@ -166,16 +164,6 @@ def places(tmp_path_factory):
     (directory / "empty").mkdir()
     (directory / "cache").mkdir()
     return {name: directory / name for name in ("run", "full", "table", "text", "empty", "nowhere")}
-
-
-@pytest.fixture(autouse=True)
-def little_memory():
-    """Let a value that asks for gigabytes fail at once, and not take them."""
-    before = resource.getrlimit(resource.RLIMIT_AS)
-    used = int(Path("/proc/self/statm").read_text(encoding="utf-8").split()[0]) * resource.getpagesize()
-    resource.setrlimit(resource.RLIMIT_AS, (used + 2**31, before[1]))
-    yield
-    resource.setrlimit(resource.RLIMIT_AS, before)
 
 
 @pytest.fixture(autouse=True)
