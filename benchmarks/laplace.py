@@ -38,7 +38,7 @@ def main():
         elbo = LocalELBO(lookup(LOCAL_INFERENCE, sys.argv[1], "local inference")())
         for _ in range(2):
             step(elbo, *prepare())
-        status = Path("/proc/self/status").read_text()  # getrusage would tell of the parent process too
+        status = Path("/proc/self/status").read_text(encoding="utf-8")  # getrusage would tell of the parent process too
         print(int(status.split("VmHWM:")[1].split()[0]) / 2**20)
         return
     data = prepare()

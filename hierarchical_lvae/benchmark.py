@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from hierarchical_lvae.devices import resolve_device
 from hierarchical_lvae.inference import LocalELBO, OneStepMAP, Shared
 from hierarchical_lvae.inference.laplace import laplace_diagonal
-from hierarchical_lvae.memory import give_back_freed_memory
+from hierarchical_lvae.memory import check_step_fits, give_back_freed_memory
 from hierarchical_lvae.models import LocalVAE
 from hierarchical_lvae.models.layers import Conv, Linear, UpConv
 from hierarchical_lvae.models.networks import Network
@@ -67,8 +67,12 @@ def bench(
         seed: of images and weights.
         progress: told the method before each of its steps, (rounds + 1) times.
         methods: which; "plain" among them.
+
+    Raises:
+        MemoryError: a step does not fit into memory.
     """
     device = resolve_device(device)
+    check_step_fits(batch, num_neighbours, image_shape, device)
     torch.manual_seed(seed)
     query = torch.rand(batch, *image_shape, device=device)
     support = torch.rand(batch, num_neighbours, *image_shape, device=device).bernoulli()
@@ -224,11 +228,11 @@ def _forget_peak(device: str) -> None:
     if device.startswith("cuda"):
         torch.cuda.reset_peak_memory_stats(device)
     elif Path("/proc/self/clear_refs").exists():
-        Path("/proc/self/clear_refs").write_text("5")  # resets VmHWM
+        Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")  # resets VmHWM
 
 
 def _peak(device: str) -> float | None:
     if device.startswith("cuda"):
         return torch.cuda.max_memory_allocated(device) / 2**30
     status = Path("/proc/self/status")
-    return int(status.read_text().split("VmHWM:")[1].split()[0]) / 2**20 if status.exists() else None
+    return int(status.read_text(encoding="utf-8").split("VmHWM:")[1].split()[0]) / 2**20 if status.exists() else None

@@ -25,11 +25,11 @@ def resolve_device(name: str = AUTO) -> str:
         return "cuda" if torch.cuda.is_available() else "cpu"
     if not re.fullmatch(NAMES, name):
         raise ValueError(f"{name!r} is not a device: give auto, cpu, cuda or cuda:1")
-    try:
-        torch.empty(0, device=name)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        reason = str(error).splitlines()[0].partition(". ")[0]
-        raise OSError(f"there is no device {name!r} here ({reason}): use cpu instead") from None
+    kind, _, number = name.partition(":")
+    if kind == "cuda" and int(number or 0) >= torch.cuda.device_count():  # which makes no context on any GPU
+        raise OSError(f"there is no device {name!r} here ({torch.cuda.device_count()} GPUs): use cpu instead")
+    if kind == "mps" and not torch.backends.mps.is_available():
+        raise OSError("there is no device 'mps' here: use cpu instead")
     return name
 
 

@@ -6,6 +6,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from hierarchical_lvae.data.paths import printable
+
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from torch import Tensor
@@ -109,7 +111,7 @@ def describe(run: "Run") -> str:
     source = " ".join(run.dataset.source.encode("utf-8", "replace").decode().split())  # it holds the name of a file
     return (
         f"{model}, {options.steps:,} steps of B = {options.batch}, K = {options.num_neighbours} "
-        f"(preset {options.preset}, seed {options.seed})\n{source}, {options.neighbourhood} neighbours"
+        f"(preset {options.preset}, seed {options.seed})\n{source}, {printable(options.neighbourhood)} neighbours"
     )
 
 

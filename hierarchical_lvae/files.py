@@ -18,8 +18,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
+from safetensors import SafetensorError
+from safetensors.torch import load, save
 from torch import Tensor
 
 TEMPORARY = ".hlvae-"
@@ -59,6 +59,23 @@ def atomic(path: str | Path) -> Iterator[Path]:
         raise
 
 
+def occupied(path: Path) -> bool:
+    """Whether something is at `path`, where a file is to be written once its content is computed.
+
+    Raises:
+        OSError: no file can be written there.
+    """
+    try:
+        there = path.exists()
+        parent = next(parent for parent in path.absolute().parents if parent.exists())
+    except OSError as error:
+        raise explained(path, error) from error
+    for number, met in ((errno.ENOTDIR, parent.is_dir()), (errno.EACCES, os.access(parent, os.W_OK | os.X_OK))):
+        if not met:
+            raise explained(path, OSError(number, os.strerror(number)))
+    return there
+
+
 def sweep(directory: Path) -> None:
     """Remove the temporary files of processes that were killed as they wrote: no other file, and no directory."""
     for leftover in directory.glob(f"{TEMPORARY}*"):
@@ -76,7 +93,7 @@ def locked(path: Path, wait: bool = True) -> Iterator[bool]:
         OSError: the file cannot be made.
     """
     try:
-        file = path.open("a")
+        file = path.open("a", encoding="utf-8")
     except OSError as error:
         raise explained(path, error) from error
     with file:
@@ -87,7 +104,8 @@ def locked(path: Path, wait: bool = True) -> Iterator[bool]:
             if error.errno not in UNSUPPORTED:
                 raise
             log.warning("%s has no file locks (%s): do not use it from two processes", path.parent, error.strerror)
-            path.unlink(missing_ok=True)
+            if file.tell() == 0:
+                path.unlink(missing_ok=True)
             supported = False
         yield supported
 
@@ -98,9 +116,9 @@ def write_json(path: str | Path, content: Mapping[str, Any]) -> None:
 
 
 def write_text(path: str | Path, text: str) -> None:
-    """Write text as UTF-8, atomically."""
+    """Write text as UTF-8, atomically; what UTF-8 cannot encode, such as parts of file names, is escaped."""
     with atomic(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+        temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
 def write_tensors(path: str | Path, tensors: Mapping[str, Tensor]) -> None:
@@ -117,10 +135,10 @@ def read_tensors(path: str | Path, prefix: str = "") -> dict[str, Tensor]:
         ValueError: the file is damaged.
     """
     try:
-        with safe_open(path, "pt") as file:
-            return {name.removeprefix(prefix): file.get_tensor(name) for name in file.keys() if name.startswith(prefix)}  # noqa: SIM118
-    except SafetensorError as error:
+        tensors = load(Path(path).read_bytes())  # safetensors itself opens no path that is not UTF-8
+    except (SafetensorError, KeyError) as error:
         raise ValueError(f"{path} is damaged ({error}): restore it, or fit again") from error
+    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
 
 
 def append_json_line(path: Path, content: Mapping[str, Any]) -> None:

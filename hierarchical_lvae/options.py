@@ -31,6 +31,11 @@ PRECISIONS = ("highest", "high", "medium")
 LARGEST = 2**31
 """What counts must stay below."""
 
+LEAST = {
+    "num_neighbours": 1, "batch": 1, "micro_batch": 1, "latent_dim": 1, "steps": 1, "refresh": 0, "image_size": 8
+}  # fmt: skip
+"""What counts must at least be."""
+
 ALPHA_UNITS = ("pixel", "sum")
 """Whether the loss that α steps along is averaged over pixels, or summed (over neighbours it is averaged)."""
 
@@ -97,14 +102,12 @@ class FitOptions:
     def _check(self) -> None:
         if self.alpha_unit not in ALPHA_UNITS:
             raise ValueError(f"no unit of alpha is called {self.alpha_unit!r}: {nearest(self.alpha_unit, ALPHA_UNITS)}")
-        for name, least in (("num_neighbours", 1), ("batch", 1), ("latent_dim", 1), ("steps", 1), ("refresh", 0)):
-            if not least <= getattr(self, name) < LARGEST:
+        for name, least in LEAST.items():
+            if getattr(self, name) is not None and not least <= getattr(self, name) < LARGEST:
                 limits = f"at least {least} and below {LARGEST}"
                 raise ValueError(f"{name.replace('_', ' ')} is {getattr(self, name)}: it must be {limits}")
         if not 0 <= self.seed < 2**32:
             raise ValueError(f"seed is {self.seed}: it must be from 0 to {2**32 - 1}, as NumPy's are")
-        if self.micro_batch is not None and self.micro_batch < 1:
-            raise ValueError(f"micro batch is {self.micro_batch}: it must be at least 1")
         if self.penalty is not None:
             with_weight(self.penalty)
             if self.micro_batch is not None or self.batch < 2:
@@ -126,8 +129,8 @@ class FitOptions:
         for name in ("alpha", "beta", "lr") if self.alpha != AUTO else ("beta", "lr"):
             if not (getattr(self, name) >= 0 and math.isfinite(getattr(self, name))):
                 raise ValueError(f"{name} is {getattr(self, name)}: it must be finite and not negative")
-        if self.clip is not None and not self.clip > 0:
-            raise ValueError(f"clip is {self.clip}: it must be positive (leave it out not to clip)")
+        if self.clip is not None and not 0 < self.clip < math.inf:
+            raise ValueError(f"clip is {self.clip}: it must be positive and finite (leave it out not to clip)")
 
     @classmethod
     def of(cls, preset: str, **options: Any) -> "FitOptions":
@@ -153,6 +156,8 @@ class FitOptions:
             given["local"] = "shared"
         if "neighbourhood" not in given:
             given["neighbourhood"] = "latent-knn" if given.get("dataset") in NEAREST_CODES else "noise"
+        if given["neighbourhood"] == "noise-mean":
+            given.setdefault("num_neighbours", 1)
         if "penalty" in given:
             given["penalty"] = with_weight(given["penalty"])
         return cls(**{**_protocol(preset, str(given["dataset"])), **given})

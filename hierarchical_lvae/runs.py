@@ -156,7 +156,7 @@ def load_run(
         why = "it is lost" if (path / "state.safetensors").is_file() else "its fit was not started"
         raise FileNotFoundError(f"{path} has no model.safetensors, {why}: `{command('resume', path)}` writes it")
     if (state := read_state(path)).status != "finished":
-        log.warning("%s is not finished: the weights are those of a fit that is %s", path, state)
+        log.warning("%s is not finished, and its weights are those of its last checkpoint: it is %s", path, state)
     with random_state_kept():
         run = prepare(options, load_data(options, path))
     try:
@@ -214,14 +214,15 @@ def load_data(options: FitOptions, path: Path) -> FactorImages:
         ValueError: they are not those that the run was trained on.
     """
     own = options.dataset not in DATASETS
-    place = "where they are now with --dataset" if own else "the directory of its data with --data-dir or $HLVAE_DATA"
-    try:
-        dataset = load_dataset(options.dataset, options.data_dir, options.image_size, options.frame, options.skip_bad)
-    except FileNotFoundError as error:
-        raise FileNotFoundError(f"the data of {path} are not found ({error}): give {place}") from error
+    if own and not Path(options.dataset).exists():
+        raise FileNotFoundError(
+            f"the data of {path} are no longer at {options.dataset}: give their new place with --dataset"
+        )
+    dataset = load_dataset(options.dataset, options.data_dir, options.image_size, options.frame, options.skip_bad)
     saved = read_json(path / "options.json").get("data")
     saved = saved if isinstance(saved, dict) else {}
     if dataset.fingerprint != saved.get("fingerprint"):
+        place = "their place with --dataset" if own else "their directory with --data-dir or $HLVAE_DATA"
         raise ValueError(
             f"{path} was trained on {saved.get('source', 'other data')}, and {options.dataset} holds other data now "
             f"({dataset.source}): give {place}"

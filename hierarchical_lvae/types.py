@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import difflib
 import os
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from fnmatch import fnmatchcase
@@ -62,6 +63,8 @@ class LocalLossAt(NamedTuple):
     """The observed sites of the model."""
     latent: dict[str, Latent]
     """Its other sites, by name."""
+    num_neighbours: int | None = None
+    """K that the prior variance τ² = α / (K·C·H·W) is for, if the program states it."""
 
 
 class LocalLoss(Protocol):
@@ -188,8 +191,17 @@ def reason(error: BaseException) -> str:
 
 
 def is_colour(factor_name: str) -> bool:
-    """Whether a factor is one of colour, by its name."""
-    return any(word in factor_name for word in ("hue", "colour", "color"))
+    """Whether a factor is one of colour: whether hue, colour or color, or its plural, is a word of its name.
+
+    Words end where a character is not a letter, and before a capital that follows a small letter.
+
+    >>> [is_colour(name) for name in ("floor_hue", "Hue", "wall colour", "objectColor", "RGBColours", "hue2")]
+    [True, True, True, True, True, True]
+    >>> [is_colour(name) for name in ("Thuesday", "colourless", "shape")]
+    [False, False, False]
+    """
+    words = re.findall(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+", factor_name)
+    return any(re.fullmatch("hues?|colou?rs?", word.lower()) for word in words)
 
 
 def exactly(kind: Any, value: Any) -> Any:

@@ -47,8 +47,8 @@ from hierarchical_lvae.training import FitOptions, fit, resume
 
 CALLS = ("open", "fsync", "replace", "rename", "unlink", "rmdir", "mkdir", "chmod")
 REFUSABLE = ("write", "open", "fsync", "replace", "mkdir")
-CACHES = ("nearest", "factor-features")
-"""What may be left out where it cannot be written, and is made anew."""
+CACHES = ("hlvae-nearest", "hlvae-factor-features")
+"""What may be left out where it cannot be written, and is computed again."""
 DIED, REFUSED, WRONG = 70, 71, 72
 OPTIONS = {"dataset": "digits", "batch": 2, "num_neighbours": 2, "latent_dim": 3, "lr": 1e-3}
 STEPS, SMALL = 4, ["--points", "60", "30", "--images", "60"]
@@ -121,12 +121,12 @@ class Disk:
     def _path(self, target) -> str | None:
         """The path that a call is about, if it lies in the scenario's directory."""
         path = os.readlink(f"/proc/self/fd/{target}") if isinstance(target, int) else os.path.abspath(os.fspath(target))
-        return path if path.startswith(self.root + os.sep) and not path.endswith("/.lock") else None
+        return path if path.startswith(self.root + os.sep) and not path.endswith("/.hlvae.lock") else None
 
     def reach(self, name: str, path: str) -> None:
         """Note a point; if it is the one, end here."""
         self.counts[name] += 1
-        about = re.sub(r"^\.(.+)-\w{8}(\.\w+)$", r"\1\2", os.path.basename(path))
+        about = re.sub(r"^\.hlvae-(.+)-\w{8}(\.\w+)$", r"\1\2", os.path.basename(path))
         torn = {p: safe for p, safe in self.unsynced.items() if os.path.exists(p) and os.path.getsize(p) > safe}
         named = f"{name} #{self.counts[name]}" + (f" ({about})" if about else "")
         self.points.append(Point(named, name in REFUSABLE, bool(torn)))

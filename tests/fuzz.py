@@ -129,7 +129,7 @@ def work(name: str, numbers: range, given: argparse.Namespace, place: Path) -> N
     path = directory / FORMATS[name].file
     directory.mkdir(exist_ok=True)
     FORMATS[name].read_once(path)
-    used = int(Path("/proc/self/statm").read_text().split()[0]) * os.sysconf("SC_PAGE_SIZE")
+    used = int(Path("/proc/self/statm").read_text(encoding="utf-8").split()[0]) * os.sysconf("SC_PAGE_SIZE")
     resource.setrlimit(resource.RLIMIT_AS, (used + 2**33, used + 2**33))
     signal.signal(signal.SIGPROF, lambda *_: (_ for _ in ()).throw(Hang))
     refuse_side_effects(str(place))

@@ -268,7 +268,7 @@ FORMATS = {
     "norb": Format("norb.mat", norb, read_norb),
     "norb-gz": Format("norb.mat.gz", lambda: [*map(gzip.compress, norb())], read_norb, packing=regzipped),
     "graph": Format("graph.npz", graphs, lambda path: graph._read(path, POINTS), 16, rezipped),
-    "cache": Format("cars3d-64.npz", own_npz, read_cached, packing=rezipped),
+    "cache": Format("hlvae-cars3d-64.npz", own_npz, read_cached, packing=rezipped),
     "nearest": Format("nearest.npy", lambda: [saved(np.save, np.ones((POINTS, 2), np.int32))], read_nearest),
     **{
         suffix: Format(f"picture.{suffix}", pictures(suffix), read_folder, 4, slack=2**31)

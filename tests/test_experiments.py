@@ -81,13 +81,13 @@ def test_an_interrupted_row_goes_on(run, tmp_path):
     assert run(rows=("local",), steps=1)[0].options.steps == 3  # steps never shrink
     other = run(rows=("local",), batch=3)[0]
     assert other.remark.startswith("failed: ")
-    assert other.remark.endswith("local-0 was begun with other options: choose another directory, or move it away")
+    assert other.remark.endswith("local-0 was started with other options: choose another directory, or move it away")
     assert (tmp_path / "local-0/model.safetensors").read_bytes() == model
 
 
 def test_a_row_that_ended_before_its_first_checkpoint_begins_anew(run, tmp_path):
     whole = run(rows=("local",))[0]
-    kept = ("options.json", ".lock")
+    kept = ("options.json", ".hlvae.lock")
     for file in [file for file in (tmp_path / "local-0").iterdir() if file.name not in kept]:
         file.unlink()
     again = run(rows=("local",))[0]

@@ -81,7 +81,7 @@ def test_bombs_of_arrays_are_refused(tmp_path):
     with h5py.File(tmp_path / "bomb.h5", "w") as file:
         file.create_dataset("images", data=zeros, compression="gzip", chunks=(2000, 64, 64))
     for name in ("bomb.npz", "bomb.h5"):
-        refuse("save it anew", load_own, tmp_path / name)
+        refuse("save it uncompressed", load_own, tmp_path / name)
     np.savez_compressed(tmp_path / "small.npz", images=zeros[:200])
     assert len(load_own(tmp_path / "small.npz")) == 200
 
@@ -91,7 +91,7 @@ def test_bombs_of_graphs_are_refused(tmp_path):
     edges = csr_array((np.zeros(10**7, np.int8), np.zeros(10**7, np.int64), [0, *[10**7] * 20]), shape=(20, 20))
     save_npz(tmp_path / "sparse.npz", edges)
     for name in ("dense.npz", "sparse.npz"):
-        refuse("save it anew", graph._read, tmp_path / name, 20)
+        refuse("save it uncompressed", graph._read, tmp_path / name, 20)
 
 
 def test_indices_that_point_elsewhere_are_refused(tmp_path):
@@ -111,7 +111,7 @@ def test_chunks_that_are_packed_twice_are_refused(tmp_path):
         space = h5py.h5s.create_simple((4, 8, 8))
         h5py.h5d.create(file.id, b"images", h5py.h5t.NATIVE_UINT8, space, properties)
         file["images"][...] = 1
-    refuse("is packed more than once", load_own, tmp_path / "twice.h5")
+    refuse("is compressed more than once", load_own, tmp_path / "twice.h5")
 
 
 def test_bombs_of_archives_are_refused(tmp_path):
@@ -146,5 +146,5 @@ def test_json_that_is_nested_without_end_is_refused(tmp_path):
     from hierarchical_lvae.files import read_json
 
     (tmp_path / "options.json").write_text("[" * 100_000)
-    with pytest.raises(ValueError, match=r"options\.json is no JSON object"):
+    with pytest.raises(ValueError, match=r"options\.json is not a JSON object"):
         read_json(tmp_path / "options.json")

@@ -36,7 +36,7 @@ ALLOWED = {
     "comparison": {"runs", "inference", "evaluation", "types"},
     "scoring": {"runs", "comparison", "inference", "evaluation", "data", "directory", "files", "types"},
     "report": {"directory", "files"},
-    "drawing": {"training", "figures", "directory", "files", "types"},
+    "drawing": {"training", "data", "figures", "directory", "files", "types"},
     "experiments": {"training", "penalties", "scoring", "memory", "directory", "files", "types"},
     "benchmark": {"training", "devices", "memory", "models", "inference", "data", "neighbourhoods", "types"},
     "benchmark_parts": {"data", "neighbourhoods", "evaluation", "types"},

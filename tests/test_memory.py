@@ -4,6 +4,11 @@ import subprocess
 import sys
 
 import pytest
+from click.testing import CliRunner
+
+from hierarchical_lvae.benchmark import bench
+from hierarchical_lvae.cli import main
+from hierarchical_lvae.training import FitOptions, fit
 
 CODE = """
 import resource, torch
@@ -28,3 +33,16 @@ def test_blocks_are_used_again():
     if kept == "False":
         pytest.skip("no glibc")
     assert int(after) < int(before) / 5
+
+
+def test_only_the_command_line_does_that_to_a_process(monkeypatch, tmp_path):
+    """A library leaves its caller's process as it is."""
+    calls = []
+    monkeypatch.setattr("hierarchical_lvae.memory.keep_freed_memory", lambda: calls.append(1))
+    monkeypatch.setattr("hierarchical_lvae.experiments.rows.keep_freed_memory", lambda: calls.append(1))
+    options = FitOptions.of("quick", dataset="digits", batch=2, num_neighbours=2, latent_dim=3, steps=1)
+    fit(options, tmp_path / "run", progress=False)
+    bench(1, 1, (1, 8, 8), 1, methods=("plain",))
+    assert not calls
+    assert CliRunner().invoke(main, ["fit", "--resume", str(tmp_path / "run")]).exit_code == 0
+    assert calls == [1]

@@ -39,15 +39,12 @@ def test_mini_and_local_elbo_agree(alpha):
     torch.testing.assert_close(vae.phi.grad, flatten([w.grad for w in phi]), rtol=1e-9, atol=1e-9)
 
 
-@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
 @pytest.mark.parametrize("first_order", [False, True])
 @pytest.mark.parametrize("likelihood", LIKELIHOODS)
-def test_gradients_agree_for_every_likelihood(likelihood, first_order, dtype, monkeypatch):
-    """With the reconstruction of mini.py exchanged for that of the likelihood, of both orders and precisions."""
-    torch.set_default_dtype(dtype)
+def test_gradients_agree_for_every_likelihood(likelihood, first_order, monkeypatch):
+    """With the reconstruction of mini.py exchanged for that of the likelihood, of both orders."""
     alpha = 1e-3 if "gaussian" in likelihood else 1.0
     theta, phi = mini.initial_weights(SHAPE, D)
-    theta[-1].data += 1  # where the logits are about 0, PyTorch's continuous Bernoulli cancels in single precision
     vae = LocalVAE(alpha, K, SHAPE, D, likelihood)
     vae.theta.data, vae.phi.data = flatten(theta).detach(), flatten(phi).detach()
     x, x_N = torch.rand(B, *SHAPE), torch.rand(B, K, *SHAPE)
@@ -63,7 +60,7 @@ def test_gradients_agree_for_every_likelihood(likelihood, first_order, dtype, mo
     vae.zero_grad()
     LocalELBO(OneStepMAP(first_order)).loss_and_grads(vae.model, vae.guide, x, x_N)
     for grad, slow in zip((vae.theta.grad, vae.phi.grad), expected, strict=True):
-        assert (grad - slow).norm() / slow.norm() < (1e-9 if dtype == torch.float64 else 1e-4)
+        assert (grad - slow).norm() / slow.norm() < 1e-9
 
 
 def test_local_weights_agree():

@@ -15,7 +15,7 @@ from hierarchical_lvae.files import read_tensors
 from hierarchical_lvae.parallel import Ranks
 from hierarchical_lvae.runs import prepare
 from hierarchical_lvae.steps import InParts, Whole, choose_gradient
-from hierarchical_lvae.training import FitOptions, fit, resume
+from hierarchical_lvae.training import FitOptions, fit, resume, shared
 
 SMALL = {"dataset": "digits", "batch": 4, "num_neighbours": 2, "latent_dim": 3, "lr": 1e-3}
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone", "--no-python"]
@@ -28,7 +28,7 @@ def options(**changes):
 
 
 def start(*args):
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    environment = {**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())}  # it decides how sums are rounded
     return subprocess.Popen(
         list(map(str, args)), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
     )
@@ -80,6 +80,26 @@ def test_two_processes_give_what_one_gives(tmp_path):
     assert logs[0]["step"] == logs[1]["step"] == 30
 
 
+def test_processes_share_the_work_of_a_run_that_one_began(tmp_path):
+    """Each of two takes half of a batch of four, and does not repeat the work of the other."""
+    fit(options(), tmp_path / "run", progress=False)
+    process = start(*TORCHRUN, *FIT[:4], "--resume", tmp_path / "run", "--steps", "32", "--device", "cpu")
+    _, errors = process.communicate(timeout=240)
+    assert process.returncode == 0, errors
+    assert "from here on 2 processes share each batch" in errors
+    assert json.loads((tmp_path / "run/options.json").read_text())["micro_batch"] == 2
+
+
+def test_what_is_shared_already_stays_as_it_is():
+    two = Ranks()
+    two.world = 2
+    assert shared(options(micro_batch=1), two).micro_batch == 1
+    assert shared(options(batch=5), two).micro_batch == 3
+    assert shared(options(), Ranks()).micro_batch is None
+    with pytest.raises(ValueError, match="train in one process"):
+        shared(options(penalty="tc"), two)
+
+
 def ranked(parent, rank):
     """The process of a rank, among the descendants of torchrun."""
     for directory in Path("/proc").glob("[0-9]*"):
@@ -106,7 +126,7 @@ def test_a_lost_process_ends_the_fit_with_one_line_and_a_good_checkpoint(tmp_pat
     assert process.returncode != 0
     told = [line for line in errors.splitlines() if line.startswith("Error: ")]
     assert told, errors
-    assert all("one of the 2 processes was lost" in line or "goes on" in line for line in told)
+    assert all("one of the 2 processes was lost" in line or "continues" in line for line in told)
     step = json.loads((out / "state.json").read_text())["step"]
     (out / "options.json").write_text((out / "options.json").read_text().replace("100000", str(step + 2)))
     assert resume(out, progress=False).options.steps == step + 2

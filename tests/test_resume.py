@@ -178,7 +178,7 @@ def test_signals_leave_a_checkpoint_and_their_exit_code(tmp_path, number, code):
     process.send_signal(number)
     _, errors = process.communicate()
     assert process.returncode == code, errors
-    assert "goes on" in errors.splitlines()[-1]
+    assert "continues" in errors.splitlines()[-1]
     assert "Traceback" not in errors
     state = json.loads((tmp_path / "run/state.json").read_text())
     assert state["status"] == "interrupted"
@@ -199,13 +199,13 @@ def test_a_full_disk_is_one_line_and_the_checkpoint_stays(tmp_path):
     (line,) = [line for line in result.stderr.splitlines() if line.startswith("Error")]
     assert "state.safetensors cannot be written (File too large): free space there" in line
     assert (tmp_path / "run/state.safetensors").read_bytes() == kept
-    assert not [file for file in (tmp_path / "run").iterdir() if file.name.startswith(".state")]
+    assert not [file for file in (tmp_path / "run").iterdir() if file.name.startswith(".hlvae-")]
     resume(tmp_path / "run", progress=False)
 
 
 def test_one_process_at_a_time(tmp_path):
     fit(options(5), tmp_path / "run", progress=False)
-    with (tmp_path / "run/.lock").open("w") as lock:
+    with (tmp_path / "run/.hlvae.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         with pytest.raises(BlockingIOError, match="another process is training in"):
             resume(tmp_path / "run", progress=False)
@@ -230,12 +230,17 @@ def test_places_that_cannot_be_written_are_named(tmp_path):
 
 
 def test_leftovers_of_a_killed_process_are_swept_up(tmp_path):
-    (tmp_path / "run").mkdir()
-    (tmp_path / "run/.options-abc.json").write_text("{")
-    fit(options(1), tmp_path / "run", progress=False)
-    (tmp_path / "run/.state-abc.safetensors").write_text("half")
-    resume(tmp_path / "run", progress=False)
-    assert [file.name for file in (tmp_path / "run").glob(".*")] == [".lock"]
+    """Ours, in the run and among its figures, and once nobody writes them any more."""
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / ".hlvae-options-0123abcd.json").write_text("{")
+    fit(options(1), run, progress=False)
+    (run / "figures").mkdir()
+    for name in (".hlvae-state-0123abcd.safetensors", "figures/.hlvae-figure3-0123abcd.png"):
+        (run / name).write_text("half")
+        os.utime(run / name, (time.time() - 3601,) * 2)
+    resume(run, progress=False)
+    assert sorted(file.name for file in run.rglob(".*")) == [".hlvae-options-0123abcd.json", ".hlvae.lock"]
 
 
 def test_the_data_may_have_moved(tmp_path):
@@ -259,10 +264,10 @@ def test_half_a_line_of_log_is_dropped(tmp_path):
     ("damage", "message"),
     [
         (lambda run: (run / "state.safetensors").write_bytes(b"x" * 100), "is damaged"),
-        (lambda run: (run / "state.safetensors").unlink(), "has weights, but no checkpoint to go on from"),
-        (lambda run: (run / "options.json").write_text("{"), "is no JSON object"),
+        (lambda run: (run / "state.safetensors").unlink(), "has weights, but no checkpoint to resume from"),
+        (lambda run: (run / "options.json").write_text("{"), "is not a JSON object"),
         (lambda run: (run / "options.json").write_text('{"dataset": "digits"}'), "fit .no 'data_dir'.:"),
-        (lambda run: (run / "options.json").unlink(), "is no run directory"),
+        (lambda run: (run / "options.json").unlink(), "is not a run directory"),
     ],
 )
 def test_a_damaged_run_is_named(tmp_path, damage, message):
@@ -279,7 +284,9 @@ def test_an_unfinished_run_says_so(tmp_path, caplog):
     assert not caplog.messages
     write_json(run / "state.json", {"status": "diverged", "step": 1, "steps": 2, "why": "…"})
     load_run(run)
-    assert caplog.messages == [f"{run} is not finished: diverged, the weights are of step 1 of 2"]
+    assert caplog.messages == [
+        f"{run} is not finished, and its weights are those of its last checkpoint: it is diverged at step 1 of 2"
+    ]
     (run / "model.safetensors").unlink()
     with pytest.raises(FileNotFoundError, match=r"has no model\.safetensors, it is lost: `hlvae fit --resume"):
         load_run(run)

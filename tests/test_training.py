@@ -59,7 +59,8 @@ def test_options_override_presets_and_alpha_zero_is_shared():
 @pytest.mark.parametrize(
     ("name", "value"),
     [("batch", 0), ("num_neighbours", 0), ("latent_dim", 0), ("steps", 0), ("alpha", -1.0), ("alpha", math.nan),
-     ("lr", math.inf), ("clip", math.nan), ("beta", -0.1), ("clip", 0.0)],
+     ("lr", math.inf), ("clip", math.nan), ("beta", -0.1), ("clip", 0.0), ("clip", math.inf),
+     ("image_size", 7), ("micro_batch", 0), ("micro_batch", 2**31), ("steps", 2**31)],
 )  # fmt: skip
 def test_impossible_options_are_refused(name, value):
     with pytest.raises(ValueError, match=f"{name.replace('_', ' ')} is "):
@@ -78,7 +79,7 @@ def test_a_fit_lowers_the_loss_and_leaves_a_run(local, tmp_path):
     assert saved["data"]["fingerprint"] == load_dataset("digits").fingerprint
     assert set(saved["versions"]) >= {"torch", "pyro-ppl"}
     assert read_tensors(tmp_path / "run/model.safetensors").keys() == run.vae.state_dict().keys()
-    assert [file.name for file in (tmp_path / "run").glob(".*")] == [".lock"]
+    assert [file.name for file in (tmp_path / "run").glob(".*")] == [".hlvae.lock"]
     assert not dict(pyro.get_param_store().items())  # the caller's parameters are left alone
 
 
@@ -251,12 +252,12 @@ def test_an_existing_directory_is_not_written_to(tmp_path):
         fit(options(), tmp_path, progress=False)
     assert [p.name for p in tmp_path.iterdir()] == ["kept"]
     (tmp_path / "options.json").write_text("{}")
-    with pytest.raises(FileExistsError, match="choose another --out, or go on with --resume"):
+    with pytest.raises(FileExistsError, match="choose another --out, or continue that run with `hlvae fit --resume"):
         fit(options(), tmp_path, progress=False)
 
 
 def test_what_is_no_run_is_refused(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"is no run directory \(it has no options\.json\)"):
+    with pytest.raises(FileNotFoundError, match=r"is not a run directory \(it has no options\.json\)"):
         load_run(tmp_path)
 
 

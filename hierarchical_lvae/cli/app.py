@@ -1,6 +1,10 @@
 """`hlvae`: the group of commands, and how it fails: one line that names the cause, and an exit code."""
 
+import io
 import logging
+import os
+import re
+import sys
 from typing import Any
 
 import click
@@ -18,6 +22,8 @@ from hierarchical_lvae.cli.reproduce import reproduce
 from hierarchical_lvae.types import Diverged, Interrupted
 
 FAILED, DIVERGED, INTERRUPTED = 1, 3, 130
+TOO_LARGE = re.compile("can't allocate memory|not enough memory|out of memory|overflow", re.IGNORECASE)
+"""How PyTorch's errors call what does not fit, on a CPU and on a GPU, or has too many elements to be counted."""
 
 
 class Failure(click.ClickException):
@@ -31,24 +37,53 @@ class Failure(click.ClickException):
 class App(Suggesting):
     """A group whose failures are one line."""
 
+    def main(self, *args: Any, **extra: Any) -> Any:
+        """Run as a program: escape characters that the encoding of stdout lacks, and ignore closed streams."""
+        for name in ("stdout", "stderr"):
+            if getattr(sys, name) is None:
+                setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115  # to the end of the process
+        if isinstance(sys.stdout, io.TextIOWrapper):
+            sys.stdout.reconfigure(errors="backslashreplace")
+        return super().main(*args, **extra)
+
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command; turn its exceptions into exit codes (with --debug, let them through)."""
         try:
             return super().invoke(ctx)
         except KeyboardInterrupt:
             raise Failure("interrupted", INTERRUPTED) from None
-        except (click.ClickException, click.exceptions.Exit, click.Abort):
-            raise
+        except (click.ClickException, click.exceptions.Exit, click.Abort, BrokenPipeError):
+            raise  # click ends quietly when the reader of a pipe has gone
         except Exception as error:
             if ctx.params["debug"]:
                 raise
-            if isinstance(error, Interrupted):
-                raise Failure(str(error), 128 + error.signal) from None
-            if isinstance(error, Diverged):
-                raise Failure(f"the fit diverged: {error}", DIVERGED) from error
-            if isinstance(error, OSError | ValueError):
-                raise Failure(str(error), FAILED) from error
-            raise Failure(f"unexpected {type(error).__name__}: {error} (--debug shows where)", FAILED) from error
+            raise failure(error) from error
+
+
+def failure(error: Exception) -> Failure:
+    """What the command line says of an exception.
+
+    >>> print(failure(FileNotFoundError(2, "No such file or directory", "a.npz")).message)
+    a.npz: No such file or directory
+    """
+    match error:
+        case Interrupted():
+            return Failure(str(error), 128 + error.signal)
+        case Diverged():
+            return Failure(f"the fit diverged: {error}", DIVERGED)
+        case MemoryError() | OverflowError():
+            pass
+        case RuntimeError() if TOO_LARGE.search(str(error)):
+            pass
+        case OSError() if error.filename is not None and str(error).startswith("[Errno"):
+            return Failure(f"{error.filename}: {error.strerror}", FAILED)
+        case OSError() | ValueError():
+            return Failure(str(error), FAILED)
+        case _:
+            return Failure(f"unexpected {type(error).__name__}: {error} (--debug shows where)", FAILED)
+    reason = re.sub(r"^.*Allocator: |\. (Error code|GPU \d).*|\n.*", "", str(error), flags=re.DOTALL) or "none is left"
+    remedy = "try smaller batches, fewer neighbours or smaller images"
+    return Failure(f"this needs more memory than there is ({reason}): {remedy}", FAILED)
 
 
 @click.group(cls=App, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})

@@ -1,23 +1,22 @@
 """`hlvae bench`: what a meta-step costs here."""
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import click
 
-from hierarchical_lvae.cli.names import device_option
+from hierarchical_lvae.cli.names import SEED, Count, Location, device_option
 
 
 @click.command(short_help="Time a step of the Local VAE.")
-@click.option("-B", "batch", type=click.IntRange(1), default=25, show_default=True, help="Neighbourhoods in a batch.")
-@click.option("-K", "num_neighbours", type=click.IntRange(1), default=10, show_default=True, help="Points in each.")
-@click.option("--image-size", type=click.IntRange(8), default=64, show_default=True, help="Side of the images.")
-@click.option("--rounds", type=click.IntRange(1), default=5, show_default=True, help="Steps of each kind.")
+@click.option("-B", "batch", type=Count(), default=25, show_default=True, help="Neighbourhoods in a batch.")
+@click.option("-K", "num_neighbours", type=Count(), default=10, show_default=True, help="Points in each.")
+@click.option("--image-size", type=Count(8, 4096), default=64, show_default=True, help="Side of the images.")
+@click.option("--rounds", type=Count(), default=5, show_default=True, help="Steps of each kind.")
 @device_option
-@click.option("--seed", type=int, default=0, show_default=True, help="Of images and weights.")
-@click.option("--json", "file", type=click.Path(dir_okay=False, path_type=Path), help="Write the numbers to a file.")
+@click.option("--seed", type=SEED, default=0, show_default=True, help="Of images and weights.")
+@click.option("--json", "file", type=Location(), help="Write the numbers to a file.")
 @click.option("--scaling", is_flag=True, help="Our step also at half and twice B, K and the images' side.")
 @click.option("--parts", is_flag=True, help="Also images, rendering, the search for neighbours, and DCI.")
 def bench(
@@ -37,8 +36,11 @@ def bench(
     from tqdm import tqdm
 
     from hierarchical_lvae.benchmark import METHODS, bench
+    from hierarchical_lvae.files import write_json
     from hierarchical_lvae.memory import keep_freed_memory
 
+    if file is not None:
+        refuse_others(file)
     keep_freed_memory()
     with tqdm(total=(rounds + 1) * len(METHODS), unit="step", leave=False) as bar:
 
@@ -72,7 +74,26 @@ def bench(
         for name, seconds in numbers["parts"].items():
             click.echo(f"{seconds:9.4f} s  {name}")
     if file is not None:
-        file.write_text(json.dumps(numbers, indent=2) + "\n")
+        write_json(file, numbers)
+
+
+def refuse_others(file: Path) -> None:
+    """Refuse to replace what is not an earlier result, or an empty file.
+
+    Raises:
+        FileExistsError: there is something else.
+        OSError: no file can be written there.
+    """
+    from hierarchical_lvae.files import occupied, read_json
+
+    if not occupied(file) or (file.is_file() and file.stat().st_size == 0):
+        return
+    try:
+        ours = file.is_file() and "ratio" in read_json(file)["plain"]
+    except (ValueError, KeyError, TypeError):
+        ours = False
+    if not ours:
+        raise FileExistsError(f"{file} exists and is not a result of hlvae bench: choose another --json")
 
 
 def _others(batch: int, num_neighbours: int, image_size: int) -> Iterator[tuple[int, int, int]]:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from hierarchical_lvae.cli.failures import Failures
-from hierarchical_lvae.cli.names import Names, device_option
+from hierarchical_lvae.cli.names import SEED, Count, Location, Names, where_options
 from hierarchical_lvae.comparison import BLOCK_METHODS, DEFAULT_METHODS
 from hierarchical_lvae.drawing import describe, save
 from hierarchical_lvae.inference import LOCAL_INFERENCE
@@ -43,7 +43,7 @@ NOTES = (
 
 
 @click.command(short_help="Set local posteriors of RUN side by side.")
-@click.argument("run", type=click.Path(path_type=Path))
+@click.argument("run", type=Location())
 @click.option(
     "--local",
     type=Names(KNOWN),
@@ -51,17 +51,16 @@ NOTES = (
     show_default=True,
     help="Local posteriors to compare.",
 )
-@click.option("--neighbourhoods", type=click.IntRange(1), default=8, show_default=True, help="For all local weights.")
-@click.option("--reference", type=click.IntRange(1), default=2, show_default=True, help="Of these, for the block.")
+@click.option("--neighbourhoods", type=Count(1, 10_000), default=8, show_default=True, help="For all local weights.")
+@click.option("--reference", type=Count(), default=2, show_default=True, help="Of these, for the block.")
 @click.option("--block", help="Patterns of names of decoder parameters [default: the last biases, up to 50 of them]")
-@click.option("--draws", type=click.IntRange(50), default=200, show_default=True, help="From each posterior.")
-@click.option("--warmup", type=click.IntRange(1), default=250, show_default=True, help="Steps, of each chain of NUTS.")
-@click.option("--seed", type=int, default=0, show_default=True, help="Of references, neighbours and draws.")
-@click.option("--data-dir", type=click.Path(), help="Where the data lie [default: as when it was trained]")
-@device_option
+@click.option("--draws", type=Count(50, 100_000), default=200, show_default=True, help="From each posterior.")
+@click.option("--warmup", type=Count(), default=250, show_default=True, help="Steps, of each chain of NUTS.")
+@click.option("--seed", type=SEED, default=0, show_default=True, help="Of references, neighbours and draws.")
+@where_options
 def compare(
     run: Path, local: tuple[str, ...], neighbourhoods: int, reference: int, block: str | None, draws: int,
-    warmup: int, seed: int, data_dir: str | None, device: str,
+    warmup: int, seed: int, **where: Any,
 ) -> None:  # fmt: skip
     """Compare local posteriors of RUN: points, Laplace's Gaussians, and (for a block of the weights) the truth by NUTS.
 
@@ -78,10 +77,10 @@ def compare(
     from hierarchical_lvae.comparison import compare as compare_run
     from hierarchical_lvae.training import load_run
 
-    loaded = load_run(run, device, data_dir)
+    loaded = load_run(run, **where)
     reference = min(reference, neighbourhoods)
     settings = Settings(neighbourhoods, reference, draws + draws % 2, warmup_steps=warmup, seed=seed)
-    result = compare_run(loaded, local, settings, tuple(block.split(",")) if block else ())
+    result = compare_run(loaded, local, settings, () if block is None else tuple(block.split(",")))
     click.echo(describe(loaded))
     for line in table(result, settings):
         click.echo(line)

@@ -1,18 +1,19 @@
 """`hlvae data`: what there is to train on, and how to get it."""
 
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from hierarchical_lvae.cli.names import Name, NameOrPath, Suggesting
+from hierarchical_lvae.cli.names import DataDirectory, Location, Name, NameOrPath, Suggesting
 from hierarchical_lvae.data import DATASETS
 
 if TYPE_CHECKING:
     from hierarchical_lvae.data import FactorImages, Part
 
 data_dir_option = click.option(
-    "--data-dir", type=click.Path(path_type=Path), help="Where data files lie [default: $HLVAE_DATA or user cache]"
+    "--data-dir", type=DataDirectory(), help="Where data files lie [default: $HLVAE_DATA or user cache]"
 )
 
 
@@ -58,9 +59,11 @@ def info(name: str, data_dir: Path | None, skip_bad: bool) -> None:
     from hierarchical_lvae.data.sources import SOURCES
 
     directory = data_dir or default_data_dir()
+    there = [] if data_dir is None else ["--data-dir", str(data_dir)]
+    download = shlex.join(["hlvae", "data", "download", name, *there])
     for source in SOURCES.get(name, ()):
         path = directory / source.file
-        where = f"found, {path}" if path.exists() else f"not in {directory} ({source.size}; hlvae data download {name})"
+        where = f"found, {path}" if path.exists() else f"not in {directory} ({source.size}; {download})"
         click.echo(f"file     {source.file}: {where}")
     dataset = load_dataset(name, data_dir, skip_bad=skip_bad)
     channels, height, width = dataset.image_shape
@@ -81,7 +84,7 @@ def _factors(dataset: "FactorImages | Part") -> str:
 
 @data.command()
 @click.argument("name", type=Name(DATASETS))
-@data_dir_option
+@click.option("--data-dir", type=Location(), help="Where to put them [default: $HLVAE_DATA or user cache]")
 def download(name: str, data_dir: Path | None) -> None:
     """Download the files of the data set NAME, checked against their published checksums; resumable.
 
@@ -97,7 +100,7 @@ def download(name: str, data_dir: Path | None) -> None:
 
 @data.command()
 @click.argument("name", type=Name(["3dshapes"]))
-@click.option("--out", type=click.Path(path_type=Path), required=True, help="The .h5 file to write.")
+@click.option("--out", type=Location(), required=True, help="The .h5 file to write.")
 @data_dir_option
 def render(name: str, out: Path, data_dir: Path | None) -> None:
     """Render the replica of 3D Shapes to a file in the layout of the official one.
@@ -109,8 +112,9 @@ def render(name: str, out: Path, data_dir: Path | None) -> None:
     from hierarchical_lvae.data import default_data_dir
     from hierarchical_lvae.data.export import write_h5
     from hierarchical_lvae.data.shapes3d import replica
+    from hierarchical_lvae.files import occupied
 
-    if out.exists():
-        raise FileExistsError(f"{out} is there already: choose another --out")
+    if occupied(out):
+        raise FileExistsError(f"{out} exists already: choose another --out")
     write_h5(replica(data_dir or default_data_dir()), out)
     click.echo(out)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from hierarchical_lvae.cli.failures import Failures
-from hierarchical_lvae.cli.names import Name, Names, device_option
+from hierarchical_lvae.cli.names import SEED, Count, Location, Name, Names, where_options
 from hierarchical_lvae.cli.scores import NOTES, lines, table
 from hierarchical_lvae.drawing import describe, save
 from hierarchical_lvae.scoring import CODES, FEATURES, SCORES
@@ -17,30 +17,19 @@ if TYPE_CHECKING:
 
 
 @click.command(short_help="Score RUN: codes, images, likelihood.")
-@click.argument("run", type=click.Path(path_type=Path))
+@click.argument("run", type=Location())
 @click.option("--metrics", type=Names(SCORES), default=",".join(SCORES), show_default=True, help="What to compute.")
 @click.option("--codes", type=Name(CODES), default="local", show_default=True, help="Which encoder's codes.")
+@click.option("--seed", type=SEED, default=0, show_default=True, help="Of points, neighbours and classifiers.")
 @click.option(
-    "--seed",
-    type=click.IntRange(0, 2**32 - 1),
-    default=0,
-    show_default=True,
-    help="Of points, neighbours and classifiers.",
+    "--points", type=(Count(), Count()), default=(10_000, 5_000), show_default=True, help="To fit on, to test on."
 )
-@click.option(
-    "--points", type=(click.IntRange(1),) * 2, default=(10_000, 5_000), show_default=True, help="To fit on, to test on."
-)
-@click.option("--draws", type=click.IntRange(1), default=5_000, show_default=True, help="Of the codes, for IWAE.")
-@click.option(
-    "--images", type=click.IntRange(5), default=50_000, show_default=True, help="Generated and real, for FID."
-)
+@click.option("--draws", type=Count(), default=5_000, show_default=True, help="Of the codes, for IWAE.")
+@click.option("--images", type=Count(5), default=50_000, show_default=True, help="Generated and real, for FID.")
 @click.option("--features", type=Name(FEATURES), default="auto", show_default=True, help="What the distance sees.")
-@click.option(
-    "--inception-weights", type=click.Path(path_type=Path), help="Their file [default: torch hub's, or downloaded]"
-)
-@click.option("--against", type=click.Path(path_type=Path), multiple=True, help="Another run, set beside; repeatable.")
-@click.option("--data-dir", type=click.Path(), help="Where the data lie [default: as when it was trained]")
-@device_option
+@click.option("--inception-weights", type=Location(), help="Their file [default: torch hub's, or downloaded]")
+@click.option("--against", type=Location(), multiple=True, help="Another run, set beside; repeatable.")
+@where_options
 def evaluate(
     run: Path,
     metrics: tuple[str, ...],
@@ -48,7 +37,8 @@ def evaluate(
     seed: int,
     points: tuple[int, int],
     against: tuple[Path, ...],
-    data_dir: str | None,
+    dataset: Path | None,
+    data_dir: Path | None,
     device: str,
     **amounts: Any,
 ) -> None:
@@ -78,7 +68,7 @@ def evaluate(
     runs: dict[Path, Run] = {}
     for path in (run, *against):
         with failures.of(str(path)):
-            runs[path] = load_run(path, device, data_dir)
+            runs[path] = load_run(path, device, data_dir, dataset)
     for why in failures.names if runs else ():
         click.echo(f"Left out: {why}", err=True)
     columns = {}

@@ -1,19 +1,19 @@
 """`hlvae figures`: the paper's Figures 2, 3 and 4, training curves and reconstructions of a run."""
 
 from pathlib import Path
+from typing import Any
 
 import click
 
-from hierarchical_lvae.cli.names import device_option
+from hierarchical_lvae.cli.names import SEED, Location, where_options
 from hierarchical_lvae.drawing import draw_all
 
 
 @click.command(short_help="Draw the figures of RUN again.")
-@click.argument("run", type=click.Path(path_type=Path))
-@click.option("--seed", type=int, help="Of references, codes and neighbours [default: the run's]")
-@click.option("--data-dir", type=click.Path(), help="Where the data lie [default: as when it was trained]")
-@device_option
-def figures(run: Path, seed: int | None, data_dir: str | None, device: str) -> None:
+@click.argument("run", type=Location())
+@click.option("--seed", type=SEED, help="Of references, codes and neighbours [default: the run's]")
+@where_options
+def figures(run: Path, seed: int | None, **where: Any) -> None:
     """Draw Figures 2, 3 and 4, training curves and reconstructions of RUN, into RUN/figures.
 
     \b
@@ -23,5 +23,5 @@ def figures(run: Path, seed: int | None, data_dir: str | None, device: str) -> N
     """
     from hierarchical_lvae.training import load_run
 
-    for path in draw_all(load_run(run, device, data_dir), run, seed):
+    for path in draw_all(load_run(run, **where), run, seed):
         click.echo(path)

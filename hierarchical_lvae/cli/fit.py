@@ -12,8 +12,20 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.core import ParameterSource
 
-from hierarchical_lvae.cli.names import Name, NameOrPath, NeighbourhoodName, PenaltyName, device_option
+from hierarchical_lvae.cli.names import (
+    SEED,
+    Count,
+    DataDirectory,
+    Finite,
+    Location,
+    Name,
+    NameOrPath,
+    NeighbourhoodName,
+    PenaltyName,
+    device_option,
+)
 from hierarchical_lvae.data import DATASETS
+from hierarchical_lvae.data.paths import is_path
 from hierarchical_lvae.drawing import draw_all, draw_reconstructions, said
 from hierarchical_lvae.inference import LOCAL_INFERENCE
 from hierarchical_lvae.models import ACTIVATIONS, LIKELIHOODS
@@ -27,7 +39,7 @@ if TYPE_CHECKING:
 
 CONTACT_SHEET_EVERY = 300.0  # seconds
 MAY_CHANGE = ("steps", "dataset", "data_dir", "device")
-"""What need not be as it was when a fit is resumed."""
+"""What need not be as it was when a fit is resumed; own data may be elsewhere, but not a data set of another name."""
 ENOUGH_CODES = 64  # in a batch, for a penalty: what Locatello et al. (2019) have
 
 
@@ -49,7 +61,7 @@ class Alpha(click.ParamType):
     "--dataset", type=NameOrPath(DATASETS), help="A name, a folder, an .npz or an .h5 [needed, but for --resume]"
 )
 @click.option(
-    "--data-dir", type=click.Path(), help="Where data files and caches lie [default: $HLVAE_DATA or user cache]"
+    "--data-dir", type=DataDirectory(), help="Where data files and caches lie [default: $HLVAE_DATA or user cache]"
 )
 @click.option("--preset", type=Name(["paper", "quick"]), help="Protocol [default: paper on a GPU, quick on a CPU]")
 @click.option(
@@ -62,32 +74,30 @@ class Alpha(click.ParamType):
 @click.option("--alpha-unit", type=Name(["pixel", "sum"]), default="pixel", show_default=True, help="What α is per.")
 @click.option("--local", type=Name(LOCAL_INFERENCE), help="Local inference [default: one-step; shared if alpha is 0]")
 @click.option("--first-order", is_flag=True, help="Do not differentiate through the inner step.")
-@click.option("--clip", type=float, help="Clip the norm of the meta-gradient (nats an image) [default: by preset]")
+@click.option("--clip", type=Finite(), help="Clip the norm of the meta-gradient (nats an image) [default: by preset]")
 @click.option(
     "--neighbourhood",
     type=NeighbourhoodName(NEIGHBOURHOODS),
     help="What is local; graph:FILE is one of your own [default: noise; latent-knn for carsnorb and digits]",
 )
 @click.option("--index", help='How nearest pixels are searched: "Flat", or as Faiss has it [default: by size]')
-@click.option(
-    "--refresh", type=click.IntRange(0), default=0, show_default=True, help="Encode all points every R steps."
-)
-@click.option("-K", "num_neighbours", type=click.IntRange(1), help="Neighbours of each point [default: by preset]")
-@click.option("-B", "batch", type=click.IntRange(1), help="Neighbourhoods in a batch [default: by preset]")
-@click.option("--micro-batch", type=click.IntRange(1), help="Neighbourhoods at a time, for less memory [default: all]")
-@click.option("--steps", type=click.IntRange(1), help="Meta-steps [default: by preset]")
-@click.option("--lr", type=float, help="Learning rate of Adam [default: by preset]")
-@click.option("--beta", type=float, default=1.0, show_default=True, help="Weight of the KL of the codes.")
+@click.option("--refresh", type=Count(0), default=0, show_default=True, help="Encode all points every R steps.")
+@click.option("-K", "num_neighbours", type=Count(), help="Neighbours of each point [default: by preset]")
+@click.option("-B", "batch", type=Count(), help="Neighbourhoods in a batch [default: by preset]")
+@click.option("--micro-batch", type=Count(), help="Neighbourhoods at a time, for less memory [default: all]")
+@click.option("--steps", type=Count(), help="Meta-steps [default: by preset]")
+@click.option("--lr", type=Finite(), help="Learning rate of Adam [default: by preset]")
+@click.option("--beta", type=Finite(), default=1.0, show_default=True, help="Weight of the KL of the codes.")
 @click.option(
     "--penalty", type=PenaltyName(PENALTIES), help="On the codes of a batch, better a large one [default: none]"
 )
 @click.option("--likelihood", type=Name(LIKELIHOODS), default="bernoulli", show_default=True, help="Of the pixels.")
-@click.option("--latent-dim", type=click.IntRange(1), default=10, show_default=True, help="Size of a code.")
+@click.option("--latent-dim", type=Count(1, 4096), default=10, show_default=True, help="Size of a code.")
 @click.option("--activation", type=Name(ACTIVATIONS), default="relu", show_default=True, help="Of the networks.")
-@click.option("--image-size", type=click.IntRange(8), help="Shrink larger images to this side [default: by preset]")
+@click.option("--image-size", type=Count(8, 4096), help="Shrink larger images to this side [default: by preset]")
 @click.option("--frame", type=Name(["crop", "pad"]), default="crop", show_default=True, help="Make own images square.")
 @click.option("--skip-bad", is_flag=True, help="Leave out images of a folder that cannot be read.")
-@click.option("--seed", type=int, default=0, show_default=True, help="Of parameters, batches and noise.")
+@click.option("--seed", type=SEED, default=0, show_default=True, help="Of parameters, batches and noise.")
 @device_option
 @click.option(
     "--precision",
@@ -96,9 +106,9 @@ class Alpha(click.ParamType):
     show_default=True,
     help="Of products; TF32 is high.",
 )
-@click.option("--out", type=click.Path(path_type=Path), help="Run directory [default: runs/DATASET-ALPHA-SEED-TIME]")
-@click.option("--checkpoint-every", type=click.FloatRange(0), default=60.0, show_default=True, help="Seconds.")
-@click.option("--resume", type=click.Path(path_type=Path), help="Go on with this run; no other option is needed.")
+@click.option("--out", type=Location(), help="Run directory [default: runs/DATASET-ALPHA-SEED-TIME]")
+@click.option("--checkpoint-every", type=Finite(), default=60.0, show_default=True, help="Seconds.")
+@click.option("--resume", type=Location(), help="Go on with this run; no other option is needed.")
 @click.pass_context
 def fit(ctx: click.Context, out: Path | None, checkpoint_every: float, resume: Path | None, **given: Any) -> None:
     """Train a Local VAE, and leave a run directory with its weights, log, checkpoint and figures.
@@ -179,7 +189,7 @@ def train(
     return run, out
 
 
-def resolve(preset: str | None, device: str, data_dir: str | None, **options: Any) -> "FitOptions":
+def resolve(preset: str | None, device: str, data_dir: Path | None, **options: Any) -> "FitOptions":
     """Choose the preset where it is left open, and fill it in."""
     from hierarchical_lvae.training import FitOptions
 
@@ -191,12 +201,19 @@ def resolve(preset: str | None, device: str, data_dir: str | None, **options: An
 
 
 def announce(run: "Run") -> None:
-    """Echo what will be done, and how long both protocols would take here."""
+    """Echo what will be done, and how long it and the presets would take here.
+
+    Raises:
+        MemoryError: a step does not fit into memory.
+    """
+    from hierarchical_lvae.memory import check_step_fits
     from hierarchical_lvae.training import PRESETS, estimate_seconds
 
     options = run.options
+    at_a_time = min(options.batch, options.micro_batch or options.batch)
+    check_step_fits(at_a_time, options.num_neighbours, run.dataset.image_shape, options.device)
     click.echo(f"data: {run.dataset.source}")
-    for name in PRESETS:
+    for name in dict.fromkeys([options.preset, *PRESETS]):
         seconds = estimate_seconds(run, options if name == options.preset else options.under(name))
         hint = "this one" if name == options.preset else f"--preset {name}"
         click.echo(f"preset {name}: about {duration(seconds)} on this {options.device} ({hint})")
@@ -235,7 +252,8 @@ def refuse_contradictions(path: Path, chosen: dict[str, Any]) -> None:
     options = read_options(path)
     for name, value in chosen.items():
         was = getattr(options, name)
-        if name not in MAY_CHANGE and value != was:
+        elsewhere = name in MAY_CHANGE and (name != "dataset" or is_path(value))
+        if value != was and not elsewhere:
             flag = {"num_neighbours": "-K", "batch": "-B"}.get(name, "--" + name.replace("_", "-"))
             raise click.UsageError(f"{flag} {value} contradicts {path}, which was started with {was}: leave it out")
 

@@ -1,12 +1,14 @@
-"""Commands and options whose values are keys of a table of names: an unknown one is answered with the nearest."""
+"""The types of options: names, where an unknown one is answered with the nearest, and numbers and paths with limits."""
 
-from collections.abc import Iterable
+import math
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 import click
 
 from hierarchical_lvae.data.paths import OWN_DATA, is_path
+from hierarchical_lvae.options import LARGEST
 from hierarchical_lvae.types import nearest
 
 
@@ -95,13 +97,75 @@ class Names(click.ParamType):
         return names
 
 
+class Count(click.IntRange):
+    """A whole number of at least `least`, and at most `most`, whose limit is shown only where it is exceeded."""
+
+    def __init__(self, least: int = 1, most: int = LARGEST - 1) -> None:
+        super().__init__(min=least)
+        self.most = most
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """Read the number."""
+        number = super().convert(value, param, ctx)
+        if number > self.most:
+            self.fail(f"{number} is too large: give {self.most} or less", param, ctx)
+        return number
+
+
+class Finite(click.FloatRange):
+    """A finite number of at least 0."""
+
+    def __init__(self) -> None:
+        super().__init__(min=0)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """Read the number."""
+        number = super().convert(value, param, ctx)
+        if not math.isfinite(number):
+            self.fail(f"{value!r} is not a finite number", param, ctx)
+        return number
+
+
+class Location(click.Path):
+    """A path, which need not exist; an empty one, such as an unset variable leaves, is refused."""
+
+    def __init__(self) -> None:
+        super().__init__(path_type=Path)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Return the path."""
+        if value == "":
+            self.fail("the path is empty: give one, or leave the option out", param, ctx)
+        return super().convert(value, param, ctx)
+
+
+class DataDirectory(Location):
+    """The directory of data files and caches, which must exist."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Return the path, or fail before anything is computed."""
+        path = super().convert(value, param, ctx)
+        if not path.is_dir():
+            state = "is not a directory" if path.exists() else "does not exist: create it"
+            raise FileNotFoundError(f"the data directory {path} {state}, or leave --data-dir out")
+        return path
+
+
+SEED = click.IntRange(0, 2**32 - 1)
+"""What NumPy and scikit-learn take as a seed."""
+PAIR = (Count(), Count())
+"""Two counts: of points to fit on, and to test on."""
+
+
 class Device(click.ParamType):
     """Where to compute; a wrong name is wrong usage, a device that is not here a failure."""
 
     name = "DEVICE"
 
     def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
-        """Resolve "auto"."""
+        """Resolve "auto", but not for the completion of a command in a shell, which must be quick."""
+        if ctx is not None and ctx.resilient_parsing:
+            return value
         from hierarchical_lvae.devices import resolve_device
 
         try:
@@ -114,3 +178,14 @@ device_option = click.option(
     "--device", type=Device(), default="auto", show_default=True, help="auto, cpu, cuda, cuda:1, …"
 )
 """The same for each command."""
+
+
+def where_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """The options of a command that reads a run: arguments of `load_run`."""
+    for option in (
+        device_option,
+        click.option("--data-dir", type=DataDirectory(), help="Where data files are now [default: as for the fit]"),
+        click.option("--dataset", type=Location(), help="Where your own data are now [default: as for the fit]"),
+    ):
+        command = option(command)
+    return command

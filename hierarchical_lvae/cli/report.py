@@ -2,12 +2,12 @@
 
 import csv
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from hierarchical_lvae.cli.compare import COLUMNS, NOTES
-from hierarchical_lvae.cli.names import device_option
+from hierarchical_lvae.cli.names import Location, where_options
 from hierarchical_lvae.cli.scores import lines
 from hierarchical_lvae.scoring import SCORES
 
@@ -17,12 +17,11 @@ if TYPE_CHECKING:
 FIGURES = ("figure2", "figure3", "figure4", "training", "reconstructions")
 
 
-@click.command(short_help="Tell of RUN on one page.")
-@click.argument("run", type=click.Path(path_type=Path))
-@click.option("--data-dir", type=click.Path(), help="Where the data lie [default: as when it was trained]")
-@device_option
-def report(run: Path, data_dir: str | None, device: str) -> None:
-    """Tell of RUN on one page, RUN/report.html: options, curves, figures, scores, local posteriors.
+@click.command(short_help="Show RUN on one page.")
+@click.argument("run", type=Location())
+@where_options
+def report(run: Path, **where: Any) -> None:
+    """Show RUN on one page, RUN/report.html: options, curves, figures, scores, local posteriors.
 
     The page holds its figures itself, and opens offline. Figures that are missing are drawn, and those of an unfinished
     run are drawn anew; scores and comparisons are what `evaluate` and `compare` left.
@@ -39,7 +38,7 @@ def report(run: Path, data_dir: str | None, device: str) -> None:
     options = read_options(run)
     unfinished = read_state(run).status != "finished"
     if unfinished or any(not (run / f"figures/{name}.png").is_file() for name in FIGURES):
-        draw_all(load_run(run, device, data_dir), run)
+        draw_all(load_run(run, **where), run)
     click.echo(write_report(run, scores(run), comparison(run, options.alpha == 0)))
 
 

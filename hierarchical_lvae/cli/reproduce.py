@@ -6,8 +6,8 @@ from typing import Any
 
 import click
 
-from hierarchical_lvae.cli.names import Name, device_option
-from hierarchical_lvae.cli.tables import lines, write
+from hierarchical_lvae.cli.names import PAIR, Count, DataDirectory, Location, Name, device_option
+from hierarchical_lvae.cli.tables import lines, refuse_others, write
 from hierarchical_lvae.drawing import compose
 from hierarchical_lvae.scoring import FEATURES
 from hierarchical_lvae.types import Interrupted
@@ -19,19 +19,17 @@ IMAGES = {"paper": 50_000, "quick": 5_000}
 @click.command(short_help="Reproduce a table or a figure of the paper.")
 @click.argument("name", type=Name(KNOWN))
 @click.option("--preset", type=Name(["paper", "quick"]), default="quick", show_default=True, help="Of the fits.")
-@click.option("--seeds", type=click.IntRange(1), default=1, show_default=True, help="Fits of each row.")
-@click.option("--rows", default="", help="Names of rows, with commas [default: all]")
-@click.option("--steps", type=click.IntRange(1), help="Meta-steps of each fit [default: by preset]")
-@click.option("--points", type=(int, int), default=(10_000, 5_000), show_default=True, help="For DCI: fitted, tested.")
-@click.option("--images", type=click.IntRange(5), help="Of each kind, for FID [default: 50,000; quick: 5,000]")
+@click.option("--seeds", type=Count(1, 10_000), default=1, show_default=True, help="Fits of each row.")
+@click.option("--rows", help="Names of rows, with commas [default: all]")
+@click.option("--steps", type=Count(), help="Meta-steps of each fit [default: by preset]")
+@click.option("--points", type=PAIR, default=(10_000, 5_000), show_default=True, help="For DCI: fitted, tested.")
+@click.option("--images", type=Count(5), help="Of each kind, for FID [default: 50,000; quick: 5,000]")
 @click.option("--features", type=Name(FEATURES), default="auto", show_default=True, help="What the distance sees.")
-@click.option(
-    "--inception-weights", type=click.Path(path_type=Path), help="Their file [default: torch hub's, or downloaded]"
-)
-@click.option("--jobs", type=click.IntRange(1), help="Runs at a time [default: one a core; on a GPU 1]")
+@click.option("--inception-weights", type=Location(), help="Their file [default: torch hub's, or downloaded]")
+@click.option("--jobs", type=Count(), help="Runs at a time [default: one a core; on a GPU 1]")
 @click.option("--dask", metavar="ADDRESS", help="Send the runs to this Dask scheduler instead; it shares our files.")
-@click.option("--out", type=click.Path(path_type=Path), help="Where the runs lie [default: runs/TABLE-PRESET]")
-@click.option("--data-dir", type=click.Path(), help="Where data files lie [default: $HLVAE_DATA or user cache]")
+@click.option("--out", type=Location(), help="Where the runs lie [default: runs/TABLE-PRESET]")
+@click.option("--data-dir", type=DataDirectory(), help="Where data files lie [default: $HLVAE_DATA or user cache]")
 @device_option
 @click.option("--print-only", is_flag=True, help="Train nothing: print the rows that are there, or the paper's own.")
 @click.pass_context
@@ -40,7 +38,7 @@ def reproduce(
     name: str,
     preset: str,
     seeds: int,
-    rows: str,
+    rows: str | None,
     steps: int | None,
     points: tuple[int, int],
     images: int | None,
@@ -49,7 +47,7 @@ def reproduce(
     jobs: int | None,
     dask: str | None,
     out: Path | None,
-    data_dir: str | None,
+    data_dir: Path | None,
     device: str,
     print_only: bool,
 ) -> None:
@@ -65,6 +63,7 @@ def reproduce(
       hlvae reproduce table5 --rows sampling,none --seeds 5
       hlvae reproduce fig2
     """
+    from hierarchical_lvae.evaluation import inception
     from hierarchical_lvae.experiments import FIGURES, TABLES, Workers, run_table
     from hierarchical_lvae.memory import keep_freed_memory
     from hierarchical_lvae.scoring import Settings
@@ -74,7 +73,7 @@ def reproduce(
     figure = FIGURES.get(name)
     table = TABLES[figure.table if figure else name]
     out = out or Path("runs", f"{figure.table if figure else name}-{preset}")
-    wanted = tuple(row for row in rows.split(",") if row)
+    wanted = () if rows is None else tuple(rows.split(","))
     known = [row.name for row in table.rows]
     if unknown := [row for row in wanted if row not in known]:
         raise click.UsageError(f"no row is called {unknown[0]!r}: there are {', '.join(known)}")
@@ -82,8 +81,10 @@ def reproduce(
         if seeds > 1:
             raise click.UsageError("a figure shows one run of each row: leave out --seeds")
         table = replace(table, columns={}, rows=tuple(row for row in table.rows if row.name in figure.rows))
+    if figure or not print_only:
+        refuse_others(table, out, [f"figures/{name}.png"] if figure else ["table.md", "table.csv"])
     given: dict[str, Any] = {"steps": steps, "data_dir": data_dir, "device": device}
-    weights = None if inception_weights is None else inception_weights.absolute()
+    weights = None if inception_weights is None else inception(inception_weights).weights.absolute()
     settings = Settings(
         train=points[0],
         test=points[1],

@@ -84,13 +84,40 @@ def protocol(results: "Sequence[Result]") -> list[str]:
     return [f"{kind}: {', '.join(sorted(values))}" for kind, values in about.items() if values] + [papers]
 
 
+def refuse_others(table: "Table", out: Path, names: Sequence[str]) -> None:
+    """Refuse to replace files `names` in the directory of the runs, unless it holds one of these runs or this table.
+
+    Raises:
+        FileExistsError: there is such a file, and it is not ours.
+        OSError: no file can be written there.
+    """
+    from hierarchical_lvae.files import occupied
+
+    there = [name for name in names if occupied(out / name)]
+    begun = any(path.parent.name.rpartition("-")[0] in _names(table) for path in out.glob("*/options.json"))
+    if there and not begun and not _is_table(table, out / "table.md"):
+        raise FileExistsError(f"{out / there[0]} is not a result of hlvae reproduce: choose another --out")
+
+
+def _names(table: "Table") -> list[str]:
+    return [row.name for row in table.rows]
+
+
+def _is_table(table: "Table", path: Path) -> bool:
+    """Whether a file is this table, as `write` writes it even where all runs failed."""
+    start = f"## {table.title}\n".encode()
+    if not path.is_file():
+        return False
+    with path.open("rb") as file:
+        return file.read(len(start)) == start
+
+
 def write(table: "Table", results: "Sequence[Result]", out: Path) -> None:
     """Leave the table as table.md and table.csv in the directory of the runs."""
-    from hierarchical_lvae.files import atomic
+    from hierarchical_lvae.files import atomic, write_text
 
-    with atomic(out / "table.md") as temporary:
-        temporary.write_text("\n".join(lines(table, results)) + "\n")
-    with atomic(out / "table.csv") as temporary, temporary.open("w", newline="") as file:
+    write_text(out / "table.md", "\n".join(lines(table, results)) + "\n")
+    with atomic(out / "table.csv") as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(["row", "seed", *table.columns, "remark"])
         for row in table.rows:

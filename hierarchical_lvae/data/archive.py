@@ -6,8 +6,7 @@ import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path, PurePosixPath
 
-MAX_RATIO = 250
-"""Of what an archive unpacks to and its own size: images are packed less than tenfold, and a bomb a thousandfold."""
+from hierarchical_lvae.data.packing import MAX_RATIO, max_unpacked
 
 
 class _Bounded:
@@ -21,7 +20,7 @@ class _Bounded:
         content = self.stream.read(size)
         self.left -= len(content)
         if self.left < 0:
-            raise tarfile.TarError(f"it unpacks to more than {MAX_RATIO} times its size")
+            raise tarfile.TarError(f"it unpacks to more than {MAX_RATIO} times its size, as the published one does not")
         return content
 
 
@@ -35,14 +34,16 @@ def read_members(
             named so that it would lie outside of the folder that the archive is unpacked in.
     """
     try:
-        limit = max(2**26, MAX_RATIO * path.stat().st_size)
+        limit = max_unpacked(path.stat().st_size)
         with gzip.open(path) as unpacked:
             stream = _Bounded(unpacked, limit)
             archive = tarfile.TarFile.open(fileobj=stream, mode="r|")  # type: ignore[call-overload]
             for member in archive:
                 name = PurePosixPath(member.name)
                 if fault := _fault(member, name, max_bytes if wanted(name) else None):
-                    raise ValueError(f"{path} is not the published archive, {member.name!r} in it {fault}: get it anew")
+                    raise ValueError(
+                        f"{path} is not the published archive, {member.name!r} in it {fault}: get it again"
+                    )
                 if wanted(name) and (file := archive.extractfile(member)):
                     yield name, file.read()
             while stream.read(2**20):  # the checksum is at the end

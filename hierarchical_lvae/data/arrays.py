@@ -2,11 +2,12 @@
 
 | key | what |
 |---|---|
-| `images` | (n, H, W), (n, H, W, C) or (n, C, H, W), uint8, or floats in [0, 1]; C is 1 or 3, and H and W at least 8 |
+| `images` | (n, H, W), (n, H, W, C) or (n, C, H, W), uint8, bool, or floats in [0, 1]; C is 1 or 3, H, W at least 8 |
 | `factors` | (n, F) whole numbers; may be left out |
 | `factor_names` | F strings; may be left out |
 
-As no side is under 8, an axis of 1 or 3 can only be that of the channels. Factor values are replaced by their ranks.
+As no side is under 8, an axis of 1 or 3 can only be that of the channels. White is 255, 1.0 or True; floats are rounded
+to 256 levels. Factor values are replaced by their ranks.
 """
 
 from collections.abc import Iterator, Mapping
@@ -18,14 +19,17 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
+from hierarchical_lvae.data.brightness import warn_if_dim
 from hierarchical_lvae.data.factor_images import FactorImages, ranks
 from hierarchical_lvae.data.framing import framed
 from hierarchical_lvae.data.hdf5 import open_hdf5
 from hierarchical_lvae.data.npz import open_npz
+from hierarchical_lvae.data.paths import printable
 
 KEYS = ("images", "factors", "factor_names")
 BLOCK = 2**22  # bytes read at once
 MIN_SIDE = 8
+REMEDY = "give floats in [0, 1] (1 is white), uint8 (255 is white), or bool"
 
 
 class Array(Protocol):
@@ -35,12 +39,12 @@ class Array(Protocol):
     dtype: np.dtype
 
     def blocks(self, rows: int) -> Iterator[np.ndarray]:
-        """Yield it in blocks (rows, …) along its first dimension; the last may be shorter."""
+        """Yield it in blocks (rows, …) along its first dimension; any may be shorter."""
         ...
 
 
 def load_arrays(path: Path, image_size: int | None, frame: str) -> FactorImages:
-    """Read a file of arrays; `hierarchical_lvae.data.own.load_own` tells of the arguments.
+    """Read a file of arrays; see `hierarchical_lvae.data.own.load_own` for the arguments.
 
     Raises:
         ValueError: keys, shapes, types or values are none of those above.
@@ -61,7 +65,7 @@ def load_arrays(path: Path, image_size: int | None, frame: str) -> FactorImages:
         factors=factors,
         factor_names=names,
         factor_sizes=tuple(int(size) for size in factors.max(0) + 1),
-        source=f"images of {path.name} (own data)",
+        source=f"images of {printable(path.name)} (own data)",
     )
 
 
@@ -75,8 +79,8 @@ def _images(arrays: Mapping[str, Array], path: Path) -> Array:
             f"'images' of {path} has the shape {images.shape}: give (n, H, W), (n, H, W, C) or (n, C, H, W), "
             f"with at least one image, sides of at least {MIN_SIDE}, and 1 or 3 channels"
         )
-    if images.dtype != np.uint8 and images.dtype.kind != "f":
-        raise ValueError(f"'images' of {path} is {images.dtype}: give uint8, or floats in [0, 1]")
+    if images.dtype.kind not in "biuf":
+        raise ValueError(f"'images' of {path} is {images.dtype}: {REMEDY}")
     return images
 
 
@@ -94,17 +98,17 @@ def _channel_axis(shape: tuple[int, ...]) -> int | None:
 
 
 def _factors(arrays: Mapping[str, Array], path: Path, n: int) -> np.ndarray:
-    """The index of each image's value of each factor: (n, F); F is 0 if none are told."""
+    """The index of each image's value of each factor: (n, F); F is 0 if none are given."""
     if "factors" not in arrays:
         if "factor_names" in arrays:
             raise ValueError(f"{path} has 'factor_names' but no 'factors': give both, or neither")
         return np.zeros((n, 0), np.int64)
     shape, dtype = arrays["factors"].shape, arrays["factors"].dtype
     if len(shape) != 2 or shape[0] != n:
-        raise ValueError(f"'factors' of {path} has the shape {shape}: give ({n}, F), one row an image")
+        raise ValueError(f"'factors' of {path} has the shape {shape}: give ({n}, F), one row per image")
     if dtype.kind not in "biuf":
         raise ValueError(f"'factors' of {path} is {dtype}: give whole numbers")
-    (values,) = arrays["factors"].blocks(n)
+    values = np.concatenate(list(arrays["factors"].blocks(n)))
     if dtype.kind == "f" and not (np.isfinite(values) & (values == np.rint(values))).all():
         raise ValueError(f"'factors' of {path} has numbers that are not whole: give whole numbers")
     return ranks(values)
@@ -115,11 +119,11 @@ def _factor_names(arrays: Mapping[str, Array], path: Path, num_factors: int) -> 
         return tuple(f"factor_{i}" for i in range(num_factors))
     shape, dtype = arrays["factor_names"].shape, arrays["factor_names"].dtype
     if shape != (num_factors,) or dtype.kind not in "US":
-        raise ValueError(f"'factor_names' of {path} is {dtype} {shape}: give {num_factors} strings, one a factor")
+        raise ValueError(f"'factor_names' of {path} is {dtype} {shape}: give {num_factors} strings, one per factor")
     values = [value for block in arrays["factor_names"].blocks(max(1, num_factors)) for value in block]
-    names = tuple(v.decode(errors="replace") if isinstance(v, bytes) else str(v) for v in values)
+    names = tuple(printable(v.decode(errors="surrogateescape") if isinstance(v, bytes) else v) for v in values)
     if len(set(names)) < num_factors or "" in names:
-        raise ValueError(f"'factor_names' of {path} has an empty name, or one twice: {', '.join(names)}")
+        raise ValueError(f"'factor_names' of {path} has an empty name, or one twice: {', '.join(map(repr, names))}")
     return names
 
 
@@ -131,21 +135,26 @@ def _read_pixels(images: Array, path: Path, image_size: int | None, frame: str) 
     shape = (images.shape[0], images.shape[axis] if axis else 1, image_size or height, image_size or width)
     pixels = np.empty(shape, np.uint8)
     rows = max(1, BLOCK // (prod(images.shape[1:]) * images.dtype.itemsize))
-    starts = tqdm(range(0, len(pixels), rows), f"reading {path.name}", leave=False, delay=2)
-    low, high, nans = 0.0, 1.0, 0
-    for start, block in zip(starts, images.blocks(rows), strict=True):
-        if images.dtype.kind == "f":
-            numbers = block[~np.isnan(block)]
-            nans += block.size - numbers.size
-            low, high = min(low, numbers.min(initial=0)), max(high, numbers.max(initial=1))
-            block = np.rint(np.nan_to_num(block).clip(0, 1) * 255).astype(np.uint8)
-        block = np.moveaxis(block, axis, 1) if axis else block[:, None]
-        pixels[start : start + rows] = block if block.shape[1:] == shape[1:] else _framed(block, shape[2], frame)
-    if low < 0 or high > 1 or nans:
-        raise ValueError(
-            f"'images' of {path} has floats from {low:.9g} to {high:.9g} and {nans:,} NaN: "
-            "give uint8, or floats in [0, 1]"
-        )
+    in_levels = images.dtype == np.uint8
+    low, high, nans, brightest, start = np.nan, np.nan, 0, 0, 0
+    with tqdm(total=len(pixels), desc=f"reading {printable(path.name)}", leave=False, delay=2) as bar:
+        for block in images.blocks(rows):
+            if not in_levels:
+                low, high = np.fmin(low, np.fmin.reduce(block, None)), np.fmax(high, np.fmax.reduce(block, None))
+                nans += int(np.isnan(block).sum())
+                block = np.rint(np.nan_to_num(block).clip(0, 1) * 255.0).astype(np.uint8)
+            brightest = max(brightest, block.max())
+            block = np.moveaxis(block, axis, 1) if axis else block[:, None]
+            stop = start + len(block)
+            pixels[start:stop] = block if block.shape[1:] == shape[1:] else _framed(block, shape[2], frame)
+            bar.update(stop - start)
+            start = stop
+    if not in_levels and (images.dtype.kind in "iu" or low < 0 or high > 1 or nans):
+        found = f"{images.dtype} numbers from {low:.9g} to {high:.9g}" + (f" and {nans:,} NaN" if nans else "")
+        raise ValueError(f"'images' of {path} has {found}: {REMEDY}")
+    if images.dtype.kind != "b":
+        remedy = "scale the images up, or give masks of 0 and 1 as bool"
+        warn_if_dim(f"'images' of {printable(path)}", 255 if in_levels else 1, brightest, remedy)
     return pixels
 
 

@@ -5,7 +5,7 @@ is a MATLAB file whose `im` is (128, 128, 3, 24, 4) uint8: row, column, colour, 
 as `list.txt` orders their names; without it, or where it names others, they are sorted by name.
 
 The files are looked for in `cars/` of the data directory, in `data/cars/`, as the archive unpacks, and in the archive
-itself, which need not be unpacked. The images are decoded once and kept in `cars3d-64.npz` beside them.
+itself, which need not be unpacked. The images are decoded once and kept in `hlvae-cars3d-64.npz` beside them.
 """
 
 import io
@@ -53,7 +53,7 @@ def load_objects(data_dir: Path, num_objects: int) -> FactorImages:
     files = find(data_dir)
     sizes = (ELEVATIONS, AZIMUTHS, num_objects)
     shape = (*sizes, 3, SIZE, SIZE)
-    pixels = cached(data_dir / "cars3d-64.npz", files, shape, lambda: _decode(files, num_objects))
+    pixels = cached(data_dir / "hlvae-cars3d-64.npz", files, shape, lambda: _decode(files, num_objects))
     return FactorImages(
         images=torch.from_numpy(pixels).flatten(0, 2),
         factors=factor_grid(sizes),
@@ -94,7 +94,7 @@ def _decode(files: list[Path], num_objects: int) -> np.ndarray:
             names.append(name.removesuffix(".mat"))
             bar.update()
     if len(set(names)) != num_objects or len(names) != num_objects:
-        raise ValueError(f"{where} holds {len(names)} .mat files, not {num_objects}: unpack or get the archive anew")
+        raise ValueError(f"{where} holds {len(names)} .mat files, not {num_objects}: unpack or get the archive again")
     if listed and sorted(listed) != sorted(names):
         log.warning("%s of %s does not name the files that are there: sorting them by name", LIST, where)
         listed = []
@@ -112,7 +112,7 @@ def _contents(files: list[Path]) -> Iterator[tuple[str, bytes]]:
         return
     for file in files:
         if file.stat().st_size > MAX_BYTES:
-            raise ValueError(f"{file} has {file.stat().st_size:,} bytes, over {MAX_BYTES:,}: get the archive anew")
+            raise ValueError(f"{file} has {file.stat().st_size:,} bytes, over {MAX_BYTES:,}: get the archive again")
         yield file.name, file.read_bytes()
 
 
@@ -153,7 +153,7 @@ def read_views(content: bytes, path: Path) -> np.ndarray:
         if found.get("im") == (VIEWS_SHAPE, "uint8"):
             views = loadmat(io.BytesIO(content), variable_names=["im"])["im"].transpose(4, 3, 0, 1, 2)
     except Exception as error:  # scipy's reader fails in as many ways as a file can be broken
-        raise ValueError(f"{path} cannot be read as a MATLAB file ({error}): get the archive anew") from error
+        raise ValueError(f"{path} cannot be read as a MATLAB file ({error}): get the archive again") from error
     if "im" not in found:
         raise ValueError(f"{path} has no 'im': the files of Cars3D have 'im' and 'mask'")
     if found["im"] != (VIEWS_SHAPE, "uint8"):

@@ -1,6 +1,5 @@
 """The replica as a file in the layout of the official `3dshapes.h5`, for other programs."""
 
-import os
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +7,7 @@ import torch
 from tqdm import tqdm
 
 from hierarchical_lvae.data.factor_images import FactorImages
+from hierarchical_lvae.files import atomic
 
 LABEL_STARTS = (0.0, 0.0, 0.0, 0.75, 0.0, -30.0)
 LABEL_STOPS = (0.9, 0.9, 0.9, 1.25, 3.0, 30.0)
@@ -16,24 +16,25 @@ LABEL_STOPS = (0.9, 0.9, 0.9, 1.25, 3.0, 30.0)
 def write_h5(dataset: FactorImages, path: Path, rows: int = 4800) -> None:
     """Write images (n, 64, 64, 3) uint8 and labels (n, 6) float64, gzipped; whole or not at all.
 
-    The file says by an attribute `source` that it is a replica.
+    An attribute `source` names the file a replica.
+
+    Raises:
+        FileExistsError: there is something at `path` already.
+        OSError: it cannot be written.
     """
     import h5py
 
+    if path.exists():
+        raise FileExistsError(f"{path} exists already: choose another file")
     n = len(dataset)
     sizes = np.array(dataset.factor_sizes)
     steps = (np.array(LABEL_STOPS) - LABEL_STARTS) / np.maximum(sizes - 1, 1)
-    part = path.with_name(f".{path.name}.part")
-    try:
-        with h5py.File(part, "w") as file:
-            file.attrs["source"] = dataset.source
-            file["labels"] = dataset.factors * steps + LABEL_STARTS
-            images = file.create_dataset(
-                "images", (n, 64, 64, 3), np.uint8, chunks=(min(n, 64), 64, 64, 3), compression="gzip"
-            )
-            for start in tqdm(range(0, n, rows), f"writing {path.name}"):
-                batch = dataset.images[torch.arange(start, min(start + rows, n))]
-                images[start : start + len(batch)] = batch.permute(0, 2, 3, 1).cpu().numpy()
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
+    with atomic(path) as temporary, h5py.File(temporary, "w") as file:
+        file.attrs["source"] = dataset.source
+        file["labels"] = dataset.factors * steps + LABEL_STARTS
+        images = file.create_dataset(
+            "images", (n, 64, 64, 3), np.uint8, chunks=(min(n, 64), 64, 64, 3), compression="gzip"
+        )
+        for start in tqdm(range(0, n, rows), f"writing {path.name}"):
+            batch = dataset.images[torch.arange(start, min(start + rows, n))]
+            images[start : start + len(batch)] = batch.permute(0, 2, 3, 1).cpu().numpy()

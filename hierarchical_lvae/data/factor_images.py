@@ -1,7 +1,6 @@
 """A data set: images by index, and what is known of the factors that made them."""
 
 import hashlib
-import os
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -11,11 +10,12 @@ from typing import NamedTuple, Protocol
 import numpy as np
 import torch
 import torch.nn.functional as F
-from platformdirs import user_cache_path
 from torch import Tensor
 
 from hierarchical_lvae.data import DATASETS
+from hierarchical_lvae.data.directory import data_directory
 from hierarchical_lvae.data.paths import OWN_DATA, is_path
+from hierarchical_lvae.data.sources import SOURCES
 from hierarchical_lvae.types import nearest
 
 
@@ -148,11 +148,6 @@ def ranks(values: np.ndarray) -> np.ndarray:
     return indices
 
 
-def default_data_dir() -> Path:
-    """Where downloads and caches lie: $HLVAE_DATA, else the user's cache directory."""
-    return Path(os.environ["HLVAE_DATA"]) if os.environ.get("HLVAE_DATA") else user_cache_path("hlvae")
-
-
 def load_dataset(
     name: str | Path,
     data_dir: str | Path | None = None,
@@ -164,7 +159,7 @@ def load_dataset(
 
     Args:
         name: a key of `DATASETS` (it goes before a folder of that name), or the path of a folder, an `.npz` or `.h5`.
-        data_dir: where the files of the named sets are looked for; `default_data_dir()` if None.
+        data_dir: where the files of the named sets are looked for; `default_data_dir()` if None and they have any.
         image_size: side of the images: own ones are made square, and that large (see `load_own`); those of named sets
             are shrunk to it, at each `batch`, where they are larger.
         frame: "crop" or "pad", of own images.
@@ -173,6 +168,7 @@ def load_dataset(
     Raises:
         ValueError: no data set has that name, or a file is not what it should be.
         FileNotFoundError: a path, a data directory or a file of a data set is not there.
+        NotADirectoryError: the data directory is a file.
     """
     if isinstance(name, Path) or (name not in DATASETS and is_path(name)):
         from hierarchical_lvae.data.own import load_own
@@ -180,8 +176,6 @@ def load_dataset(
         return load_own(name, image_size, frame, skip_bad)
     if name not in DATASETS:
         raise ValueError(f"no data set is called {name!r}: {nearest(name, DATASETS)} (or give {OWN_DATA})")
-    if data_dir is not None and not Path(data_dir).is_dir():
-        raise FileNotFoundError(f"the data directory {data_dir} does not exist: create it, or leave --data-dir out")
-    directory = default_data_dir() if data_dir is None else Path(data_dir)
-    dataset = resolve_name(DATASETS[name])(directory)
+    needed = data_dir is not None or SOURCES[name]
+    dataset = resolve_name(DATASETS[name])(data_directory(data_dir) if needed else Path())
     return dataset.resized(image_size) if image_size and image_size < min(dataset.image_shape[1:]) else dataset

@@ -2,15 +2,21 @@
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from math import prod
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from hierarchical_lvae.data.npz import is_bomb
+from hierarchical_lvae.data.hdf5_storage import check_storage, find_dataset
 
-HARMLESS = (2, 3)  # filters that do not pack, as HDF5 numbers them: shuffle and the checksum
+
+def whole_chunks(dataset: Any, rows: int) -> int:
+    """The number of rows nearest to `rows` that are whole chunks of an `h5py.Dataset`, at least one chunk.
+
+    HDF5 unpacks a chunk whole, and again for each read of a part of it.
+    """
+    chunk = dataset.chunks[0] if dataset.chunks else 1
+    return chunk * max(1, rows // chunk)
 
 
 class Hdf5Array:
@@ -23,12 +29,15 @@ class Hdf5Array:
         is_text = h5py.check_string_dtype(dataset.dtype) is not None
         self.shape: tuple[int, ...] = dataset.shape or ()
         self.dtype = np.dtype(str) if is_text else dataset.dtype
-        self._values = dataset.asstr() if is_text else dataset
+        self._dataset = dataset
+        self._values = dataset.asstr(errors="backslashreplace") if is_text else dataset
 
     def blocks(self, rows: int) -> Iterator[np.ndarray]:
-        """Yield the array in blocks (rows, …) along its first dimension."""
-        for start in range(0, self.shape[0], rows):
-            yield self._values[start : start + rows]
+        """Yield the array in blocks (rows, …) along its first dimension; any may be shorter. Chunks are read whole."""
+        at_once = whole_chunks(self._dataset, rows)
+        for start in range(0, self.shape[0], at_once):
+            block = self._values[start : start + at_once]
+            yield from (block[row : row + rows] for row in range(0, len(block), rows))
 
 
 @contextmanager
@@ -36,25 +45,17 @@ def open_hdf5(path: Path, names: Iterable[str]) -> Iterator[dict[str, Hdf5Array]
     """Those arrays of `names` that the file has.
 
     Raises:
-        ValueError: the file is no HDF5, or turns out to be broken while it is read.
+        ValueError: the file is not HDF5, lacks part of an array, or proves to be broken while it is read.
     """
     import h5py
 
     try:
         with h5py.File(path) as file:
-            found = {name: file[name] for name in names if isinstance(file.get(name), h5py.Dataset)}
+            found = {name: dataset for name in names if (dataset := find_dataset(file, name, path)) is not None}
             for name, dataset in found.items():
-                stored = dataset.id.get_storage_size()
-                if is_bomb(max(dataset.nbytes, prod(dataset.chunks or (0,)) * dataset.dtype.itemsize), stored):
-                    raise ValueError(
-                        f"{name!r} of {path} is to have {dataset.nbytes:,} bytes, and has {stored:,}: save it anew"
-                    )
-                properties = dataset.id.get_create_plist()
-                filters = [properties.get_filter(i)[0] for i in range(properties.get_nfilters())]
-                if len(set(filters) - set(HARMLESS)) + len(filters) - len(set(filters)) > 1:
-                    raise ValueError(f"{name!r} of {path} is packed more than once: save it anew")
+                check_storage(dataset, f"{name!r} of {path}")
             yield {name: Hdf5Array(dataset) for name, dataset in found.items()}
     except UnicodeDecodeError as error:
-        raise ValueError(f"{path} has strings that are no UTF-8 ({error}): save them anew") from error
+        raise ValueError(f"{path} has names that are not UTF-8 ({error}): save them again") from error
     except (OSError, RuntimeError, KeyError) as error:
         raise ValueError(f"{path} cannot be read as HDF5 ({error}): is it whole?") from error

@@ -9,17 +9,9 @@ from pathlib import Path
 
 import numpy as np
 
-MAX_RATIO = 250  # bytes of an array to one in the file: dSprites has about 120, and a bomb 1,032
-SMALL = 2**26  # bytes of an array that may be packed as much as it likes
+from hierarchical_lvae.data.packing import check_ratio
 
-
-def is_bomb(size: int, stored: int) -> bool:
-    """Whether so many bytes in so few are more than data come to.
-
-    >>> is_bomb(10**7, 10**4), is_bomb(10**9, 10**7), is_bomb(10**9, 10**6)
-    (False, False, True)
-    """
-    return size > max(SMALL, MAX_RATIO * stored)
+REMEDY = "if you trust it, save it uncompressed, by numpy.savez (sparse matrices by scipy's save_npz, compressed=False)"
 
 
 class NpzArray:
@@ -29,7 +21,7 @@ class NpzArray:
         """Read the header of the array `name`.
 
         Raises:
-            ValueError: the array holds Python objects, or has not as many bytes as its header tells.
+            ValueError: the array holds Python objects, is not as large as its header says, or is compressed too much.
         """
         where = f"{name!r} of {archive.filename}"
         info = archive.getinfo(f"{name}.npy")
@@ -45,8 +37,9 @@ class NpzArray:
         if self.dtype.hasobject:
             raise ValueError(f"{where} holds Python objects (is it ragged?), which are not unpickled: save numbers")
         size = info.file_size - self._start
-        if size != prod(self.shape) * self.dtype.itemsize or is_bomb(info.file_size, info.compress_size):
-            raise ValueError(f"{where} is to be {self.dtype} {self.shape}, but has {size:,} bytes: save it anew")
+        if size != prod(self.shape) * self.dtype.itemsize:
+            raise ValueError(f"{where} should be {self.dtype} {self.shape}, but has {size:,} bytes: save it again")
+        check_ratio(where, info.file_size, info.compress_size, REMEDY)
 
     def whole(self) -> np.ndarray:
         """The array at once."""

@@ -20,10 +20,10 @@ def load_own(
         image_size: sides of the images, which are made square. In a folder None is 64; those in a file of arrays stay
             as they are if it is None, or not below their shorter side.
         frame: how an image is made square: "crop" takes the middle, "pad" adds black borders.
-        skip_bad: leave out, with a word in the log, images of a folder that cannot be read.
+        skip_bad: leave out, with a warning in the log, images and sub-folders of a folder that cannot be read.
 
     Raises:
-        ValueError: they are no such data; the line names the file and says what would be.
+        ValueError: they are not such data; the message names the file and the remedy.
         FileNotFoundError: nothing is there.
     """
     path = Path(path)

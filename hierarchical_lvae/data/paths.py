@@ -1,6 +1,8 @@
-"""What counts as a path to the user's own data, and how a missing file of a published data set is told."""
+"""Which names are paths to the user's own data, and how paths and names appear in messages."""
 
 import os
+import shlex
+from collections.abc import Sequence
 from pathlib import Path
 
 HDF5_SUFFIXES = (".h5", ".hdf5")
@@ -22,8 +24,25 @@ def is_path(name: str) -> bool:
     )
 
 
+def printable(name: object) -> str:
+    r"""A path or name as text that can be encoded as UTF-8, for tables, files and logs; not for opening.
+
+    >>> printable(os.fsdecode(b"caf\xe9")), printable("café")
+    ('caf\\udce9', 'café')
+    """
+    return str(name).encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+def some(names: Sequence[object]) -> str:
+    """The first three of `names`.
+
+    >>> some(["a", "b", "c", "d"])
+    'a, b, c, …'
+    """
+    return ", ".join(map(printable, names[:3])) + (", …" if len(names) > 3 else "")
+
+
 def missing(file: str, directory: Path, name: str) -> FileNotFoundError:
     """The error of a data set `name` whose `file` is not in the data directory."""
-    return FileNotFoundError(
-        f"{file} is not in {directory}: get it by `hlvae data download {name} --data-dir {directory}`"
-    )
+    command = f"hlvae data download {name} --data-dir {shlex.quote(printable(directory))}"
+    return FileNotFoundError(f"{file} is not in {printable(directory)}: get it by `{command}`")

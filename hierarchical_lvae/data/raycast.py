@@ -98,7 +98,7 @@ SCENE = Scene()
 
 def _column(vector: Vector) -> Tensor:
     """A vector as (3, 1, 1), to broadcast against fields of vectors (3, h, w)."""
-    return torch.tensor(vector)[:, None, None]
+    return torch.tensor(vector, dtype=torch.float32)[:, None, None]
 
 
 def _dot(a: Tensor, b: Tensor) -> Tensor:
@@ -121,7 +121,7 @@ def camera_rays(angle: float, samples: int, scene: Scene = SCENE) -> tuple[Tenso
     right = _column((cos, sin, 0.0))
     forward = _column((-sin * math.cos(pitch), cos * math.cos(pitch), math.sin(pitch)))
     up = _column((sin * math.sin(pitch), -cos * math.sin(pitch), math.cos(pitch)))
-    screen = (torch.arange(samples) + 0.5) * (2 / samples) - 1
+    screen = (torch.arange(samples, dtype=torch.float32) + 0.5) * (2 / samples) - 1
     position = _column((scene.camera_distance * sin, -scene.camera_distance * cos, scene.camera_height))
     return position, _unit(scene.focal_length * forward + screen * right - screen[:, None] * up)
 
@@ -222,8 +222,8 @@ def shade(
     off_axis = torch.rad2deg(torch.acos(_dot(to_lamp, cone_axis).clamp(-1, 1)))
     spot = lit * torch.sigmoid((scene.spot_angle - off_axis) / scene.spot_softness)
 
-    materials = torch.tensor([astuple(m) for m in (scene.floor, scene.wall, scene.solid, scene.sky)])
-    ambient, headlight, fill, key, gloss = materials[paint].movedim(-1, 0)
+    materials = [astuple(material) for material in (scene.floor, scene.wall, scene.solid, scene.sky)]
+    ambient, headlight, fill, key, gloss = torch.tensor(materials, dtype=torch.float32)[paint].movedim(-1, 0)
     brightness = (
         ambient
         + headlight * _dot(normal, to_camera).clamp(min=0)

@@ -107,7 +107,7 @@ def load_replica(cache_dir: Path | None) -> ReplicaImages:
     """The replica on the CPU, from the layers cached in `cache_dir`, or rendered (and then cached, if possible)."""
     if cache_dir is None:
         return ReplicaImages(render_layers())
-    path = Path(cache_dir) / f"3dshapes-replica-{RENDERER_VERSION}.npz"
+    path = Path(cache_dir) / f"hlvae-3dshapes-replica-{RENDERER_VERSION}.npz"
     layers = cache.read(path, "layers", LAYERS_SHAPE, np.int16)
     if layers is None:
         layers = render_layers().numpy()

@@ -15,6 +15,9 @@ import torch
 from tqdm import tqdm
 
 from hierarchical_lvae.data.factor_images import FactorImages, factor_grid, ranks
+from hierarchical_lvae.data.hdf5 import whole_chunks
+from hierarchical_lvae.data.hdf5_storage import check_storage, find_dataset
+from hierarchical_lvae.data.paths import printable
 from hierarchical_lvae.data.replica import FACTOR_SIZES, load_replica
 
 FILE = "3dshapes.h5"
@@ -56,9 +59,9 @@ def load_h5(path: Path, factor_sizes: tuple[int, ...] = FACTOR_SIZES) -> FactorI
             factors = factor_grid(factor_sizes)
             if not np.array_equal(ranks(labels[:]), factors):
                 raise ValueError(f"the labels of {path} are not in the official order of the grid {factor_sizes}")
-            source = str(file.attrs.get("source", f"3D Shapes ({path.name})"))  # an exported replica says so
+            source = printable(file.attrs.get("source", f"3D Shapes ({path.name})"))  # an exported replica says so
             pixels = np.empty(images.shape, np.uint8)
-            rows = max(1, 2**26 // max(1, prod(images.shape[1:])))
+            rows = whole_chunks(images, 2**26 // prod(images.shape[1:]))
             for start in tqdm(range(0, len(pixels), rows), f"reading {path.name}", leave=False, delay=2):
                 images.read_direct(pixels, np.s_[start : start + rows], np.s_[start : start + rows])
     except (OSError, RuntimeError, KeyError) as error:  # h5py has no error of its own
@@ -73,12 +76,16 @@ def load_h5(path: Path, factor_sizes: tuple[int, ...] = FACTOR_SIZES) -> FactorI
 
 
 def _checked(file: Mapping[str, Any], path: Path, num_images: int, num_factors: int) -> tuple[Any, Any]:
+    found = []
     for key, shape, kind in (
         ("images", (num_images, 64, 64, 3), "uint8"),
         ("labels", (num_images, num_factors), "float64"),
     ):
-        if not hasattr(file.get(key), "shape"):  # there is none, or it is a group or a type
+        dataset = find_dataset(file, key, path)
+        if dataset is None:
             raise ValueError(f"{path} has no {key!r}: the official file has 'images' and 'labels'")
-        if file[key].shape != shape or file[key].dtype != kind:
-            raise ValueError(f"{key!r} of {path} is {file[key].dtype} {file[key].shape}, not {kind} {shape}")
-    return file["images"], file["labels"]
+        if dataset.shape != shape or dataset.dtype != kind:
+            raise ValueError(f"{key!r} of {path} is {dataset.dtype} {dataset.shape}, not {kind} {shape}")
+        check_storage(dataset, f"{key!r} of {path}")
+        found.append(dataset)
+    return found[0], found[1]

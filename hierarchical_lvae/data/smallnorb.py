@@ -7,7 +7,7 @@ The *instance* is observed only: `factors` has the other four, and each of their
 each toy of the category. An azimuth of 0 is not the same side of each toy.
 
 Pixels are unsigned bytes, resized from 96 × 96 in 8 bits, and so cut off at 0 and 255. The six files are looked for in
-the data directory, as `.gz` or unpacked; the images are decoded once and kept beside them in `smallnorb-64.npz`.
+the data directory, as `.gz` or unpacked; the images are decoded once and kept beside them in `hlvae-smallnorb-64.npz`.
 """
 
 from itertools import chain
@@ -47,7 +47,7 @@ def load_states(data_dir: Path, states: tuple[int, ...]) -> FactorImages:
     """Load SmallNORB, or files in its layout of other numbers of states, half of them in each half."""
     files = find(data_dir)
     shape = (prod(states), 1, SIZE, SIZE)
-    pixels = cached(data_dir / "smallnorb-64.npz", list(files.values()), shape, lambda: _decode(files, states))
+    pixels = cached(data_dir / "hlvae-smallnorb-64.npz", list(files.values()), shape, lambda: _decode(files, states))
     return FactorImages(
         images=torch.from_numpy(pixels),
         factors=factor_grid(states)[:, LATENT],

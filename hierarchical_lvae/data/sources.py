@@ -1,11 +1,13 @@
-"""Where each data set's files are to be had, and how to tell that they came whole."""
+"""Where each data set's files are published, and their download."""
 
 import logging
 import os
 import zipfile
+import zlib
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from hierarchical_lvae.files import explained, locked, occupied
 from hierarchical_lvae.types import nearest
 
 log = logging.getLogger(__name__)
@@ -71,12 +73,14 @@ SOURCES: dict[str, tuple[Source, ...]] = {
 
 
 def download(name: str, directory: Path) -> list[Path]:
-    """Download the files of a data set into `directory`, with a progress bar; what is there whole is left alone.
+    """Download the files of a data set into `directory`, with a progress bar; a file that is complete is kept.
 
-    A broken download is kept as FILE.part and gone on with the next time.
+    An incomplete download is kept as FILE.hlvae-part, and continued the next time. No other file is ever replaced.
 
     Raises:
         ValueError: there is nothing to download by that name, or a file is not the one that was published.
+        FileExistsError: another file has the name of a published one.
+        BlockingIOError: another process is downloading the same file.
         OSError: the network or the disk failed.
     """
     if name not in SOURCES:
@@ -87,29 +91,57 @@ def download(name: str, directory: Path) -> list[Path]:
 
 
 def _retrieve(source: Source, directory: Path) -> Path:
+    path, part = directory / source.file, directory / f"{source.file}.hlvae-part"
+    if occupied(path):
+        if not _is_whole(path, source):
+            raise FileExistsError(f"{path} is not the published file: move it away, or give another --data-dir")
+        return path
     directory.mkdir(parents=True, exist_ok=True)
-    path, part = directory / source.file, directory / f"{source.file}.part"
-    if not (path.exists() and _is_whole(path, source)):
-        _fetch(source.url, part)
-        if not _is_whole(part, source):
-            part.unlink()
-            wrong = f"has not the published checksum {source.checksum}" if source.checksum else "is no whole .npz"
-            raise ValueError(f"{source.url} {wrong}: try again, or get it by hand")
-        if not source.checksum:
-            log.warning("no checksum of %s is published: all that is known is that it opens", source.file)
-        os.replace(part, path)
+    try:
+        with locked(part, wait=False):
+            try:
+                _fill(part, source)
+                part.rename(path)
+            finally:
+                if part.exists() and part.stat().st_size == 0:
+                    part.unlink()
+    except BlockingIOError:
+        raise BlockingIOError(f"another process is downloading {path}: wait for it") from None
+    if not source.checksum:
+        log.warning("no checksum of %s is published: only those inside the file were verified", source.file)
     return path
 
 
+def _fill(part: Path, source: Source) -> None:
+    """Complete a download; start again where the beginning that is there turns out to be of another file."""
+    continued = part.exists() and part.stat().st_size > 0
+    _fetch(source.url, part)
+    if continued and not _is_whole(part, source):
+        os.truncate(part, 0)
+        _fetch(source.url, part)
+    if not _is_whole(part, source):
+        part.unlink()
+        wrong = f"does not have the published checksum {source.checksum}" if source.checksum else "is not a whole .npz"
+        raise ValueError(f"{source.url} {wrong}: try again, or get it by hand")
+
+
 def _is_whole(path: Path, source: Source) -> bool:
-    """Compare the checksum; where none is published, see whether the `.npz` opens."""
+    """Compare the checksum; where none is published, those that the `.npz` holds of its arrays."""
     import pooch
 
-    return pooch.hashes.hash_matches(path, source.checksum) if source.checksum else zipfile.is_zipfile(path)
+    if not path.is_file():
+        return False
+    if source.checksum:
+        return pooch.hashes.hash_matches(path, source.checksum)
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return archive.testzip() is None
+    except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError):
+        return False
 
 
 def _fetch(url: str, part: Path) -> None:
-    """Append to `part` what it lacks of `url`."""
+    """Append to `part` the rest of `url`, or write all of it where the server cannot send a part."""
     import requests
     from tqdm import tqdm
 
@@ -117,19 +149,19 @@ def _fetch(url: str, part: Path) -> None:
     headers = {"Range": f"bytes={have}-"} if have else {}
     try:
         with requests.get(url, headers=headers, stream=True, timeout=30) as response:
-            if response.status_code == 416:  # nothing is lacking
+            if response.status_code == 416:  # there is no rest
                 return
             response.raise_for_status()
-            resumed = response.status_code == 206
-            total = int(response.headers.get("Content-Length", 0)) + (have if resumed else 0)
-            bar: Any = tqdm(
-                total=total or None, initial=have if resumed else 0, unit="B", unit_scale=True, desc=part.stem
-            )
-            with part.open("ab" if resumed else "wb") as file, bar:
+            have = have if response.status_code == 206 else 0
+            total = int(response.headers.get("Content-Length", 0)) + have
+            bar: Any = tqdm(total=total or None, initial=have, unit="B", unit_scale=True, desc=part.stem)
+            with part.open("ab" if have else "wb") as file, bar:
                 for chunk in response.iter_content(2**16):
                     file.write(chunk)
                     bar.update(len(chunk))
     except requests.RequestException as error:
-        raise OSError(
-            f"{url} cannot be fetched ({type(error).__name__}): try again, and it goes on where it broke"
+        raise ConnectionError(
+            f"{url} cannot be fetched ({type(error).__name__}): try again, and the download continues where it stopped"
         ) from error
+    except OSError as error:
+        raise explained(part, error) from error

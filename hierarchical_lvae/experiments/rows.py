@@ -6,6 +6,7 @@ go on.
 """
 
 import os
+import re
 import signal
 import threading
 import time
@@ -116,17 +117,22 @@ def run_table(
 
 
 def run_row(
-    table: Table, row: Row, options: FitOptions, path: Path, settings: Settings | None = None, progress: bool = True
+    table: Table,
+    row: Row,
+    options: FitOptions,
+    path: str | Path,
+    settings: Settings | None = None,
+    progress: bool = True,
 ) -> Result:
-    """Train one row, or go on with it, and score it; what goes wrong is told by the result.
+    """Train one row, or resume it, and score it; what goes wrong is part of the result.
 
     Raises:
         Interrupted: it was told to stop.
     """
-    nothing = (None,) * len(table.columns)
+    path, nothing = Path(path), (None,) * len(table.columns)
     try:
         with _ONE_A_PROCESS:
-            if not (path / "options.json").exists():  # from then on it can be gone on with
+            if not (path / "options.json").exists():  # from then on it can be resumed
                 fit(options, path, progress)
             else:
                 _refuse_others(options, path)
@@ -147,12 +153,13 @@ def run_row(
     return Result(row, run.options, path, values, scores, run.dataset.source)
 
 
-def read_row(table: Table, row: Row, path: Path) -> Result:
+def read_row(table: Table, row: Row, path: str | Path) -> Result:
     """What is there of one row that ended.
 
     Raises:
         ValueError: it cannot be read.
     """
+    path = Path(path)
     options, scores, state = read_options(path), read_scores(path), read_state(path)
     values = tuple(_found(scores, place) for place in table.columns.values())
     remark = f"diverged: {state.why}" if state.status == "diverged" else ""
@@ -211,6 +218,8 @@ def _client(address: str) -> Any:
         from distributed import Client
     except ImportError as error:
         raise OSError("Dask is not installed: pip install 'hierarchical-lvae[cluster]'") from error
+    if not re.fullmatch(r"\w+://\S+|\S+:\d+", address):
+        raise ValueError(f"{address!r} is not the address of a Dask scheduler: give one such as tcp://127.0.0.1:8786")
     try:
         return Client(address, timeout=ANSWER_WITHIN)
     except (OSError, ValueError) as error:

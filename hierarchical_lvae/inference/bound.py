@@ -77,7 +77,7 @@ def negative_elbo(
             term = beta * kl
         terms.append(_per_neighbourhood(name, term))
     loss = torch.stack(terms).sum(0)
-    return LocalLossAt(loss, local.values, local.prior, parameters, tuple(observations), latent)
+    return LocalLossAt(loss, local.values, local.prior, parameters, tuple(observations), latent, local.num_neighbours)
 
 
 def log_weights(

@@ -21,7 +21,9 @@ its Equation 5 compares densities over different spaces. φ_N is no random varia
 parameter, and stays a point. (6) with a point is an objective and no bound on (3): a point has an infinite KL.
 """
 
+import logging
 from collections.abc import Collection, Mapping
+from functools import cache
 from typing import Any
 
 import pyro.distributions as dist
@@ -35,6 +37,8 @@ from hierarchical_lvae.inference.bound import Program, negative_elbo, trace_pair
 from hierarchical_lvae.inference.codes import codes_of
 from hierarchical_lvae.inference.sites import LocalSites, base
 from hierarchical_lvae.types import LocalInference, LocalLossAt, Penalty
+
+log = logging.getLogger(__name__)
 
 
 class LocalELBO(ELBO):
@@ -139,6 +143,15 @@ class LocalELBO(ELBO):
         return trace_pair(model, guide, query, LocalSites(self.sites), values)
 
 
+@cache
+def _warn_of_other_size(given: int, stated: int) -> None:
+    """Warn once per size: ℓ_N sums over the points, and τ does not follow their number."""
+    log.warning(
+        "the program is made for K = %d neighbours and %d are given: its local step is %.3g times as long",
+        stated, given, given / stated,
+    )  # fmt: skip
+
+
 class SupportLoss:
     """ℓ_N of the local values: the `LocalLoss` of a model, a guide and a support set."""
 
@@ -155,4 +168,7 @@ class SupportLoss:
             losses.append(at.loss)
             observations += [o._replace(weight=o.weight / elbo.num_particles) for o in at.observations]
             values = at.values
+        points = [o.distribution.batch_shape[-1] for o in at.observations if len(o.distribution.batch_shape) > 1]
+        if at.num_neighbours is not None and points and points[0] != at.num_neighbours:
+            _warn_of_other_size(points[0], at.num_neighbours)
         return at._replace(loss=torch.stack(losses).mean(0), observations=tuple(observations))

@@ -9,7 +9,8 @@ distribution, *expanded* over the neighbourhoods (stride 0: the weights are stil
 kept, for its variance τ² is the step size. A conditioned site keeps its value, and its prior is read all the same.
 
 A program may state where each weight lies in the flat vector, by `infer={"layout": ParameterLayout(…)}` at the site:
-then a local inference can tell layers apart, such as the last one.
+then a local inference can tell layers apart, such as the last one. And it may state the number of neighbours K that its
+τ² = α / (K·C·H·W) is for, by `"num_neighbours"`: then a support set of another size is noticed.
 """
 
 from collections.abc import Collection
@@ -49,6 +50,7 @@ class LocalSites(Messenger):
         self.values: dict[str, Tensor] = {}
         self.prior: dict[str, dist.TorchDistribution] = {}
         self.layout: dict[str, ParameterLayout | None] = {}
+        self.num_neighbours: int | None = None
 
     def _pyro_sample(self, msg: dict[str, Any]) -> None:
         name = msg["name"]
@@ -84,6 +86,7 @@ class LocalSites(Messenger):
             self.values[name] = msg["value"]
             self.prior[name] = prior
             self.layout[name] = msg["infer"].get("layout")
+            self.num_neighbours = msg["infer"].get("num_neighbours", self.num_neighbours)
 
 
 def base(prior: dist.TorchDistribution) -> dist.TorchDistribution:

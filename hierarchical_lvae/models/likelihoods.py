@@ -12,6 +12,8 @@ import torch
 from pyro.nn import PyroModule
 from torch import Tensor, nn
 
+from hierarchical_lvae.models.continuous_bernoulli import LogitContinuousBernoulli
+
 
 class Likelihood(Protocol):
     """The noise of an image, one factor a pixel."""
@@ -69,16 +71,12 @@ class ContinuousBernoulli(PyroModule):
 
     def forward(self, output: Tensor) -> dist.TorchDistribution:
         """Continuous Bernoulli of these logits (..., C, H, W); its mean is *not* their sigmoid."""
-        return dist.ContinuousBernoulli(logits=output)
+        return LogitContinuousBernoulli(output)
 
     def around(self, x: Tensor) -> dist.TorchDistribution:
-        """Continuous Bernoulli of mean x (..., C, H, W), to the nearest of 256 levels.
-
-        PyTorch keeps its parameter one rounding error away from 0 and 1, so in single precision the mean does not
-        come nearer to black or white than 0.063.
-        """
+        """Continuous Bernoulli of mean x (..., C, H, W), to the nearest of 256 levels; 0 and 1 are half a level off."""
         levels = (x * 255).round().long()
-        return dist.ContinuousBernoulli(logits=_continuous_bernoulli_logits().to(x)[levels])
+        return LogitContinuousBernoulli(_continuous_bernoulli_logits().to(x)[levels])
 
 
 def learned_gaussian() -> Gaussian:
@@ -93,6 +91,6 @@ def _continuous_bernoulli_logits() -> Tensor:
     low, high = torch.full_like(mean, -1e3), torch.full_like(mean, 1e3)
     for _ in range(60):
         middle = (low + high) / 2
-        below = dist.ContinuousBernoulli(logits=middle).mean < mean
+        below = LogitContinuousBernoulli(middle).mean < mean
         low, high = torch.where(below, middle, low), torch.where(below, high, middle)
     return (low + high) / 2

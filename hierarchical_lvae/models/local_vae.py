@@ -12,6 +12,7 @@ local inference is read from there. α = 0 makes both local sites Delta at the m
 """
 
 import math
+from typing import Any
 
 import pyro
 import pyro.distributions as dist
@@ -92,6 +93,11 @@ class LocalVAE(Program):
     def _terms(self) -> int:
         return self.num_neighbours * math.prod(self.image_shape)
 
+    @property
+    def _about(self) -> dict[str, Any]:
+        """What the local inference may know of `theta_N`."""
+        return {"layout": self.decoder.layout, "num_neighbours": self.num_neighbours}
+
     @pyro_method
     def model(self, x: Tensor) -> Tensor:
         """p(θ_N | θ) p(z) p(x | z, θ_N).
@@ -102,7 +108,7 @@ class LocalVAE(Program):
         """
         x = self._by_neighbourhood(x)
         with pyro.plate("neighbourhood", x.shape[0], dim=-2):
-            theta_N = pyro.sample("theta_N", self._local(self.theta), infer={"layout": self.decoder.layout})
+            theta_N = pyro.sample("theta_N", self._local(self.theta), infer=self._about)
             with pyro.plate("point", x.shape[1], dim=-1):
                 z = pyro.sample("z", dist.Normal(self.theta.new_zeros(self.latent_dim), 1.0).to_event(1))
                 return pyro.sample("x", self.decode(z, self._own(theta_N, self.theta)).to_event(3), obs=x)
@@ -112,7 +118,7 @@ class LocalVAE(Program):
         """q(z | x, φ_N); the local sites have their priors as a default, to be replaced by local inference."""
         x = self._by_neighbourhood(x)
         with pyro.plate("neighbourhood", x.shape[0], dim=-2):
-            pyro.sample("theta_N", self._local(self.theta), infer={"layout": self.decoder.layout})  # kept by replay
+            pyro.sample("theta_N", self._local(self.theta), infer=self._about)  # kept by replay
             phi_N = pyro.sample("phi_N", self._local(self.phi), infer={"is_auxiliary": True})
             with pyro.plate("point", x.shape[1], dim=-1):
                 return pyro.sample("z", self.encode(x, self._own(phi_N, self.phi)).to_event(1))

@@ -60,7 +60,7 @@ class PointVAE(Program):
         sigma: float = 0.1,
     ) -> None:
         super().__init__()
-        self.latent_dim, self.sigma = latent_dim, sigma
+        self.num_neighbours, self.latent_dim, self.sigma = num_neighbours, latent_dim, sigma
         self.tau = math.sqrt(alpha / (num_neighbours * size))
         self.encoder = _network(inputs or size, width, 2 * latent_dim)
         self.decoder = _network(latent_dim, width, size)
@@ -73,7 +73,9 @@ class PointVAE(Program):
         _, x = data
         with pyro.plate("neighbourhood", x.shape[0], dim=-2):
             prior = dist.Normal(self.theta, self.tau).to_event(1)
-            theta_N = pyro.sample("theta_N", prior, infer={"layout": self.decoder.layout})
+            theta_N = pyro.sample(
+                "theta_N", prior, infer={"layout": self.decoder.layout, "num_neighbours": self.num_neighbours}
+            )
             with pyro.plate("point", x.shape[1], dim=-1):
                 z = pyro.sample("z", dist.Normal(x.new_zeros(self.latent_dim), 1.0).to_event(1))
                 return pyro.sample("x", dist.Normal(self.decoder(z, theta_N), self.sigma).to_event(1), obs=x)

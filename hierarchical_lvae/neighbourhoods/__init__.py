@@ -4,6 +4,7 @@ import lazy_loader
 
 NEIGHBOURHOODS = {
     "noise": "hierarchical_lvae.neighbourhoods.noise:ObservationNoise",
+    "noise-mean": "hierarchical_lvae.neighbourhoods.noise_mean:NoiseMean",
     "input-knn": "hierarchical_lvae.neighbourhoods.pixels:NearestPixels",
     "latent-knn": "hierarchical_lvae.neighbourhoods.latent:NearestCodes",
     "labels": "hierarchical_lvae.neighbourhoods.labels:SharedLabels",

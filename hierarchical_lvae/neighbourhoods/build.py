@@ -71,13 +71,12 @@ class Surroundings:
 
 
 class Neighbourhood(Protocol):
-    """Draws neighbours: K points near each query, distinct, by the global random state.
-
-    All but the noise give other points of the data, and never the query itself.
-    """
+    """Draws neighbours: K points near each query, distinct, by the global random state."""
 
     fresh: ClassVar[bool] = False
     """Whether a second draw gives other points than the first, for sure."""
+    of_data: ClassVar[bool] = True
+    """Whether neighbours are other points of the data, and never the query itself."""
     state: dict[str, Tensor]
     """What it has found out and a resumed fit goes on with: part of the checkpoint."""
 
@@ -108,7 +107,7 @@ def build_neighbourhood(name: str, surroundings: Surroundings) -> Neighbourhood:
         raise ValueError(f"{name} takes no argument, and {argument!r} was given: only {' and '.join(WITH_ARGUMENT)} do")
     make = lookup(NEIGHBOURHOODS, name, "neighbourhood")
     number = len(surroundings.data)
-    if name != "noise" and surroundings.num_neighbours >= number:
+    if getattr(make, "of_data", True) and surroundings.num_neighbours >= number:
         raise ValueError(
             f"K is {surroundings.num_neighbours} and there are {number} images: {name} gives {number - 1} at most, "
             "lower -K"

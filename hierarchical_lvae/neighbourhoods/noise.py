@@ -17,7 +17,7 @@ class ObservationNoise(Neighbourhood):
     (torch.Size([2, 100, 1, 8, 8]), 0.2, [0.0, 1.0])
     """
 
-    fresh = True
+    fresh, of_data = True, False
 
     def __init__(self, surroundings: Surroundings, argument: str = "") -> None:
         self.surroundings = surroundings

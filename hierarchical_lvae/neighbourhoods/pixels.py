@@ -23,9 +23,8 @@ class NearestPixels(Neighbourhood):
 
     def __init__(self, surroundings: Surroundings, argument: str = "") -> None:
         self.surroundings = surroundings
-        self.index = surroundings.index or choose_index(
-            len(surroundings.data), int(np.prod(surroundings.data.image_shape))
-        )
+        size = len(surroundings.data), int(np.prod(surroundings.data.image_shape))
+        self.index = choose_index(*size) if surroundings.index is None else surroundings.index
         self.state = {}
 
     def prepare(self) -> None:
@@ -52,7 +51,9 @@ class NearestPixels(Neighbourhood):
     def _cache(self) -> Path | None:
         data, directory, number = self.surroundings.data, self.surroundings.cache, self.surroundings.num_neighbours
         size, index = "x".join(map(str, data.image_shape)), self.index.replace(",", "_")
-        return None if directory is None else directory / f"nearest-{data.fingerprint}-{size}-{number}-{index}.npy"
+        return (
+            None if directory is None else directory / f"hlvae-nearest-{data.fingerprint}-{size}-{number}-{index}.npy"
+        )
 
 
 def describe_steps(factors: np.ndarray, names: tuple[str, ...], ids: np.ndarray) -> str:
@@ -87,4 +88,4 @@ def _write(path: Path | None, ids: np.ndarray) -> None:
         with atomic(path) as temporary:
             np.save(temporary, ids)
     except OSError as error:
-        log.warning("the neighbours are not kept: %s", error)
+        log.warning("the neighbours are not cached: %s", error)

@@ -47,7 +47,10 @@ def all_neighbours(data: Data, number: int, factory: str, progress: bool = True)
     project, index = _build(data, factory, progress)
     ids = np.empty((len(data), number), np.int32)
     for rows, x in _chunks(data, "nearest images", progress):
-        found = torch.from_numpy(index.search(project(x), number + 1)[1])
+        try:
+            found = torch.from_numpy(index.search(project(x), number + 1)[1])
+        except RuntimeError as error:
+            raise ValueError(f"the index {factory} cannot be searched ({_reason(error)})") from error
         ids[rows] = without_self(found, rows, number)
     if (ids < 0).any():
         raise ValueError(f"the index {factory} finds fewer than {number} neighbours of some points: give a larger one")
@@ -77,7 +80,7 @@ def _build(data: Data, factory: str, progress: bool) -> tuple[Callable[[np.ndarr
     dimension = int(np.prod(data.image_shape))
     if factory == EXACT and 4 * len(data) * dimension > FLAT_BYTES:
         raise ValueError(f"{EXACT} would hold {4e-9 * len(data) * dimension:.0f} GB of floats: leave --index out")
-    components, rest = re.fullmatch(r"(?:PCA(\d+),)?(.+)", factory).groups()  # type: ignore[union-attr]
+    components, rest = re.fullmatch(r"(?:PCA(\d+),)?(.*)", factory, re.DOTALL).groups()  # type: ignore[union-attr]
     rng = np.random.default_rng(0)
     shuffled = torch.from_numpy(rng.permutation(len(data)))
     project: Callable[[np.ndarray], np.ndarray] = np.asarray

@@ -132,7 +132,7 @@ def _factor_classifier(run: Run, progress: bool) -> Features | None:
     if not factors:
         return None
     size = "x".join(map(str, run.dataset.image_shape[1:]))
-    name = f"factor-features-{run.dataset.fingerprint}-{size}.safetensors"
+    name = f"hlvae-factor-features-{run.dataset.fingerprint}-{size}.safetensors"
     path = _UNCACHED.get(name) or Path(run.options.data_dir or default_data_dir()) / name
     if not _holds_a_classifier(path):
         tensors = _train_classifier(run, factors, progress)

@@ -29,7 +29,7 @@ def test_fit_trains_and_draws_figure_3(tmp_path):
     assert "handwritten digits" in result.output
     files = {str(path.relative_to(out)) for path in out.rglob("*") if path.is_file()}
     names = ("figure2", "figure3", "figure4", "training", "reconstructions")
-    run_files = {"options.json", "log.jsonl", "model.safetensors", "state.safetensors", "state.json", ".lock"}
+    run_files = {"options.json", "log.jsonl", "model.safetensors", "state.safetensors", "state.json", ".hlvae.lock"}
     assert files == run_files | {f"figures/{name}.png" for name in names}
     assert (out / "figures/figure3.png").read_bytes().startswith(b"\x89PNG")
     assert "preset paper: about" in result.output
@@ -113,7 +113,7 @@ def test_compare_refuses_what_it_cannot_compare(tmp_path):
     for args, code, message in (
         ([tmp_path / "plain"], 1, "this run has α = 0: its weights are not local"),
         ([tmp_path / "plain", "--local", "one-step,laplas"], 2, "'laplas' is unknown: did you mean 'laplace'?"),
-        ([tmp_path / "nowhere"], 1, "is no run directory"),
+        ([tmp_path / "nowhere"], 1, "is not a run directory"),
     ):
         result = hlvae("compare", *args)
         assert result.exit_code == code, result.output
@@ -159,7 +159,7 @@ def test_evaluate_refuses_in_one_line(tmp_path):
         content = (tmp_path / "run" / file).read_bytes()
         (tmp_path / "truncated" / file).write_bytes(content[: len(content) // (2 if file.startswith("m") else 1)])
     for args, code, message in (
-        ([tmp_path / "nowhere"], 1, "is no run directory"),
+        ([tmp_path / "nowhere"], 1, "is not a run directory"),
         ([tmp_path / "truncated"], 1, "model.safetensors"),
         ([tmp_path / "run", "--metrics", "mgi"], 2, "'mgi' is unknown: did you mean 'mig'?"),
         ([tmp_path / "run", "--codes", "locale"], 2, "did you mean 'local'?"),

@@ -39,13 +39,13 @@ def hlvae(*args):
         ([*FIT, "--alpha", "automatic"], 2, "'automatic' is neither a number nor auto"),
         ([*FIT, "--alpha", "0", "--local", "laplace"], 2, "leave out --local for the plain VAE, or give an --alpha"),
         ([*FIT, "--data-dir", "/nowhere/at/all"], 1, "does not exist"),
-        (["fit", "--resume", "/nowhere/at/all"], 1, "/nowhere/at/all is no run directory (it does not exist)"),
-        (["figures", "/nowhere/at/all"], 1, "is no run directory"),
+        (["fit", "--resume", "/nowhere/at/all"], 1, "/nowhere/at/all is not a run directory (it does not exist)"),
+        (["figures", "/nowhere/at/all"], 1, "is not a run directory"),
         (["data", "describe"], 2, "no command is called 'describe': there are list, info, download, render"),
         (["data", "infos"], 2, "no command is called 'infos': did you mean 'info'?"),
         (["data", "info", "digit"], 2, "did you mean 'digits'?"),
         ([*FIT, "--steps", "200", "--alpha-unit", "sum", "--alpha", "10000"], 3, "the fit diverged: the loss is"),
-        ([*FIT, "--device", "abacus"], 1, "try --device cpu"),
+        ([*FIT, "--device", "abacus"], 2, "is not a device: give auto, cpu, cuda or cuda:1"),
         (
             [*FIT, "--steps", "300", "--alpha", "1e6", "--lr", "0.1", "--clip", "1e9"],
             3,
@@ -67,8 +67,8 @@ def test_failures_are_one_line_and_a_code(args, code, message, tmp_path):
 
 
 def test_debug_shows_the_traceback():
-    result = hlvae("--debug", *FIT, "--device", "abacus")
-    assert isinstance(result.exception, ValueError)
+    result = hlvae("--debug", *FIT, "--data-dir", "/nowhere/at/all")
+    assert isinstance(result.exception, FileNotFoundError)
 
 
 def interrupt(*_, **__):
@@ -78,8 +78,8 @@ def interrupt(*_, **__):
 @pytest.mark.parametrize(
     ("moment", "remedy"),
     [
-        ("training.prepare", "no step was made and nothing is kept; the same command begins anew"),
-        ("training.tqdm", "`hlvae fit --resume {out}` goes on"),
+        ("training.prepare", "no step was done and nothing is kept; run the same command again"),
+        ("training.tqdm", "`hlvae fit --resume {out}` continues"),
         ("cli.fit.draw_all", "`hlvae figures {out}` draws the figures"),
     ],
 )

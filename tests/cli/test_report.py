@@ -254,7 +254,7 @@ def test_a_failure_is_one_line_and_leaves_the_page_as_it_was(run, monkeypatch):
         assert result.exit_code == 1
         assert len(result.stderr.splitlines()) == 1
     assert (run / "report.html").read_bytes() == before
-    assert not [file for file in run.glob(".*-*")]
+    assert not [file for file in run.glob(".hlvae-*")]
 
 
 def test_a_browser_shows_it_without_overflow_and_without_a_request(run):

@@ -1,6 +1,7 @@
 """The user's own arrays, alike from `.npz` and HDF5: layouts, types, factors, framing; how wrong ones are refused."""
 
 import io
+import os
 import zipfile
 
 import h5py
@@ -46,6 +47,7 @@ def path(request, tmp_path):
         (RGB / 255, RGB.transpose(0, 3, 1, 2)),
         ((RGB / 255).astype(np.float16), RGB.transpose(0, 3, 1, 2)),
         ((GREY / 255).astype(">f4"), GREY[:, None]),
+        (GREY > 9, (GREY > 9)[:, None] * 255),
     ],
 )
 def test_every_layout_and_type_is_read(path, images, expected, block, monkeypatch):
@@ -106,7 +108,7 @@ def test_arrays_are_never_enlarged(path):
 def test_an_hdf5_that_claims_what_it_has_not_is_refused(tmp_path):
     with h5py.File(tmp_path / "bomb.h5", "w") as file:
         file.create_dataset("images", (60_000, 64, 64), np.uint8, chunks=(1, 64, 64), compression="gzip")
-    with pytest.raises(ValueError, match="is to have 245,760,000 bytes, and has 0: save it anew"):
+    with pytest.raises(ValueError, match=r"'images' of .*bomb\.h5 was created but never written: write its numbers"):
         load_own(tmp_path / "bomb.h5")
 
 
@@ -116,6 +118,7 @@ def bad_floats(value):
     return images
 
 
+REMEDY = r"give floats in \[0, 1\] \(1 is white\), uint8 \(255 is white\), or bool$"
 NAMED = {"images": RGB, "factors": np.zeros((N, 2), int)}
 
 
@@ -129,16 +132,17 @@ NAMED = {"images": RGB, "factors": np.zeros((N, 2), int)}
         ({"images": RGB[:, :7]}, "sides of at least 8"),
         ({"images": np.zeros((N, 10, 12, 4), np.uint8)}, "1 or 3 channels"),
         ({"images": np.zeros((N, 3, 10, 3), np.uint8)}, r"has the shape \(5, 3, 10, 3\)"),
-        ({"images": RGB.astype(np.int64)}, "'images' of .* is int64: give uint8, or floats in"),
-        ({"images": RGB > 9}, "'images' of .* is bool"),
-        ({"images": RGB.astype(complex)}, "'images' of .* is complex128"),
-        ({"images": bad_floats(1.5)}, r"has floats from 0 to 1\.5 and 0 NaN: give uint8, or floats in \[0, 1\]"),
-        ({"images": bad_floats(1 + 1e-7)}, r"from 0 to 1\.0000001 and"),
-        ({"images": bad_floats(-0.25)}, r"from -0\.25 to 1 and 0 NaN"),
-        ({"images": bad_floats(np.inf)}, "from 0 to inf and 0 NaN"),
-        ({"images": bad_floats(np.nan)}, r"from 0 to 1 and 1 NaN"),
-        ({"images": np.full((N, 8, 8), np.nan)}, r"from 0 to 1 and 320 NaN"),
-        ({"images": GREY.astype(np.float32)}, r"from 0 to 255 and 0 NaN"),
+        ({"images": RGB.astype(np.int64)}, rf"has int64 numbers from 0 to 255: {REMEDY}"),
+        ({"images": GREY.astype(np.uint16) * 16 + 7}, rf"has uint16 numbers from 7 to 4087: {REMEDY}"),
+        ({"images": (GREY > 9).astype(np.int8)}, rf"has int8 numbers from 0 to 1: {REMEDY}"),
+        ({"images": RGB.astype(complex)}, rf"'images' of .* is complex128: {REMEDY}"),
+        ({"images": bad_floats(1.5)}, rf"has float64 numbers from 0 to 1\.5: {REMEDY}"),
+        ({"images": bad_floats(1 + 1e-7)}, r"from 0 to 1\.0000001: "),
+        ({"images": bad_floats(-0.25)}, r"from -0\.25 to 1: "),
+        ({"images": bad_floats(np.inf)}, "from 0 to inf: "),
+        ({"images": bad_floats(np.nan)}, rf"from 0 to 1 and 1 NaN: {REMEDY}"),
+        ({"images": np.full((N, 8, 8), np.nan)}, r"from nan to nan and 320 NaN"),
+        ({"images": GREY.astype(np.float32)}, r"has float32 numbers from 0 to 255: "),
         (
             {"images": RGB, "factors": np.zeros((N - 1, 2), int)},
             r"'factors' of .* has the shape \(4, 2\): give \(5, F\)",
@@ -150,8 +154,9 @@ NAMED = {"images": RGB, "factors": np.zeros((N, 2), int)}
         ({"images": RGB, "factor_names": ["a", "b"]}, "has 'factor_names' but no 'factors'"),
         (NAMED | {"factor_names": ["a"]}, r"'factor_names' of .* \(1,\): give 2 strings"),
         (NAMED | {"factor_names": [1, 2]}, "'factor_names' of .*: give 2 strings"),
-        (NAMED | {"factor_names": ["a", "a"]}, "has an empty name, or one twice: a, a"),
+        (NAMED | {"factor_names": ["a", "a"]}, "has an empty name, or one twice: 'a', 'a'"),
         (NAMED | {"factor_names": ["a", ""]}, "has an empty name, or one twice"),
+        (NAMED | {"factor_names": ["a\nb", "a\nb"]}, r"one twice: 'a\\nb', 'a\\nb'"),
     ],
 )
 def test_wrong_arrays_are_refused(path, arrays, message):
@@ -190,7 +195,7 @@ def npy(shape, size, descr="'|u1'"):
     [
         (
             npy((10**9, 64, 64), 100),
-            r"'images' of .* is to be uint8 \(1000000000, 64, 64\), but has 100 bytes: save it",
+            r"'images' of .* should be uint8 \(1000000000, 64, 64\), but has 100 bytes: save it again",
         ),
         (npy((1, 8, 8), 65), "but has 65 bytes"),
         (npy((-1, -8, 8), 64), "has the shape"),
@@ -216,15 +221,79 @@ def test_a_directory_that_tells_more_than_is_there_is_refused(tmp_path):
     true, claimed = ((header + size).to_bytes(4, "little") for size in (64, 10**6 * 4096))
     assert buffer.getvalue().count(true) == 2
     (tmp_path / "data.npz").write_bytes(buffer.getvalue().replace(true, claimed))
-    with pytest.raises(ValueError, match=r"is to be uint8 \(1000000, 64, 64\), but has"):
+    with pytest.raises(ValueError, match=r"unpacks \d\d bytes to 4,096,000,081, over 250 times as many"):
         load_own(tmp_path / "data.npz")
 
 
 def test_an_hdf5_that_claims_more_than_memory_is_refused(tmp_path):
     with h5py.File(tmp_path / "data.h5", "w") as file:
-        file.create_dataset("images", (10**12, 64, 64), np.uint8, chunks=(1, 64, 64))
-    with pytest.raises(ValueError, match="is to have 4,096,000,000,000,000 bytes, and has 0: save it anew"):
+        file.create_dataset("images", (10**12, 64, 64), np.uint8, chunks=(1, 64, 64))[0] = 1
+    with pytest.raises(
+        ValueError, match="unpacks 4,096 bytes to 4,096,000,000,000,000, over 250 times as many: if you"
+    ):
         load_own(tmp_path / "data.h5")
+
+
+@pytest.mark.parametrize(
+    ("images", "white", "brightest"),
+    [
+        (GREY % 2, "255", 1),  # a mask of bool that was made uint8
+        (GREY // 16, "255", 15),
+        (GREY // 2, "255", 127),
+        ((GREY / 255 / 255).astype(np.float32), "1", 1),  # divided twice
+        (GREY * 0, "255", 0),
+    ],
+)
+def test_images_far_below_white_are_read_with_a_warning(path, images, white, brightest, caplog):
+    assert load_own(write(path, images=images)).images.max() == brightest
+    assert caplog.messages == [
+        f"'images' of {path}: {white} is read as white, and no pixel is brighter than {brightest} of 255: "
+        "if a smaller number is white, scale the images up, or give masks of 0 and 1 as bool"
+    ]
+
+
+@pytest.mark.parametrize("images", [GREY % 2 * 128, GREY > 300, GREY % 2 / 1.0])
+def test_images_near_white_are_read_without_one(path, images, caplog):
+    """They are looked at before they are shrunk."""
+    images[:, ::2] = 0
+    load_own(write(path, images=images), image_size=8)
+    assert caplog.messages == []
+
+
+def test_what_a_bomb_is_advised_works(tmp_path):
+    """Masks that are nearly all zero are packed a thousandfold: saved as the message says, they are read."""
+    masks = np.zeros((17_000, 64, 64), bool)
+    masks[5, 6, 7] = True
+    np.savez_compressed(tmp_path / "masks.npz", images=masks)
+    with h5py.File(tmp_path / "masks.h5", "w") as file:
+        file.create_dataset("images", data=masks, compression="gzip", chunks=(1000, 64, 64))
+    with pytest.raises(
+        ValueError, match=r"over 250 times as many: if you trust it, save it uncompressed, by numpy\.savez"
+    ):
+        load_own(tmp_path / "masks.npz")
+    with pytest.raises(
+        ValueError, match=r"as many: .* save it uncompressed, by h5py's create_dataset without `compress"
+    ):
+        load_own(tmp_path / "masks.h5")
+    for name in ("masks.npz", "masks.h5"):
+        write(tmp_path / name, images=masks)
+        assert load_own(tmp_path / name).images.nonzero().tolist() == [[5, 0, 6, 7]]
+
+
+def test_names_that_are_not_utf_8_can_be_encoded(tmp_path):
+    name = os.fsdecode(b"caf\xe9")
+    for suffix in (".npz", ".h5"):
+        path = write(tmp_path / "data", images=RGB) if suffix == ".h5" else write(tmp_path / "data.npz", images=RGB)
+        os.replace(path, tmp_path / (name + suffix))
+        assert load_own(tmp_path / (name + suffix)).source == f"images of caf\\udce9{suffix} (own data)"
+    factors = np.arange(2 * N).reshape(N, 2)
+    for names in ([name, "b"], [b"caf\xe9", b"b"]):
+        dataset = load_own(write(tmp_path / "data.npz", images=RGB, factors=factors, factor_names=names))
+        assert dataset.factor_names == ("caf\\udce9", "b")
+    with h5py.File(tmp_path / "data.h5", "w") as file:
+        file["images"], file["factors"] = RGB, factors
+        file["factor_names"] = np.array([b"caf\xe9", b"b"])
+    assert load_own(tmp_path / "data.h5").factor_names == ("caf\\xe9", "b")
 
 
 def test_a_group_is_no_array(tmp_path):

@@ -73,7 +73,7 @@ def test_the_archive_is_read_without_unpacking(tmp_path, make):
     pack(tmp_path / cars3d.ARCHIVE, members)
     dataset = cars3d.load_objects(tmp_path, 2)
     assert [colour(dataset, 1, 2, car) for car in (0, 1)] == [[11, 20, 60], [12, 20, 60]]
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["cars3d-64.npz", cars3d.ARCHIVE]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["hlvae-cars3d-64.npz", cars3d.ARCHIVE]
 
 
 @pytest.mark.parametrize("archive", [False, True])
@@ -98,11 +98,11 @@ def test_a_list_of_others_is_not_followed(tmp_path, make, caplog):
 
 def test_there_must_be_183(tmp_path, make):
     make.write_cars(tmp_path / "cars")
-    with pytest.raises(ValueError, match=r"cars holds 2 \.mat files, not 183: unpack or get the archive anew$"):
+    with pytest.raises(ValueError, match=r"cars holds 2 \.mat files, not 183: unpack or get the archive again$"):
         load_dataset("cars3d", tmp_path)
     with pytest.raises(ValueError, match=r"holds 2 \.mat files, not 1:"):
         cars3d.load_objects(tmp_path, 1)
-    assert not (tmp_path / "cars3d-64.npz").exists()
+    assert not (tmp_path / "hlvae-cars3d-64.npz").exists()
 
 
 def matlab_73():
@@ -162,7 +162,7 @@ def test_an_archive_that_is_a_trap_is_refused(tmp_path, make, member, fault):
     data_dir = tmp_path / "data"
     data_dir.mkdir()
     pack(data_dir / cars3d.ARCHIVE, [*cars(make), member])
-    with pytest.raises(ValueError, match=rf"not the published archive, '.*evil\.mat' in it {fault}: get it anew$"):
+    with pytest.raises(ValueError, match=rf"not the published archive, '.*evil\.mat' in it {fault}: get it again$"):
         cars3d.load_objects(data_dir, 2)
     assert [str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*")] == ["data", f"data/{cars3d.ARCHIVE}"]
 
@@ -198,7 +198,7 @@ def test_images_are_decoded_once(tmp_path, make, monkeypatch, caplog):
     assert colour(cars3d.load_objects(tmp_path, 2), 0, 0, 1)[0] == 13
     assert len(calls) == 1
 
-    cache = tmp_path / "cars3d-64.npz"
+    cache = tmp_path / "hlvae-cars3d-64.npz"
     content = cache.read_bytes()
     for wrong in (content[:-100_000], b"", b"garbage", content.replace(b"images.npy", b"imagos.npy")):
         cache.write_bytes(wrong)
@@ -212,7 +212,7 @@ def test_images_are_decoded_once(tmp_path, make, monkeypatch, caplog):
 def test_a_cache_of_another_number_of_objects_is_made_anew(tmp_path, make, caplog):
     make.write_cars(tmp_path / "cars")
     cars3d.load_objects(tmp_path, 2)
-    with np.load(tmp_path / "cars3d-64.npz") as arrays:
-        np.savez(tmp_path / "cars3d-64.npz", key=arrays["key"], images=arrays["images"][:3])
+    with np.load(tmp_path / "hlvae-cars3d-64.npz") as arrays:
+        np.savez(tmp_path / "hlvae-cars3d-64.npz", key=arrays["key"], images=arrays["images"][:3])
     assert cars3d.load_objects(tmp_path, 2).images.shape[0] == 192
     assert "it holds uint8 of shape (3, 24, 2, 3, 64, 64)" in caplog.text

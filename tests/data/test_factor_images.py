@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from hierarchical_lvae.data import DATASETS, FactorImages, Part, load_dataset
-from hierarchical_lvae.data.factor_images import default_data_dir, factor_grid
+from hierarchical_lvae.data.factor_images import factor_grid
 from hierarchical_lvae.data.replica import ReplicaImages
 from hierarchical_lvae.data.shapes3d import FACTOR_NAMES, FACTOR_SIZES, load_h5
 
@@ -158,13 +158,6 @@ def test_unknown_names_and_places_are_refused(tmp_path):
         load_dataset("mine.NPZ")
     with pytest.raises(FileNotFoundError, match="does not exist"):
         load_dataset("digits", tmp_path / "nowhere")
-
-
-def test_the_data_directory_can_be_set(tmp_path, monkeypatch):
-    monkeypatch.setenv("HLVAE_DATA", str(tmp_path))
-    assert default_data_dir() == tmp_path
-    monkeypatch.delenv("HLVAE_DATA")
-    assert default_data_dir() != Path()
 
 
 @pytest.mark.parametrize(

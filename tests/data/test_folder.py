@@ -1,5 +1,7 @@
 """A folder of images: every mode and size, framing, sub-folders as a factor, and how bad files are refused."""
 
+import errno
+import os
 import struct
 import zlib
 
@@ -109,7 +111,7 @@ def test_the_orientation_of_the_camera_is_followed(tmp_path):
     exif = Image.Exif()
     exif[0x0112] = 6
     Image.fromarray(pixels).save(tmp_path / "image.png", exif=exif)
-    image = open_picture(tmp_path / "image.png")
+    image = open_picture(tmp_path / "image.png").image
     assert image.size == (8, 16)
     np.testing.assert_array_equal(np.asarray(image), pixels.T)
 
@@ -199,7 +201,9 @@ def test_a_bad_image_is_refused_or_left_out(tmp_path, content, caplog):
         save(tmp_path / name)
     (tmp_path / "b/3.png").write_bytes(content)
     (tmp_path / "c/5.jpg").write_bytes(content)
-    with pytest.raises(ValueError, match=r"b/3\.png cannot be read as an image \(.+\): .* by --skip-bad$") as info:
+    with pytest.raises(
+        ValueError, match=r"b/3\.png cannot be read as an image \(.+\): .* by skip_bad \(--skip-bad\)$"
+    ) as info:
         load_own(tmp_path)
     assert "\n" not in str(info.value)
     dataset = load_own(tmp_path, skip_bad=True)
@@ -234,6 +238,170 @@ def test_many_bad_images_are_counted_and_the_first_named(tmp_path, caplog):
     load_own(tmp_path, skip_bad=True)
     assert "5 of 6 images" in caplog.text
     assert "0.png, 1.png, 2.png, …" in caplog.text
+
+
+def tiff(pixels, bits, photometric):
+    """An uncompressed grey TIFF of 12 or 16 bits: (h, w) uint16, white being 0 if `photometric` is."""
+    height, width = pixels.shape
+    if bits == 12:
+        values = pixels.reshape(-1, 2).astype(int)
+        content = b"".join(int(a << 12 | b).to_bytes(3, "big") for a, b in values)
+    else:
+        content = pixels.astype("<u2").tobytes()
+    entries = [
+        (256, width),
+        (257, height),
+        (258, bits),
+        (259, 1),
+        (262, photometric),
+        (273, 8),
+        (277, 1),
+        (278, height),
+    ]
+    entries.append((279, len(content)))
+    directory = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in entries)
+    header = b"II*\0" + struct.pack("<I", 8 + len(content))
+    return header + content + struct.pack("<H", len(entries)) + directory + bytes(4)
+
+
+@pytest.mark.parametrize(
+    ("bits", "photometric", "white", "expected"),
+    [(12, 1, 4095, 255), (16, 1, 65535, 255), (16, 0, 0, 255), (16, 0, 65535, 0)],
+)
+def test_greys_of_a_tiff_are_scaled_by_its_bits_and_white(tmp_path, bits, photometric, white, expected):
+    """PIL gives numbers alone: as they are, white of 12 bits would be 16 of 255, and white that is zero black."""
+    (tmp_path / "a.tif").write_bytes(tiff(np.full((10, 10), white, np.uint16), bits, photometric))
+    assert first_pixel(tmp_path) == [expected]
+
+
+def rgb16(levels):
+    """A PNG of 10 × 10 pixels of one colour, of 16 bits a channel."""
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", 10, 10, 16, 2, 0, 0, 0))
+    rows = (b"\0" + struct.pack(">3H", *levels) * 10) * 10
+    return b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+
+
+DIM = {
+    "a mask": (np.uint8(np.eye(9)), "255", 1),
+    "12 bits in 16": (np.full((9, 9), 4095, np.uint16), "65,535", 16),
+    "15 bits in 16": (np.full((9, 9), 32767, np.uint16), "65,535", 127),
+    "8 bits in 32": (np.full((9, 9), 255, np.int32), "65,535", 1),
+    "floats divided twice": (np.full((9, 9), 1 / 255, np.float32), "1", 1),
+}
+
+
+@pytest.mark.parametrize(("pixels", "white", "brightest"), DIM.values(), ids=DIM)
+def test_images_far_below_white_are_read_with_a_warning(tmp_path, pixels, white, brightest, caplog):
+    """Each depth is judged by itself: another image may be bright."""
+    save(tmp_path / "bright.png", 255)
+    save(tmp_path / "bright.jpg", RED)
+    for name in "ab":
+        Image.fromarray(pixels).save(tmp_path / f"{name}.tif")
+    if white == "255":
+        (tmp_path / "bright.png").unlink()
+        (tmp_path / "bright.jpg").unlink()
+    total = len(list(tmp_path.iterdir()))
+    assert load_own(tmp_path).images[0].max() <= brightest
+    assert caplog.messages == [
+        f"2 of {total} images in {tmp_path}: {white} is read as white, and no pixel is brighter than {brightest} of "
+        "255: if a smaller number is white, scale the pixels up"
+    ]
+
+
+def test_colours_of_16_bits_are_scaled_and_judged_by_them(tmp_path, caplog):
+    (tmp_path / "a.png").write_bytes(rgb16((51400, 0, 65535)))
+    assert first_pixel(tmp_path) == [200, 0, 255]
+    assert caplog.messages == []
+    (tmp_path / "a.png").write_bytes(rgb16((4095, 0, 2000)))
+    assert first_pixel(tmp_path) == [15, 0, 7]
+    assert "65,535 is read as white, and no pixel is brighter than 15 of 255" in caplog.text
+
+
+def test_frames_that_are_left_out_are_counted(tmp_path, caplog):
+    frames = [Image.new("L", (9, 9), grey) for grey in (200, 99)]
+    for name in ("a.tif", "b.gif", "c.png", "d.webp"):
+        frames[0].save(tmp_path / name, save_all=True, append_images=frames[1:])
+    frames[0].save(tmp_path / "e.jpg", "MPO", save_all=True, append_images=frames[1:])  # as cameras do
+    load_own(tmp_path)
+    assert caplog.messages == [
+        f"4 of 5 images in {tmp_path} hold more than one frame, and only the first is read (save each as a file): "
+        "a.tif, b.gif, c.png, …"
+    ]
+
+
+def test_links_to_class_folders_are_followed(tmp_path, caplog):
+    for i, name in enumerate(("store/cats", "store/dogs/old", "pets/birds")):
+        save(tmp_path / name / "1.png", 200 + i)
+    (tmp_path / "pets/dogs").symlink_to(tmp_path / "store/dogs")
+    (tmp_path / "pets/cats").symlink_to("../store/cats")
+    dataset = load_own(tmp_path / "pets")
+    assert (dataset.factor_names, dataset.factor_sizes) == (("folder",), (3,))
+    assert dataset.images[:, 0, 0, 0].tolist() == [202, 200, 201]
+    assert caplog.messages == []
+
+
+def test_links_that_lead_back_are_counted_and_not_followed(tmp_path, caplog):
+    """Folders go before links to them: what is read keeps its own name."""
+    save(tmp_path / "pets/cats/1.png", 201)
+    save(tmp_path / "pets/dogs/1.png", 202)
+    save(tmp_path / "other/1.png", 203)
+    (tmp_path / "pets/a").symlink_to("dogs")
+    (tmp_path / "pets/cats/up").symlink_to("..")
+    (tmp_path / "pets/cats/top").symlink_to(tmp_path)
+    (tmp_path / "pets/self").symlink_to("self")
+    dataset = load_own(tmp_path / "pets")
+    assert dataset.images[:, 0, 0, 0].tolist() == [201, 202]
+    assert caplog.messages == [
+        f"leaving out links in {tmp_path / 'pets'} to folders above it, or read already (3): a, cats/top, cats/up",
+        f"leaving out links in {tmp_path / 'pets'} whose targets are missing (1): self",
+    ]
+
+
+def test_links_that_lead_nowhere_are_counted(tmp_path, caplog):
+    save(tmp_path / "cats/1.png", 200)
+    (tmp_path / "dogs").symlink_to("moved")
+    load_own(tmp_path)
+    assert caplog.messages == [f"leaving out links in {tmp_path} whose targets are missing (1): dogs"]
+
+
+def test_a_folder_that_cannot_be_read_is_refused_or_left_out(tmp_path, monkeypatch, caplog):
+    """Whatever the rights of who runs the tests."""
+    for name in ("cats", "dogs", "birds"):
+        save(tmp_path / name / "1.png", 200)
+    scandir = os.scandir
+
+    def refused(place):
+        if str(place).endswith("dogs"):
+            raise PermissionError(errno.EACCES, "Permission denied", str(place))
+        return scandir(place)
+
+    monkeypatch.setattr(os, "scandir", refused)
+    with pytest.raises(
+        ValueError,
+        match=r"^the folder .*/dogs cannot be read \(Permission denied\): make it readable, or .* \(--skip-bad\)$",
+    ):
+        load_own(tmp_path)
+    assert load_own(tmp_path, skip_bad=True).factor_sizes == (2,)
+    assert caplog.messages == [f"leaving out folders in {tmp_path} that cannot be read (1): dogs"]
+    with pytest.raises(
+        ValueError, match=r"^the folder .*/dogs cannot be read \(Permission denied\): make it readable$"
+    ):
+        load_own(tmp_path / "dogs", skip_bad=True)
+
+
+def test_names_that_are_not_utf_8_are_read_and_can_be_encoded(tmp_path, caplog):
+    root = tmp_path / os.fsdecode(b"caf\xe9")
+    for name in (b"\xe9", b"\xe8", b"z"):
+        save(root / os.fsdecode(name) / os.fsdecode(name + b".png"), 200)
+    (root / "z/bad.png").write_bytes(b"bad")
+    with pytest.raises(ValueError, match=r"caf\\udce9/z/bad\.png cannot be read as an image") as info:
+        load_own(root)
+    dataset = load_own(root, skip_bad=True)
+    for text in (str(info.value), dataset.source, *dataset.factor_names, *caplog.messages):
+        assert text.encode()
+    assert dataset.source == "images of caf\\udce9 (own data)"
+    assert dataset.factors.tolist() == [[0], [1], [2]]
+    assert len(dataset.fingerprint) == 16
 
 
 def test_a_folder_without_images_is_refused(tmp_path):

@@ -107,7 +107,7 @@ def test_a_wrong_file_is_refused(tmp_path, make, file, change, message, packed):
     with pytest.raises(ValueError, match=message) as info:
         smallnorb.load_states(tmp_path, STATES)
     assert "\n" not in str(info.value)
-    assert not (tmp_path / "smallnorb-64.npz").exists()
+    assert not (tmp_path / "hlvae-smallnorb-64.npz").exists()
 
 
 @pytest.mark.parametrize("damage", ["truncated", "flipped", "garbage"])

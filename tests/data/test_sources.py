@@ -1,10 +1,11 @@
-"""Downloads against a server of our own: whole, broken and gone on with, and wrong."""
+"""Downloads from a server of our own: complete, resumed, and wrong."""
 
 import hashlib
 import http.server
 import io
 import re
 import threading
+from pathlib import Path
 
 import h5py
 import numpy as np
@@ -15,21 +16,24 @@ from hierarchical_lvae.data import DATASETS, FactorImages, load_dataset
 from hierarchical_lvae.data.export import write_h5
 from hierarchical_lvae.data.factor_images import factor_grid
 from hierarchical_lvae.data.shapes3d import FACTOR_NAMES, load_h5
-from hierarchical_lvae.data.sources import SOURCES, Source, download
+from hierarchical_lvae.data.sources import SOURCES, Source, _fetch, download
+from hierarchical_lvae.files import locked
 
 CONTENT = bytes(range(256)) * 5000
 
 
 class Handler(http.server.BaseHTTPRequestHandler):
-    """Serves `content`, with ranges; breaks off after `limit` bytes if there is one."""
+    """Serves `content`, with ranges unless `whole`; breaks off after `limit` bytes if there is one."""
 
     content = CONTENT
     limit = None
+    whole = False
     asked: list[str] = []  # noqa: RUF012
 
     def do_GET(self):
         span = self.headers.get("Range", "")
         type(self).asked.append(span)
+        span = "" if type(self).whole else span
         start = int(re.sub(r"\D", "", span) or 0)
         content = type(self).content
         if start >= len(content):
@@ -46,7 +50,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
 @pytest.fixture
 def server(monkeypatch):
-    Handler.content, Handler.limit, Handler.asked = CONTENT, None, []
+    Handler.content, Handler.limit, Handler.whole, Handler.asked = CONTENT, None, False, []
     httpd = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     thread = threading.Thread(target=httpd.serve_forever)
     thread.start()
@@ -66,29 +70,80 @@ def test_a_file_is_downloaded_once(server, tmp_path):
     assert [file.name for file in path.parent.iterdir()] == ["data.bin"]
 
 
-def test_a_broken_download_is_gone_on_with(server, tmp_path):
-    server.limit = 700_000
-    with pytest.raises(OSError, match="it goes on where it broke"):
+@pytest.mark.parametrize("whole", [False, True])
+def test_an_incomplete_download_is_continued(whole, server, tmp_path):
+    server.limit, server.whole = 700_000, whole
+    with pytest.raises(OSError, match="the download continues where it stopped"):
         download("test", tmp_path)
-    have = (tmp_path / "data.bin.part").stat().st_size
+    have = (tmp_path / "data.bin.hlvae-part").stat().st_size
     assert 0 < have <= 700_000
     assert not (tmp_path / "data.bin").exists()
     server.limit = None
     (path,) = download("test", tmp_path)
     assert path.read_bytes() == CONTENT
     assert server.asked == ["", f"bytes={have}-"]
+    assert [file.name for file in tmp_path.iterdir()] == ["data.bin"]
+
+
+@pytest.mark.parametrize("there", [b"other content" * 1000, CONTENT + b"more"])
+def test_a_beginning_of_another_file_is_not_continued(there, server, tmp_path):
+    (tmp_path / "data.bin.hlvae-part").write_bytes(there)
+    (path,) = download("test", tmp_path)
+    assert path.read_bytes() == CONTENT
+    assert server.asked == [f"bytes={len(there)}-", ""]
+
+
+def test_files_of_others_stay_as_they_are(server, tmp_path):
+    (tmp_path / "data.bin").write_bytes(b"a replica of mine")
+    with pytest.raises(FileExistsError, match=r"data\.bin is not the published file: move it away, or give another"):
+        download("test", tmp_path)
+    assert (tmp_path / "data.bin").read_bytes() == b"a replica of mine"
+    (tmp_path / "data.bin").rename(tmp_path / "data.bin.part")  # a browser's partial download is called so
+    (path,) = download("test", tmp_path)
+    assert path.read_bytes() == CONTENT
+    assert (tmp_path / "data.bin.part").read_bytes() == b"a replica of mine"
+    assert server.asked == [""]
+
+
+def test_a_directory_in_the_place_of_a_file_is_refused(server, tmp_path):
+    (tmp_path / "data.bin").mkdir()
+    with pytest.raises(FileExistsError, match="is not the published file"):
+        download("test", tmp_path)
+
+
+def test_two_processes_do_not_write_one_file(server, tmp_path):
+    part = tmp_path / "data.bin.hlvae-part"
+    with locked(part), pytest.raises(BlockingIOError, match=r"another process is downloading .*data\.bin: wait for it"):
+        download("test", tmp_path)
+    assert part.exists()
+    assert server.asked == []
+
+
+def test_a_place_that_cannot_be_written_is_refused_before_a_download(server, tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(OSError, match=r"data\.bin cannot be written \(Not a directory\): make that place writable"):
+        download("test", tmp_path / "file")
+    assert server.asked == []
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="a file that is always full is needed")
+def test_a_full_disk_is_named(server, tmp_path):
+    part = tmp_path / "data.bin.hlvae-part"
+    part.symlink_to("/dev/full")
+    with pytest.raises(OSError, match=r"hlvae-part cannot be written \(No space left on device\): free space there"):
+        _fetch(SOURCES["test"][0].url, part)
 
 
 def test_a_wrong_file_is_refused_and_not_kept(server, tmp_path, monkeypatch):
     monkeypatch.setitem(SOURCES, "test", (SOURCES["test"][0]._replace(checksum="md5:" + "0" * 32),))
-    with pytest.raises(ValueError, match="has not the published checksum"):
+    with pytest.raises(ValueError, match="does not have the published checksum"):
         download("test", tmp_path)
     assert not list(tmp_path.iterdir())
 
 
 def test_without_a_checksum_the_npz_must_open(server, tmp_path, monkeypatch, caplog):
     monkeypatch.setitem(SOURCES, "test", (SOURCES["test"][0]._replace(file="data.npz", checksum=""),))
-    with pytest.raises(ValueError, match=r"data\.bin is no whole \.npz: try again, or get it by hand$"):
+    with pytest.raises(ValueError, match=r"data\.bin is not a whole \.npz: try again, or get it by hand$"):
         download("test", tmp_path)
     assert not list(tmp_path.iterdir())
     assert not caplog.text
@@ -97,15 +152,21 @@ def test_without_a_checksum_the_npz_must_open(server, tmp_path, monkeypatch, cap
     server.content, server.asked = buffer.getvalue(), []
     (path,) = download("test", tmp_path)
     assert np.load(path)["x"].tolist() == [0, 1, 2]
-    assert "no checksum of data.npz is published: all that is known is that it opens" in caplog.text
+    assert "no checksum of data.npz is published: only those inside the file were verified" in caplog.text
     download("test", tmp_path)
     assert server.asked == [""]
+    content = bytearray(path.read_bytes())
+    content[content.index(b"NUMPY") + 130] ^= 1  # one bit of the array: the .npz opens all the same
+    path.write_bytes(content)
+    with pytest.raises(FileExistsError, match="is not the published file"):
+        download("test", tmp_path)
 
 
 def test_a_server_that_is_not_there(tmp_path, monkeypatch):
     monkeypatch.setitem(SOURCES, "test", (Source("data.bin", "http://127.0.0.1:9/data.bin", "md5:0", "1 MB"),))
     with pytest.raises(OSError, match="cannot be fetched"):
         download("test", tmp_path)
+    assert not list(tmp_path.iterdir())
 
 
 def test_every_data_set_has_its_sources():
@@ -140,3 +201,7 @@ def test_an_exported_replica_reads_back_as_the_official_layout(tmp_path):
     with h5py.File(tmp_path / "out.h5") as file:
         assert file["labels"][-1].tolist() == [0.9, 0.9, 0.0, 1.25, 3.0, 30.0]
     assert [file.name for file in tmp_path.iterdir()] == ["out.h5"]
+    before = (tmp_path / "out.h5").read_bytes()
+    with pytest.raises(FileExistsError, match=r"out\.h5 exists already: choose another file"):
+        write_h5(back, tmp_path / "out.h5")
+    assert (tmp_path / "out.h5").read_bytes() == before

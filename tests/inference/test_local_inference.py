@@ -41,7 +41,7 @@ def test_gradients_reach_all_meta_parameters(name):
 
 
 @every_local
-def test_nothing_moves_where_alpha_is_zero(name):
+def test_nothing_moves_where_alpha_is_zero(name, double):
     vae = LocalVAE(0.0, K, SHAPE, 3)
     elbo, support = elbo_of(name), torch.rand(B, K, *SHAPE)
     if name.startswith("laplace"):
@@ -60,7 +60,7 @@ def test_nothing_moves_where_alpha_is_zero(name):
 
 
 @every_local
-def test_all_meet_the_plain_vae_as_alpha_vanishes(name):
+def test_all_meet_the_plain_vae_as_alpha_vanishes(name, double):
     query, support = torch.rand(B, *SHAPE), torch.rand(B, K, *SHAPE)
     torch.manual_seed(1)
     vae = LocalVAE(1e-9, K, SHAPE, 3)

@@ -5,7 +5,7 @@ import pyro.distributions as dist
 import pytest
 import torch
 
-from hierarchical_lvae.inference import LocalELBO, OneStepMAP
+from hierarchical_lvae.inference import LocalELBO, OneStepMAP, elbo
 from hierarchical_lvae.models import LocalVAE
 
 
@@ -105,3 +105,15 @@ class TestProgramsThatCannotBeAdapted:
             self.loss(model, self.nothing)
         with pytest.raises(ValueError, match="guide's site 'y' is not in the model"):
             self.loss(model, guide)
+
+
+@pytest.mark.parametrize("make", [lambda: LocalVAE(1.0, 2, (1, 8, 8), 3), lambda: LocalVAE(0.0, 2, (1, 8, 8), 3)])
+def test_a_support_set_of_another_size_than_the_programs_is_said_once(make, caplog):
+    """τ stays, and ℓ_N grows with the points: 200 neighbours where 2 were meant make a step 100 times as long."""
+    elbo._warn_of_other_size.cache_clear()
+    vae = make()
+    for number in (2, 200, 200, 1):
+        LocalELBO(OneStepMAP()).loss(vae.model, vae.guide, torch.rand(1, 1, 8, 8), torch.rand(1, number, 1, 8, 8))
+    said = [message.split(": ")[1] for message in caplog.messages]
+    lengths = ["its local step is 100 times as long", "its local step is 0.5 times as long"]
+    assert said == (lengths if vae.is_local else [])

@@ -1,5 +1,7 @@
 """What every entry of `NEIGHBOURHOODS` must do."""
 
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -7,11 +9,16 @@ from pyro.distributions import Normal
 from scipy.sparse import save_npz
 from sklearn.neighbors import kneighbors_graph
 
+from hierarchical_lvae.models import LIKELIHOODS
 from hierarchical_lvae.neighbourhoods import NEIGHBOURHOODS, build_neighbourhood
 from hierarchical_lvae.neighbourhoods.build import WITH_ARGUMENT
+from hierarchical_lvae.options import FitOptions
+from hierarchical_lvae.types import lookup
 
-FIXED = ("input-knn", "latent-knn")
-"""Whose neighbours are no draws."""
+FIXED = ("noise-mean", "input-knn", "latent-knn")
+"""Whose neighbours are not drawn."""
+OF_ITSELF = ("noise", "noise-mean")
+"""Whose neighbours are made from the query, and not other points of the data."""
 every_neighbourhood = pytest.mark.parametrize("name", NEIGHBOURHOODS)
 
 
@@ -20,6 +27,7 @@ def build(surroundings, data, tmp_path):
     """Build a neighbourhood and prepare it; the graph is one of scikit-learn."""
 
     def make(name, num_neighbours=3, **changes):
+        num_neighbours = 1 if name == "noise-mean" else num_neighbours
         if name == "graph":
             graph = kneighbors_graph(data.batch(torch.arange(60)).flatten(1).numpy(), 7)
             save_npz(tmp_path / "graph.npz", graph)
@@ -40,12 +48,13 @@ def test_k_distinct_neighbours_of_the_right_kind_and_never_the_query(name, batch
     neighbourhood = build(name, num_neighbours)
     neighbourhood.update(index, x)
     x_N = neighbourhood(index, x)
+    num_neighbours = 1 if name == "noise-mean" else num_neighbours
     assert x_N.shape == (batch, num_neighbours, 3, 8, 8)
     assert (x_N.dtype, x_N.device) == (x.dtype, x.device)
     assert 0 <= x_N.min() <= x_N.max() <= 1
     for query, points in zip(x, x_N, strict=True):
         assert len(points.flatten(1).unique(dim=0)) == num_neighbours
-        assert not (points == query).flatten(1).all(1).any()
+        assert (points == query).flatten(1).all(1).any() == (name == "noise-mean")
 
 
 @every_neighbourhood
@@ -88,7 +97,7 @@ def test_preparing_draws_nothing(name, build):
 
 @every_neighbourhood
 def test_more_neighbours_than_there_are_points_are_refused(name, surroundings):
-    if name != "noise":
+    if name not in OF_ITSELF:
         with pytest.raises(ValueError, match=f"K is 60 and there are 60 images: {name} gives 59 at most"):
             build_neighbourhood(name, surroundings(60))
     with pytest.raises(ValueError, match="K is 0"):
@@ -101,6 +110,43 @@ def test_noise_is_around_each_image(surroundings, data):
     x_N = noise(torch.arange(2), x)
     torch.testing.assert_close(x_N.mean(1), x, rtol=0, atol=5 * 0.1 / 4000**0.5)
     torch.testing.assert_close(x_N.std(1), torch.full_like(x, 0.1), rtol=0.1, atol=0)
+
+
+@pytest.mark.parametrize("likelihood", LIKELIHOODS)
+def test_the_mean_of_the_noise_is_what_many_copies_average(likelihood, surroundings, data):
+    """So is the log likelihood, at given codes: the reconstruction term of ℓ_N of many copies is that of the mean."""
+    x = data.batch(torch.arange(2)).double()
+    noise = lookup(LIKELIHOODS, likelihood, "likelihood")().double()
+    (mean,), copies = (
+        build_neighbourhood(name, surroundings(number, around=noise.around))(torch.arange(2), x).movedim(1, 0)
+        for name, number in (("noise-mean", 1), ("noise", 20_000))
+    )
+    half_a_level = 0.5 / 255 if likelihood == "continuous-bernoulli" else 0  # at 0 and 1, where it has no mean
+    torch.testing.assert_close(mean, x, rtol=0, atol=half_a_level + 1e-6)
+    torch.testing.assert_close(copies.mean(0), mean, rtol=0, atol=5 * copies.std(0).max().item() / 20_000**0.5)
+    if likelihood == "bernoulli":
+        with torch.no_grad():
+            output = torch.randn_like(x)
+            each = noise(output).log_prob(copies).sum((2, 3, 4))
+            assert torch.allclose(each.mean(0), noise(output).log_prob(mean).sum((1, 2, 3)), atol=5 * each.std() / 141)
+
+
+def test_the_mean_is_one_neighbour(surroundings):
+    with pytest.raises(ValueError, match="K is 3, and noise-mean has one neighbour, the mean: give K = 1, or noise"):
+        build_neighbourhood("noise-mean", surroundings(3))
+    assert FitOptions.of("quick", dataset="digits", neighbourhood="noise-mean").num_neighbours == 1
+
+
+def test_copies_cost_the_query_half_a_nat_over_their_number():
+    """An intensity that is estimated from K copies of n pixels loses 1/(2K) nats on the query, whatever n."""
+    torch.manual_seed(0)
+    for number, pixels in ((1, 400), (5, 100), (20, 50)):
+        p = 0.4
+        ones = torch.distributions.Binomial(number * pixels, torch.tensor(p, dtype=torch.float64)).sample((200_000,))
+        estimate = (ones / (number * pixels)).clamp(1e-6, 1 - 1e-6)
+        entropy = -(p * math.log(p) + (1 - p) * math.log(1 - p))
+        loss = pixels * (-(p * estimate.log() + (1 - p) * (-estimate).log1p()) - entropy)
+        assert loss.mean().item() == pytest.approx(1 / (2 * number), rel=0.03)
 
 
 def test_names_are_suggested(surroundings):

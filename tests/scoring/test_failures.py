@@ -123,7 +123,7 @@ def test_a_distance_in_the_factors_features_is_finite_on_odd_data(run, tmp_path,
     values = dict(score(replace(run, dataset=data), tmp_path, ("fid", "samples"), FEW, progress=False))
     assert all(math.isfinite(values["fid"][key]) for key in ("distance", "kid", "kid_std", "precision", "recall"))
     assert failed(values) == []
-    (weights,) = (tmp_path / "data").glob("factor-features-*")
+    (weights,) = (tmp_path / "data").glob("hlvae-factor-features-*")
     tensors = read_tensors(weights)
     assert tensors["heads.0.bias"].shape == (10,)
     assert "heads.1.bias" not in tensors

@@ -127,7 +127,7 @@ def test_the_distance_of_generated_images_is_named_by_its_features(run, tmp_path
     assert values["distance"] > 0
     assert 0 < values["accuracy_of_factors"] < 1
     (weights,) = (tmp_path / "data").iterdir()
-    assert weights.name == f"factor-features-{run.dataset.fingerprint}-8x8.safetensors"
+    assert weights.name == f"hlvae-factor-features-{run.dataset.fingerprint}-8x8.safetensors"
     again = distance(run, choose_features(run, settings), settings, progress=False)  # by the classifier on file
     assert again == {key: value for key, value in values.items() if key != "settings"}
     with pytest.raises(OSError, match="no weights here"):
