@@ -31,6 +31,9 @@ from hierarchical_lvae.types import random_state_kept, single_precision
 SAMPLES = 4
 CHUNK = 1_000
 
+_UNCACHED: dict[str, Path] = {}
+"""Where the classifiers of this process are that could not be cached, by the names of their files."""
+
 log = logging.getLogger(__name__)
 
 
@@ -130,18 +133,16 @@ def _factor_classifier(run: Run, progress: bool) -> Features | None:
         return None
     size = "x".join(map(str, run.dataset.image_shape[1:]))
     name = f"hlvae-factor-features-{run.dataset.fingerprint}-{size}.safetensors"
-    directory, own = Path(run.options.data_dir or default_data_dir()), _of_this_process()
-    for path in (directory / name, own / name):
-        if _holds_a_classifier(path):
-            return factor_features(path)
-    tensors = _train_classifier(run, factors, progress)
-    try:
-        write_tensors(directory / name, tensors)
-    except OSError as error:
-        log.warning("cannot cache the classifier of the factors: %s", error)
-        directory = own
-        write_tensors(directory / name, tensors)
-    return factor_features(directory / name)
+    path = _UNCACHED.get(name) or Path(run.options.data_dir or default_data_dir()) / name
+    if not _holds_a_classifier(path):
+        tensors = _train_classifier(run, factors, progress)
+        try:
+            write_tensors(path, tensors)
+        except OSError as error:
+            log.warning("cannot cache the classifier of the factors: %s", error)
+            path = _UNCACHED[name] = _of_this_process() / name
+            write_tensors(path, tensors)
+    return factor_features(path)
 
 
 @cache
