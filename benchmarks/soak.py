@@ -60,8 +60,8 @@ def one_round(number, dataset, place):
     resume(out, steps=60, progress=False, checkpoint_every=1.0)
     run = load_run(out)
     settings = Settings(train=100, test=50, draws=5, neighbourhoods=4)
-    for _ in score(run, out, METRICS, settings, progress=False):
-        pass
+    for name, values in score(run, out, METRICS, settings, progress=False):
+        assert "failed" not in values, f"{name}: {values['failed']}"
     draw_all(run, out)
 
 

@@ -4,6 +4,7 @@ Temporary files begin with `.hlvae-`, which nobody else uses, and are the only f
 whatever the locale; permissions are those of the umask.
 """
 
+import atexit
 import contextlib
 import errno
 import fcntl
@@ -12,9 +13,12 @@ import logging
 import math
 import os
 import secrets
+import shutil
+import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -108,6 +112,14 @@ def locked(path: Path, wait: bool = True) -> Iterator[bool]:
                 path.unlink(missing_ok=True)
             supported = False
         yield supported
+
+
+@cache
+def scratch() -> Path:
+    """A directory of this process, deleted when it ends: for what cannot be kept."""
+    directory = tempfile.mkdtemp(prefix="hlvae-")
+    atexit.register(shutil.rmtree, directory, ignore_errors=True)
+    return Path(directory)
 
 
 def write_json(path: str | Path, content: Mapping[str, Any]) -> None:

@@ -67,6 +67,8 @@ def write_report(run: str | Path, scores: Section, comparison: Section) -> Path:
 
     run = Path(run)
     saved = read_json(run / "options.json")
+    if not {"data", "versions"} <= saved.keys():
+        raise ValueError(f"{run / 'options.json'} has no data or versions: restore it, or fit again")
     pictures = {path.stem: _picture(path) for path in sorted((run / "figures").glob("[!.]*.png"))}
     training, shown, of_scores, of_comparison = _sorted_by_section(pictures)
     sections = [

@@ -185,9 +185,15 @@ def reason(error: BaseException) -> str:
 
     >>> reason(ValueError("no such\\nfactor")), reason(KeyError("dci"))
     ('no such factor', "unexpected KeyError: 'dci'")
+    >>> reason(FileNotFoundError(2, "No such file or directory", "a.npz"))
+    'a.npz: No such file or directory'
     """
-    expected = isinstance(error, OSError | ValueError)
-    return " ".join(f"{'' if expected else f'unexpected {type(error).__name__}: '}{error}".split())
+    said = str(error)
+    if isinstance(error, OSError) and error.filename is not None and said.startswith("[Errno"):
+        said = f"{error.filename}: {error.strerror}"
+    elif not isinstance(error, OSError | ValueError):
+        said = f"unexpected {type(error).__name__}: {said}"
+    return " ".join(said.split())
 
 
 def is_colour(factor_name: str) -> bool:

@@ -19,7 +19,7 @@ from hierarchical_lvae.cli.fit import fit
 from hierarchical_lvae.cli.names import Suggesting
 from hierarchical_lvae.cli.report import report
 from hierarchical_lvae.cli.reproduce import reproduce
-from hierarchical_lvae.types import Diverged, Interrupted
+from hierarchical_lvae.types import Diverged, Interrupted, reason
 
 FAILED, DIVERGED, INTERRUPTED = 1, 3, 130
 TOO_LARGE = re.compile("can't allocate memory|not enough memory|out of memory|overflow", re.IGNORECASE)
@@ -63,8 +63,8 @@ class App(Suggesting):
 def failure(error: Exception) -> Failure:
     """What the command line says of an exception.
 
-    >>> print(failure(FileNotFoundError(2, "No such file or directory", "a.npz")).message)
-    a.npz: No such file or directory
+    >>> print(failure(MemoryError("a step on 8 images needs 172 GiB")).message.partition(": ")[0])
+    this needs more memory than there is (a step on 8 images needs 172 GiB)
     """
     match error:
         case Interrupted():
@@ -75,15 +75,13 @@ def failure(error: Exception) -> Failure:
             pass
         case RuntimeError() if TOO_LARGE.search(str(error)):
             pass
-        case OSError() if error.filename is not None and str(error).startswith("[Errno"):
-            return Failure(f"{error.filename}: {error.strerror}", FAILED)
         case OSError() | ValueError():
-            return Failure(str(error), FAILED)
+            return Failure(reason(error), FAILED)
         case _:
-            return Failure(f"unexpected {type(error).__name__}: {error} (--debug shows where)", FAILED)
-    reason = re.sub(r"^.*Allocator: |\. (Error code|GPU \d).*|\n.*", "", str(error), flags=re.DOTALL) or "none is left"
+            return Failure(f"{reason(error)} (--debug shows where)", FAILED)
+    what = re.sub(r"^.*Allocator: |\. (Error code|GPU \d).*|\n.*", "", str(error), flags=re.DOTALL) or "none is left"
     remedy = "try smaller batches, fewer neighbours or smaller images"
-    return Failure(f"this needs more memory than there is ({reason}): {remedy}", FAILED)
+    return Failure(f"this needs more memory than there is ({what}): {remedy}", FAILED)
 
 
 @click.group(cls=App, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})

@@ -1,16 +1,14 @@
 """The data directory: where downloads and caches lie."""
 
-import atexit
 import logging
 import os
-import shutil
-import tempfile
 from functools import cache
 from pathlib import Path
 
 from platformdirs import user_cache_path
 
 from hierarchical_lvae.data.paths import printable
+from hierarchical_lvae.files import scratch
 
 log = logging.getLogger(__name__)
 
@@ -31,14 +29,12 @@ def default_data_dir() -> Path:
 
 @cache
 def _temporary_dir() -> Path:
-    directory = tempfile.mkdtemp(prefix="hlvae-")
-    atexit.register(shutil.rmtree, directory, ignore_errors=True)
     log.warning(
         "there is no home directory for downloads and caches: %s takes its place until this process ends; "
         "to keep them, set HLVAE_DATA or give data_dir (--data-dir)",
-        directory,
+        scratch(),
     )
-    return Path(directory)
+    return scratch()
 
 
 def data_directory(data_dir: str | Path | None) -> Path:

@@ -26,7 +26,7 @@ from hierarchical_lvae.files import read_json
 from hierarchical_lvae.memory import keep_freed_memory
 from hierarchical_lvae.scoring import Settings, read_scores, score
 from hierarchical_lvae.training import FitOptions, fit, load_run, read_options, resume
-from hierarchical_lvae.types import Diverged, Interrupted, nearest
+from hierarchical_lvae.types import Diverged, Interrupted, nearest, reason
 
 LOOK_EVERY, ANSWER_WITHIN, PATIENCE = 5.0, 20.0, 60.0  # seconds
 _ONE_A_PROCESS = threading.Lock()  # the random state is the process's
@@ -147,10 +147,10 @@ def run_row(
     except Diverged as error:
         return Result(row, options, path, nothing, {}, remark=f"diverged: {error}")
     except Exception as error:
-        cause = str(error) if isinstance(error, OSError | ValueError) else f"unexpected {type(error).__name__}: {error}"
-        return Result(row, options, path, nothing, {}, remark=f"failed: {' '.join(cause.split())}")
+        return Result(row, options, path, nothing, {}, remark=f"failed: {reason(error)}")
     values = tuple(_found(scores, place) for place in table.columns.values())
-    return Result(row, run.options, path, values, scores, run.dataset.source)
+    failed = "; ".join(f"{name}: {score['failed']}" for name, score in scores.items() if "failed" in score)
+    return Result(row, run.options, path, values, scores, run.dataset.source, failed and f"failed: {failed}")
 
 
 def read_row(table: Table, row: Row, path: str | Path) -> Result:

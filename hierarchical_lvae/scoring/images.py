@@ -5,12 +5,9 @@ reference. Copying is cheap for a model that adapts on (noisy copies of) the ref
 there is.
 """
 
-import atexit
 import logging
 from collections.abc import Callable, Sequence
-from functools import cache
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import pyro
@@ -23,7 +20,7 @@ from hierarchical_lvae.evaluation import Features, factor_features, fidelity, in
 from hierarchical_lvae.evaluation.arrays import unsuitable
 from hierarchical_lvae.evaluation.factor_classifier import load_classifier
 from hierarchical_lvae.evaluation.frechet import FEWEST
-from hierarchical_lvae.files import read_tensors, write_tensors
+from hierarchical_lvae.files import read_tensors, scratch, write_tensors
 from hierarchical_lvae.runs import Run
 from hierarchical_lvae.scoring.settings import Settings
 from hierarchical_lvae.types import random_state_kept, single_precision
@@ -140,17 +137,9 @@ def _factor_classifier(run: Run, progress: bool) -> Features | None:
             write_tensors(path, tensors)
         except OSError as error:
             log.warning("cannot cache the classifier of the factors: %s", error)
-            path = _UNCACHED[name] = _of_this_process() / name
+            path = _UNCACHED[name] = scratch() / name
             write_tensors(path, tensors)
     return factor_features(path)
-
-
-@cache
-def _of_this_process() -> Path:
-    """A directory that is removed when the process ends."""
-    directory = TemporaryDirectory(prefix="hlvae-", ignore_cleanup_errors=True)
-    atexit.register(directory.cleanup)
-    return Path(directory.name)
 
 
 def _holds_a_classifier(path: Path) -> bool:
