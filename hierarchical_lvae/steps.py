@@ -4,6 +4,7 @@ In parts, the codes of each are drawn by a seed of its own, itself drawn from th
 matter to the numbers which process computes which part, or whether one computes all of them.
 """
 
+import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -12,6 +13,7 @@ import torch
 from torch import Tensor
 
 from hierarchical_lvae.inference.finite import NotFinite, Watched
+from hierarchical_lvae.options import FitOptions
 from hierarchical_lvae.parallel import Ranks
 from hierarchical_lvae.runs import Run
 from hierarchical_lvae.types import random_state_kept
@@ -37,6 +39,17 @@ def choose_gradient(run: Run, ranks: Ranks) -> Gradient:
     if run.options.device.startswith("cuda") and capturable:
         return Replayed(run)
     return Whole(run)
+
+
+def shared(options: FitOptions, ranks: Ranks) -> FitOptions:
+    """The options of a fit that several processes share: each takes its part of a batch, and so could one alone.
+
+    Raises:
+        ValueError: there is a penalty, which needs the whole batch.
+    """
+    if ranks.world == 1 or options.micro_batch is not None:
+        return options
+    return replace(options, micro_batch=math.ceil(options.batch / ranks.world))
 
 
 def first_not_finite(run: Run, x: Tensor, x_N: Tensor, random_state: Tensor) -> str:

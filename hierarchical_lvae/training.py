@@ -28,7 +28,7 @@ from hierarchical_lvae.inference import diagnose, reestimate
 from hierarchical_lvae.options import AUTO, PRESETS, FitOptions
 from hierarchical_lvae.parallel import Ranks
 from hierarchical_lvae.runs import Run, load_data, load_run, moved, prepare, read_options
-from hierarchical_lvae.steps import choose_gradient, first_not_finite, precision
+from hierarchical_lvae.steps import choose_gradient, first_not_finite, precision, shared
 from hierarchical_lvae.types import Diverged, Interrupted, random_state_kept, single_precision
 
 __all__ = ["PRESETS", "FitOptions", "Run", "estimate_seconds", "fit", "load_run", "read_options", "resume"]
@@ -114,17 +114,6 @@ def resume(
             log.info("from here on %d processes share each batch, and draw other codes than one did", ranks.world)
         run = prepare(options, load_data(options, path), progress=progress)
         return _train(run, path, ranks, progress, checkpoint_every, watchers)
-
-
-def shared(options: FitOptions, ranks: Ranks) -> FitOptions:
-    """The options of a fit that several processes share: each takes its part of a batch, and so could one alone.
-
-    Raises:
-        ValueError: there is a penalty, which needs the whole batch.
-    """
-    if ranks.world == 1 or options.micro_batch is not None:
-        return options
-    return replace(options, micro_batch=math.ceil(options.batch / ranks.world))
 
 
 @single_precision()

@@ -30,7 +30,7 @@ ALLOWED = {
     "memory": set(),
     "runs": {"options", "models", "inference", "penalties", "data", "neighbourhoods", "checkpoints", "directory",
              "devices", "files", "types"},
-    "steps": {"runs", "parallel", "inference", "types"},
+    "steps": {"runs", "parallel", "options", "inference", "types"},
     "training": {"runs", "steps", "parallel", "options", "models", "inference", "data", "neighbourhoods",
                  "checkpoints", "directory", "devices", "files", "types"},
     "comparison": {"runs", "inference", "evaluation", "types"},

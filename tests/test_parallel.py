@@ -14,8 +14,8 @@ import torch
 from hierarchical_lvae.files import read_tensors
 from hierarchical_lvae.parallel import Ranks
 from hierarchical_lvae.runs import prepare
-from hierarchical_lvae.steps import InParts, Whole, choose_gradient
-from hierarchical_lvae.training import FitOptions, fit, resume, shared
+from hierarchical_lvae.steps import InParts, Whole, choose_gradient, shared
+from hierarchical_lvae.training import FitOptions, fit, resume
 
 SMALL = {"dataset": "digits", "batch": 4, "num_neighbours": 2, "latent_dim": 3, "lr": 1e-3}
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone", "--no-python"]
