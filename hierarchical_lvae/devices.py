@@ -1,4 +1,4 @@
-"""Where to compute: the one place that knows what a device's name may be, and whether the device is here."""
+"""Names of devices, and whether a device is available."""
 
 import logging
 import re
@@ -17,7 +17,7 @@ def resolve_device(name: str = AUTO) -> str:
 
     Raises:
         ValueError: no device can have this name.
-        OSError: the device is not here.
+        OSError: the device is not available.
     """
     import torch
 
@@ -27,14 +27,14 @@ def resolve_device(name: str = AUTO) -> str:
         raise ValueError(f"{name!r} is not a device: give auto, cpu, cuda or cuda:1")
     kind, _, number = name.partition(":")
     if kind == "cuda" and int(number or 0) >= torch.cuda.device_count():  # which makes no context on any GPU
-        raise OSError(f"there is no device {name!r} here ({torch.cuda.device_count()} GPUs): use cpu instead")
+        raise OSError(f"device {name!r} is not available ({torch.cuda.device_count()} GPUs): use cpu instead")
     if kind == "mps" and not torch.backends.mps.is_available():
-        raise OSError("there is no device 'mps' here: use cpu instead")
+        raise OSError("device 'mps' is not available: use cpu instead")
     return name
 
 
 def device_here(wanted: str) -> str:
-    """The device of an earlier fit if it is here too, else the one that "auto" chooses, with a line in the log.
+    """The device of an earlier fit if it is available, else the one that "auto" chooses, with a line in the log.
 
     Raises:
         ValueError: no device can have this name.
@@ -43,5 +43,5 @@ def device_here(wanted: str) -> str:
         return resolve_device(wanted)
     except OSError:
         here = resolve_device(AUTO)
-        log.warning("there is no device %r here: using %s", wanted, here)
+        log.warning("device %r is not available: using %s", wanted, here)
         return here

@@ -1,4 +1,4 @@
-"""A run directory: who holds it, how far its fit came, and its log. This is the one reader and writer of these files.
+"""A run directory: the lock on it, how far its fit came, and its log.
 
 | file | what |
 |---|---|
@@ -41,7 +41,9 @@ class State(NamedTuple):
         >>> str(State("interrupted", 50, 110)), str(State("unknown"))
         ('interrupted at step 50 of 110', 'unknown')
         """
-        return self.status if self.step is None else f"{self.status} at step {self.step:,} of {self.steps:,}"
+        if self.step is None:
+            return self.status
+        return f"{self.status} at step {self.step:,}" + ("" if self.steps is None else f" of {self.steps:,}")
 
 
 def read_state(path: str | Path) -> State:
@@ -61,7 +63,8 @@ def read_state(path: str | Path) -> State:
             ) from error
     if (path / "state.safetensors").is_file():  # the process died between the two files
         steps = read_json(path / "options.json").get("steps") if (path / "options.json").is_file() else None
-        return State("interrupted", int(read_tensors(path / "state.safetensors")["step"]), steps)
+        step = int(read_tensors(path / "state.safetensors")["step"])
+        return State("finished" if step == steps else "interrupted", step, steps)
     return State("unknown" if (path / "model.safetensors").is_file() else "new")
 
 
@@ -100,18 +103,15 @@ def claimed(path: Path, new: bool) -> Iterator[None]:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise explained(path, error) from error
-    try:
-        with locked(path / LOCK, wait=False):
-            sweep(path)
-            sweep(path / "figures")
-            try:
-                yield
-            finally:
-                if not there and [file.name for file in path.iterdir()] in ([], [LOCK]):
-                    (path / LOCK).unlink(missing_ok=True)
-                    path.rmdir()
-    except BlockingIOError:
-        raise BlockingIOError(f"another process is training in {path}: wait for it, or choose another --out") from None
+    with locked(path / LOCK, f"another process is training in {path}: wait for it, or choose another --out"):
+        sweep(path)
+        sweep(path / "figures")
+        try:
+            yield
+        finally:
+            if not there and [file.name for file in path.iterdir()] in ([], [LOCK]):
+                (path / LOCK).unlink(missing_ok=True)
+                path.rmdir()
 
 
 def _is_ours(name: str) -> bool:

@@ -1,7 +1,7 @@
 """Files that are whole or absent: each is written beside its place and moved there in one step.
 
-Temporary files begin with `.hlvae-`, which nobody else uses, and are the only files that are ever swept. Text is UTF-8,
-whatever the locale; permissions are those of the umask.
+Temporary files begin with `.hlvae-`, which no other program uses, and are the only files that are ever swept. Text is
+UTF-8, whatever the locale; permissions are those of the umask.
 """
 
 import atexit
@@ -45,7 +45,7 @@ def atomic(path: str | Path) -> Iterator[Path]:
         OSError: with the cause and a remedy; what stood at `path` before is intact.
     """
     path = Path(path)
-    temporary = path.with_name(f"{TEMPORARY}{path.stem}-{secrets.token_hex(4)}{path.suffix}")
+    temporary = path.with_name(f"{TEMPORARY}{path.stem[:100]}-{secrets.token_hex(4)}{path.suffix}")
     made = False
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -58,9 +58,17 @@ def atomic(path: str | Path) -> Iterator[Path]:
     except BaseException as error:
         if made:
             temporary.unlink(missing_ok=True)
-        if isinstance(error, OSError):
+        if isinstance(error, OSError) and _is_about(error, path, temporary):
             raise explained(path, error) from error
         raise
+
+
+def _is_about(error: OSError, path: Path, temporary: Path) -> bool:
+    """Whether an error is of writing this file, and not of something else that was done meanwhile."""
+    if error.filename is None:
+        return not isinstance(error, BrokenPipeError)
+    own = {temporary.absolute(), path.absolute(), *path.absolute().parents}
+    return isinstance(error.filename, str | Path) and Path(error.filename).absolute() in own
 
 
 def occupied(path: Path) -> bool:
@@ -71,7 +79,7 @@ def occupied(path: Path) -> bool:
     """
     try:
         there = path.exists()
-        parent = next(parent for parent in path.absolute().parents if parent.exists())
+        parent = next((parent for parent in path.absolute().parents if parent.exists()), Path("/"))
     except OSError as error:
         raise explained(path, error) from error
     for number, met in ((errno.ENOTDIR, parent.is_dir()), (errno.EACCES, os.access(parent, os.W_OK | os.X_OK))):
@@ -89,11 +97,15 @@ def sweep(directory: Path) -> None:
 
 
 @contextmanager
-def locked(path: Path, wait: bool = True) -> Iterator[bool]:
+def locked(path: Path, held: str = "") -> Iterator[bool]:
     """Hold the lock of the file `path`, which is made and stays; gives whether the file system has locks at all.
 
+    Args:
+        path: the lock's file.
+        held: the error if another process holds it; without one, wait for that process.
+
     Raises:
-        BlockingIOError: another process holds it, and `wait` is false.
+        BlockingIOError: another process holds it.
         OSError: the file cannot be made.
     """
     try:
@@ -102,8 +114,10 @@ def locked(path: Path, wait: bool = True) -> Iterator[bool]:
         raise explained(path, error) from error
     with file:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+            fcntl.flock(file, fcntl.LOCK_EX | (fcntl.LOCK_NB if held else 0))
             supported = True
+        except BlockingIOError:
+            raise BlockingIOError(held) from None
         except OSError as error:
             if error.errno not in UNSUPPORTED:
                 raise
@@ -189,6 +203,6 @@ def explained(path: Path, error: OSError) -> OSError:
     reason = error.strerror or str(error)
     full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
     remedy = "free space there" if full else "make that place writable, or choose another"
-    told = OSError(f"{path} cannot be written ({reason}): {remedy}")
-    told.errno = error.errno
-    return told
+    with_remedy = OSError(f"{path} cannot be written ({reason}): {remedy}")
+    with_remedy.errno = error.errno
+    return with_remedy

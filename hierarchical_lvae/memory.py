@@ -32,7 +32,7 @@ def keep_freed_memory() -> bool:
 
 
 def check_step_fits(batch: int, num_neighbours: int, image_shape: tuple[int, int, int], device: str = "cpu") -> None:
-    """Refuse a step that needs more memory than there is, before it drives other programs out of theirs.
+    """Refuse a step that needs more memory than there is, before it exhausts the memory of the machine.
 
     What is counted is a lower bound, of the neighbours alone: their pixels, and the first and last map of features.
 

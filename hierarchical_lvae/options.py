@@ -1,6 +1,7 @@
 """The options of a fit, and the two protocols."""
 
 import math
+import os
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, get_type_hints
@@ -85,6 +86,8 @@ class FitOptions:
     precision: str = "highest"
 
     def __post_init__(self) -> None:
+        if isinstance(self.dataset, os.PathLike):  # a path means own data, even if a data set has that name
+            object.__setattr__(self, "dataset", str(Path(self.dataset).absolute()))
         kinds = get_type_hints(FitOptions)
         for field in fields(self):
             try:
@@ -93,7 +96,7 @@ class FitOptions:
                 raise TypeError(f"{field.name} {error}") from None
             object.__setattr__(self, field.name, value)  # the dataclass is frozen
         object.__setattr__(self, "dataset", absolute(self.dataset))
-        object.__setattr__(self, "data_dir", None if self.data_dir is None else str(Path(self.data_dir).absolute()))
+        object.__setattr__(self, "data_dir", str(Path(self.data_dir).absolute()) if self.data_dir else None)
         kind, _, file = self.neighbourhood.partition(":")
         if kind == "graph" and file:
             object.__setattr__(self, "neighbourhood", f"graph:{Path(file).absolute()}")
@@ -178,7 +181,8 @@ class FitOptions:
 
     def under(self, preset: str) -> "FitOptions":
         """The same fit under another protocol."""
-        return replace(self, **_protocol(preset, self.dataset))
+        one = {"num_neighbours": 1} if self.neighbourhood == "noise-mean" else {}
+        return replace(self, **{**_protocol(preset, self.dataset), **one})
 
 
 def absolute(dataset: str) -> str:

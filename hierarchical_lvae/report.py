@@ -62,6 +62,9 @@ def write_report(run: str | Path, scores: Section, comparison: Section) -> Path:
     Args:
         run: the directory, of a finished fit or not.
         scores, comparison: what other commands left there; their figures are added here.
+
+    Raises:
+        ValueError: a file of the run is damaged.
     """
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
@@ -92,7 +95,7 @@ def write_report(run: str | Path, scores: Section, comparison: Section) -> Path:
         sections=[section for section in sections if section != Section(section.title)],
     )
     path = run / "report.html"
-    write_text(path, page.encode("utf-8", "replace").decode())  # file names may hold bytes that are not UTF-8
+    write_text(path, page)
     return path
 
 

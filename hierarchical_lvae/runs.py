@@ -7,7 +7,7 @@ from dataclasses import dataclass, fields, replace
 from functools import partial
 from inspect import signature
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pyro
 import torch
@@ -15,6 +15,7 @@ from torch import Tensor
 
 from hierarchical_lvae.checkpoints import NEIGHBOURHOOD, PENALTY
 from hierarchical_lvae.data import DATASETS, FactorImages, default_data_dir, load_dataset
+from hierarchical_lvae.data.sources import SOURCES
 from hierarchical_lvae.devices import device_here, resolve_device
 from hierarchical_lvae.directory import command, read_state
 from hierarchical_lvae.files import read_json, read_tensors
@@ -155,7 +156,9 @@ def load_run(
     if not (path / "model.safetensors").is_file():
         why = "it is lost" if (path / "state.safetensors").is_file() else "its fit was not started"
         raise FileNotFoundError(f"{path} has no model.safetensors, {why}: `{command('resume', path)}` writes it")
-    if (state := read_state(path)).status != "finished":
+    if (state := read_state(path)).status == "unknown":
+        log.warning("%s does not say how far it was trained: it has neither state.json nor a checkpoint", path)
+    elif state.status != "finished":
         log.warning("%s is not finished, and its weights are those of its last checkpoint: it is %s", path, state)
     with random_state_kept():
         run = prepare(options, load_data(options, path))
@@ -176,10 +179,10 @@ def load_run(
 def moved(
     options: FitOptions, device: str | None, data_dir: str | Path | None, dataset: str | Path | None
 ) -> FitOptions:
-    """The options of a run that is used on another device, or whose data are elsewhere now: no part of its identity."""
+    """The options of a run that is used on another device, or whose data are elsewhere now."""
     here = resolve_device(device) if device else device_here(options.device)
-    place = options.data_dir if data_dir is None else str(data_dir)
-    return replace(options, device=here, data_dir=place, dataset=str(dataset or options.dataset))
+    changes: dict[str, Any] = {"data_dir": data_dir, "dataset": dataset}
+    return replace(options, device=here, **{name: place for name, place in changes.items() if place is not None})
 
 
 def read_options(path: str | Path) -> FitOptions:
@@ -214,6 +217,12 @@ def load_data(options: FitOptions, path: Path) -> FactorImages:
         ValueError: they are not those that the run was trained on.
     """
     own = options.dataset not in DATASETS
+    if options.data_dir is not None and not Path(options.data_dir).exists():
+        if SOURCES.get(options.dataset):
+            raise FileNotFoundError(
+                f"the data directory of {path} is no longer at {options.data_dir}: give its new place with --data-dir"
+            )
+        options = replace(options, data_dir=None)  # it held nothing but caches
     if own and not Path(options.dataset).exists():
         raise FileNotFoundError(
             f"the data of {path} are no longer at {options.dataset}: give their new place with --dataset"

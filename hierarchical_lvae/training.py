@@ -121,7 +121,7 @@ def estimate_seconds(run: Run, options: FitOptions) -> float:
     """How long a fit by these options would take here, on the data of `run`, by a step of at most 8 queries."""
     with random_state_kept(), pyro.validation_enabled(False), pyro.get_param_store().scope():
         trial = prepare(replace(options, neighbourhood="noise"), run.dataset)
-        index = torch.randint(len(run.dataset), (min(options.batch, 8),)).to(options.device)
+        index = torch.randint(len(run.dataset), (min(options.batch, 8),)).to(trial.options.device)
         for _ in range(2):  # the first one warms up
             start = time.perf_counter()
             x = trial.dataset.batch(index)

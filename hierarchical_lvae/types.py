@@ -115,7 +115,7 @@ class Penalty(Protocol):
         ...
 
     def update(self) -> None:
-        """Called after each step of the training, by `fit` and by `LocalELBO.loss_and_grads`."""
+        """Called once per training step, after the gradients, by `fit` and by `LocalELBO.loss_and_grads`."""
         return
 
 

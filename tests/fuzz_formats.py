@@ -17,11 +17,10 @@ import torch
 from hierarchical_lvae import checkpoints, directory, files
 from hierarchical_lvae.data import archive, cars3d, dsprites, load_own, norb_matrix, shapes3d
 from hierarchical_lvae.data import cache as data_cache
-from hierarchical_lvae.experiments import rows
 from hierarchical_lvae.neighbourhoods import graph, pixels
 from hierarchical_lvae.options import FitOptions
 from hierarchical_lvae.runs import read_options
-from hierarchical_lvae.scoring.scores import read_scores
+from hierarchical_lvae.scoring import read_scores
 
 POINTS, GRID = 12, (2, 2, 1, 1, 1)
 
@@ -253,7 +252,7 @@ def read_nearest(path: Path) -> None:
 FORMATS = {
     "options": Format("options.json", lambda: as_json(RUN), lambda path: read_options(path.parent)),
     "state": Format("state.json", lambda: as_json({"status": "running", "step": 3, "steps": 9}),
-                    lambda path: rows._state(path.parent)),
+                    lambda path: directory.read_state(path.parent)),
     "metrics": Format("metrics.json", lambda: as_json({"dci": {"settings": {"seed": 0}, "disentanglement": 0.5}}),
                       lambda path: read_scores(path.parent)),
     "log": Format("log.jsonl", lambda: ["".join(json.dumps(line) + "\n" for line in LOG).encode()],

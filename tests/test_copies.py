@@ -9,6 +9,7 @@ import torch
 
 from hierarchical_lvae.inference import LocalELBO, OneStepMAP, Shared
 from hierarchical_lvae.models import FactorAnalysis, LocalLinearRegression, LocalVAE, PointVAE, Sinusoid
+from hierarchical_lvae.models.program import Program
 from hierarchical_lvae.penalties import Factor
 from hierarchical_lvae.training import FitOptions, Run, fit
 
@@ -72,6 +73,20 @@ def test_every_program_gets_a_name_of_its_own_and_its_parts_follow(make, way, tm
     assert not set(names[0]) & set(names[1])
     assert all(name.startswith(twin._pyro_name) for name in names[1])
     assert len({id(m._pyro_context) for m in twin.modules() if hasattr(m, "_pyro_context")}) == 1
+
+
+def test_a_program_in_a_program_is_named_after_it_and_a_shallow_copy_changes_no_names():
+    class Outer(Program):
+        def __init__(self):
+            super().__init__()
+            self.inner = Sinusoid()
+
+    outer = Outer()
+    twin = copy.deepcopy(outer)
+    assert twin.inner._pyro_name == f"{twin._pyro_name}.inner"
+    before = [module._pyro_name for module in outer.modules() if hasattr(module, "_pyro_name")]
+    assert copy.copy(outer).inner is outer.inner
+    assert [module._pyro_name for module in outer.modules() if hasattr(module, "_pyro_name")] == before
 
 
 def test_a_penalty_that_learns_learns_under_svi():

@@ -99,10 +99,10 @@ def test_a_file_system_without_locks_warns_and_trains(tmp_path, monkeypatch, cap
 def test_a_lock_holds_off_a_second_process(tmp_path):
     with locked(tmp_path / "lock") as supported:
         assert supported
-        with pytest.raises(BlockingIOError), locked(tmp_path / "lock", wait=False):
+        with pytest.raises(BlockingIOError, match="it is held"), locked(tmp_path / "lock", "it is held"):
             pass
-    with locked(tmp_path / "lock", wait=False):
-        pass
+    with pytest.raises(BlockingIOError, match="of a pipe"), locked(tmp_path / "lock", "it is held"):
+        raise BlockingIOError("of a pipe")  # what is done meanwhile can raise the same
 
 
 def test_text_is_utf_8_in_every_locale(tmp_path):
@@ -144,7 +144,7 @@ class TestState:
 
     def test_without_its_file_it_is_that_of_the_checkpoint(self, run):
         (run / "state.json").unlink()
-        assert read_state(run) == State("interrupted", 1, 1)
+        assert read_state(run) == State("finished", 1, 1)
 
     def test_of_weights_alone_it_is_unknown(self, run):
         for name in ("state.json", "state.safetensors"):
@@ -180,8 +180,12 @@ def test_every_reader_says_the_same_of_a_run_without_state(tmp_path, caplog):
     fit(OPTIONS, run, progress=False)
     (run / "state.json").unlink()
     load_run(run)
-    assert [message.rpartition(": ")[2] for message in caplog.messages] == ["it is interrupted at step 1 of 1"]
-    assert _status(run, {"steps": 1}) == "1 of 1 steps: interrupted, not finished"
+    assert not caplog.messages
+    assert _status(run, {"steps": 1}) == "1 of 1 steps"
+    (run / "state.safetensors").unlink()
+    load_run(run)
+    assert caplog.messages == [f"{run} does not say how far it was trained: it has neither state.json nor a checkpoint"]
+    assert _status(run, {"steps": 1}) == "how far the fit came is unknown"
     assert run_table.__module__ == "hierarchical_lvae.experiments.rows"
 
 

@@ -86,7 +86,7 @@ class TestDevice:
 
     def test_a_run_of_a_gpu_is_loaded_and_resumed_without_one(self, of_a_gpu, caplog):
         assert load_run(of_a_gpu).options.device == "cpu"
-        assert caplog.messages == ["there is no device 'cuda:3' here: using cpu"]
+        assert caplog.messages == ["device 'cuda:3' is not available: using cpu"]
         assert resume(of_a_gpu, steps=3, progress=False, device="cpu").options.device == "cpu"
 
     @pytest.mark.parametrize("command", COMMANDS)
@@ -105,7 +105,7 @@ class TestDevice:
         for device, code, message in (
             ("bogus", 2, "'bogus' is not a device: give auto, cpu, cuda or cuda:1"),
             ("meta", 2, "'meta' is not a device"),
-            ("cuda:9", 1, "there is no device 'cuda:9' here"),
+            ("cuda:9", 1, "device 'cuda:9' is not available"),
         ):
             result = hlvae(*words, "--device", device)
             assert result.exit_code == code, result.output

@@ -26,7 +26,8 @@ SMALL = {"dataset": "digits", "batch": 2, "num_neighbours": 2, "latent_dim": 3, 
 
 
 def options(steps, **changes):
-    return FitOptions.of("quick", **{**SMALL, "steps": steps, **changes})
+    one = {"num_neighbours": 1} if changes.get("neighbourhood") == "noise-mean" else {}
+    return FitOptions.of("quick", **{**SMALL, **one, "steps": steps, **changes})
 
 
 def model_bytes(path):

@@ -87,9 +87,11 @@ def compare(
     failures = Failures()
     for method, why in result.failed.items():
         failures.add(method, why)
+    written = list[Path]()
     with failures.of("files", writes=True):
-        for path in write(loaded, result, run):
-            click.echo(path)
+        written.extend(write(loaded, result, run))
+    for path in written:
+        click.echo(path)
     failures.end()
 
 

@@ -31,6 +31,8 @@ class Failures:
 
         try:
             yield
+        except BrokenPipeError:
+            raise  # of the reader of our output, who has gone
         except Exception as error:
             log.debug("%s failed", name, exc_info=True)
             if writes and is_read_only(error):
@@ -46,5 +48,8 @@ class Failures:
         """
         if self.names:
             raise click.ClickException(
-                "; ".join(why if names[0] in why else f"{', '.join(names)}: {why}" for why, names in self.names.items())
+                "; ".join(
+                    why if len(names) == 1 and names[0] in why else f"{', '.join(names)}: {why}"
+                    for why, names in self.names.items()
+                )
             )

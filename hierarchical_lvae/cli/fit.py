@@ -252,6 +252,7 @@ def refuse_contradictions(path: Path, chosen: dict[str, Any]) -> None:
     options = read_options(path)
     for name, value in chosen.items():
         was = getattr(options, name)
+        was = was.partition(",")[0] if name == "preset" else was  # other options may have changed it
         elsewhere = name in MAY_CHANGE and (name != "dataset" or is_path(value))
         if value != was and not elsewhere:
             flag = {"num_neighbours": "-K", "batch": "-B"}.get(name, "--" + name.replace("_", "-"))

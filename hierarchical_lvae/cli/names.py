@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from hierarchical_lvae.data import DATASETS
 from hierarchical_lvae.data.paths import OWN_DATA, is_path
 from hierarchical_lvae.options import LARGEST
 from hierarchical_lvae.types import nearest
@@ -185,7 +186,9 @@ def where_options(command: Callable[..., Any]) -> Callable[..., Any]:
     for option in (
         device_option,
         click.option("--data-dir", type=DataDirectory(), help="Where data files are now [default: as for the fit]"),
-        click.option("--dataset", type=Location(), help="Where your own data are now [default: as for the fit]"),
+        click.option(
+            "--dataset", type=NameOrPath(DATASETS), help="Where your own data are now [default: as for the fit]"
+        ),
     ):
         command = option(command)
     return command

@@ -97,23 +97,20 @@ def _retrieve(source: Source, directory: Path) -> Path:
             raise FileExistsError(f"{path} is not the published file: move it away, or give another --data-dir")
         return path
     directory.mkdir(parents=True, exist_ok=True)
-    try:
-        with locked(part, wait=False):
-            try:
-                _fill(part, source)
-                part.rename(path)
-            finally:
-                if part.exists() and part.stat().st_size == 0:
-                    part.unlink()
-    except BlockingIOError:
-        raise BlockingIOError(f"another process is downloading {path}: wait for it") from None
+    with locked(part, f"another process is downloading {path}: wait for it"):
+        try:
+            _fill(part, source)
+            part.rename(path)
+        finally:
+            if part.exists() and part.stat().st_size == 0:
+                part.unlink()
     if not source.checksum:
         log.warning("no checksum of %s is published: only those inside the file were verified", source.file)
     return path
 
 
 def _fill(part: Path, source: Source) -> None:
-    """Complete a download; start again where the beginning that is there turns out to be of another file."""
+    """Complete a download; start again if the partial file is not the beginning of this file."""
     continued = part.exists() and part.stat().st_size > 0
     _fetch(source.url, part)
     if continued and not _is_whole(part, source):

@@ -53,8 +53,8 @@ def unsuitable(factors: ArrayLike, test: ArrayLike | None = None) -> dict[int, s
     """Say which factors cannot be scored, by their numbers, and why.
 
     A factor needs two values or more, at most `MOST_VALUES`, and at least two points a value on average: an identifier
-    with a value of its own for each point is not a factor. Of the points tested on, the same is asked but for the
-    number of values, and one value that occurs among the points fitted on.
+    with a value of its own for each point is not a factor. Test points must meet the same conditions, except the
+    limit on values, and share a value with the points fitted on.
 
     Args:
         factors: of the points that classifiers are fitted on, (n, F).

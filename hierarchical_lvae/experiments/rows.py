@@ -11,7 +11,7 @@ import signal
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -104,8 +104,12 @@ def run_table(
             given = FitOptions.of(preset, **{**table.options, **row.options, **options, "seed": seed})
             path = directory / f"{row.name}-{seed}"
             if finished_only:
-                if read_state(path).status in ENDED:
-                    yield read_row(table, row, path)
+                try:
+                    if read_state(path).status in ENDED:
+                        yield read_row(table, row, path)
+                except (OSError, ValueError) as error:
+                    nothing = (None,) * len(table.columns)
+                    yield Result(row, given, path, nothing, {}, remark=f"failed: {reason(error)}")
                 continue
             call = delayed(run_row if here or workers.dask else _run_row_elsewhere)  # Dask minds its own workers
             tasks.append(call(table, row, given, path, settings, progress and here))
@@ -231,7 +235,11 @@ def _followed(steps: Mapping[Path, int]) -> Iterator[None]:
     """Show how far runs in other processes are, by their checkpoints."""
 
     def done() -> int:
-        return sum(min(read_state(path).step or 0, number) for path, number in steps.items())
+        total = 0
+        for path, number in steps.items():
+            with suppress(OSError, ValueError):  # the run itself reports what is wrong
+                total += min(read_state(path).step or 0, number)
+        return total
 
     def follow() -> None:
         while not ended.wait(LOOK_EVERY):

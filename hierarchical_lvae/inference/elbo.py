@@ -145,7 +145,7 @@ class LocalELBO(ELBO):
 
 @cache
 def _warn_of_other_size(given: int, stated: int) -> None:
-    """Warn once per size: ℓ_N sums over the points, and τ does not follow their number."""
+    """Warn once per size: ℓ_N sums over the points, and τ does not depend on their number."""
     log.warning(
         "the program is made for K = %d neighbours and %d are given: its local step is %.3g times as long",
         stated, given, given / stated,

@@ -95,7 +95,7 @@ class LocalVAE(Program):
 
     @property
     def _about(self) -> dict[str, Any]:
-        """What the local inference may know of `theta_N`."""
+        """Metadata of `theta_N` for the local inference."""
         return {"layout": self.decoder.layout, "num_neighbours": self.num_neighbours}
 
     @pyro_method

@@ -23,11 +23,17 @@ class Program(PyroModule):
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Restore a copied or unpickled instance under a name of its own."""
         super().__setstate__(state)
-        before, own = self._pyro_name, PyroModule(self._own_name())
-        for module in self.modules():
+        own = PyroModule(self._own_name())
+        for name, module in self.named_modules():
             if isinstance(module, PyroModule):
-                name = own._pyro_name + module._pyro_name.removeprefix(before)
-                module.__dict__.update(_pyro_name=name, _pyro_context=own._pyro_context)
+                full = f"{own._pyro_name}.{name}" if name else own._pyro_name
+                module.__dict__.update(_pyro_name=full, _pyro_context=own._pyro_context)
+
+    def __copy__(self) -> "Program":
+        """A shallow copy shares its parts and parameters with the original, and so their names."""
+        twin = type(self).__new__(type(self))
+        twin.__dict__.update(self.__dict__)
+        return twin
 
     def _own_name(self) -> str:
         return f"{type(self).__name__}_{next(Program._instances)}"

@@ -68,7 +68,7 @@ def nearest(queries: Tensor, points: Tensor, number: int) -> Tensor:
     >>> nearest(torch.tensor([[0.9]]), torch.tensor([[0.0], [5.0], [1.0]]), 2)
     tensor([[2, 0]])
     """
-    if points.is_cuda:
+    if points.device.type != "cpu":
         distances = torch.cdist(queries, points, compute_mode="donot_use_mm_for_euclid_dist")
         return distances.topk(number, largest=False).indices
     import faiss

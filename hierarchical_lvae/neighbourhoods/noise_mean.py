@@ -16,8 +16,8 @@ and the copies are replaced by one point without noise. What this means:
   the loss averaged over neighbours. The mean has the information of one image, and not of many: log p(N), and the width
   of a Laplace posterior, are those of one observed image.
 
-Why anyone wants it: estimated from K Bernoulli copies, a constant colour channel of a region is off by a little, and
-the query pays for that. With n pixels and a true intensity p the estimate has variance p(1 − p) / (nK); the query's
+When to use it: a constant colour channel of a region, estimated from K Bernoulli copies, is off by a little, which
+increases the query's loss. With n pixels and a true intensity p the estimate has variance p(1 − p) / (nK); the query's
 log likelihood has curvature n / (p(1 − p)); so the expected loss is
 
     ½ · n / (p(1 − p)) · p(1 − p) / (nK) = 1 / (2K)   nats per parameter,

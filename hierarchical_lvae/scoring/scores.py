@@ -30,6 +30,8 @@ DEPENDS = {
 }
 """The settings that a score of a run depends on; the others, on these:"""
 POINTS = ("seed", "codes", "train", "test")
+VERSION = 2
+"""Of how scores are computed: when one of them changes, those of before are computed again."""
 
 log = logging.getLogger(__name__)
 
@@ -119,7 +121,8 @@ def _about(run: Run, model: str, name: str, settings: Settings, features: Featur
 
 def _versions(name: str) -> dict[str, str]:
     of_images = ("torch-fidelity",) if name == "fid" else ()
-    return {name: version(name) for name in ("hierarchical-lvae", "scikit-learn", "torch", "numpy", *of_images)}
+    of_others = {name: version(name) for name in ("hierarchical-lvae", "scikit-learn", "torch", "numpy", *of_images)}
+    return {"scores": str(VERSION), **of_others}
 
 
 def _refuse_infinite(values: Any, place: str = "") -> None:

@@ -40,7 +40,6 @@ ROLES = {
     "new directory": (*PATHS, "{full}"),
     "runs": (*PATHS, "{table}"),
     "new file": (*PATHS, "{full}", "/dev/null"),
-    "own data": (*PATHS, "{nowhere}", "{empty}"),
     "file": (*PATHS, "{nowhere}", "{empty}"),
 }
 """What is wrong for a path, by what it is for."""
@@ -48,7 +47,6 @@ FOR = {
     "run": "run",
     "against": "run",
     "resume": "run",
-    "dataset": "own data",
     "data_dir": "existing directory",
     "data download data_dir": "directory",
     "data render data_dir": "directory",

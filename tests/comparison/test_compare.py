@@ -129,6 +129,10 @@ def test_no_held_out_point_is_adapted_on(name, tmp_path):
     if name == "graph":  # of degree K: a second draw gives the same points in another order
         np.savez(tmp_path / "ring.npz", ids=(np.arange(1797)[:, None] + np.arange(1, 5)) % 1797)
         name = f"graph:{tmp_path / 'ring.npz'}"
+    if name == "noise-mean":
+        with pytest.raises(ValueError, match="K = 1 leaves no neighbour to hold out"):
+            draw_points(run_of(neighbourhood=name, num_neighbours=1), 6)
+        return
     points = draw_points(run_of(neighbourhood=name), 6)
     for support, held_out in zip(points.support.flatten(2), points.held_out.flatten(2), strict=True):
         assert not (support[:, None] == held_out).all(2).any()
