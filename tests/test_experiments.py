@@ -12,6 +12,7 @@ from click.testing import CliRunner
 
 from hierarchical_lvae.cli import main
 from hierarchical_lvae.experiments import FIGURES, TABLES, Row, Table, Workers, run_table
+from hierarchical_lvae.experiments.rows import _followed
 from hierarchical_lvae.scoring import Settings
 from hierarchical_lvae.training import FitOptions
 
@@ -107,6 +108,16 @@ def test_what_is_only_read_is_left_as_it_is(run, tmp_path, monkeypatch):
     assert {path: path.read_bytes() for path in files} == files
     (tmp_path / "plain-0/metrics.json").unlink()
     assert run(finished_only=True)[0].remark == "not scored: leave out --print-only"
+
+
+def test_a_damaged_state_is_a_row_that_says_so(run, tmp_path):
+    run()
+    (tmp_path / "plain-0/state.json").write_text("")
+    results = {result.row.name: result for result in run(finished_only=True)}
+    assert "state.json is damaged" in results["plain"].remark
+    assert results["local"].remark == ""
+    with _followed({tmp_path / "plain-0": 3, tmp_path / "local-0": 3}):
+        pass
 
 
 @pytest.mark.parametrize("name", FIGURES)

@@ -2,6 +2,7 @@
 
 import json
 import os
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -64,6 +65,33 @@ class TestData:
         assert hlvae(*command, run).exit_code == 1
         result = hlvae(*command, run, "--dataset", tmp_path / "elsewhere/mine.npz")
         assert result.exit_code == 0, result.output
+
+    def test_a_path_means_own_data_even_if_a_data_set_has_that_name(self, run, tmp_path, monkeypatch):
+        (tmp_path / "elsewhere/mine.npz").rename(tmp_path / "digits.npz")
+        monkeypatch.chdir(tmp_path)
+        Path("digits.npz").rename("digits")
+        assert FitOptions(Path("digits")).dataset == str(tmp_path / "digits")
+        with pytest.raises(ValueError, match=r"digits is neither a folder nor ends in"):  # and not: holds other data
+            load_run(run, dataset=Path("digits"))
+
+    def test_a_data_directory_that_is_gone_is_named_if_it_is_needed(self, tmp_path):
+        (tmp_path / "data").mkdir()
+        options = FitOptions.of("quick", dataset="digits", data_dir=tmp_path / "data", **SMALL)
+        fit(options, tmp_path / "run", progress=False)
+        (tmp_path / "data").rmdir()
+        assert len(load_run(tmp_path / "run").dataset) == 1797
+        file = tmp_path / "run/options.json"
+        file.write_text(json.dumps({**json.loads(file.read_text()), "dataset": "cars3d"}))
+        with pytest.raises(FileNotFoundError, match=r"is no longer at .*data: give its new place with --data-dir$"):
+            load_run(tmp_path / "run")
+
+    def test_the_command_that_began_a_run_resumes_it(self, tmp_path):
+        words = ["--dataset", "digits", "--preset", "quick", "-B", "2", "-K", "2", "--steps", "2"]
+        assert hlvae("fit", *words, "--out", tmp_path / "run").exit_code == 0
+        assert hlvae("fit", *words, "--resume", tmp_path / "run").exit_code == 0
+        result = hlvae("fit", "--preset", "paper", "--resume", tmp_path / "run")
+        assert result.exit_code == 2
+        assert "--preset paper contradicts" in result.stderr
 
     def test_a_data_set_of_another_name_contradicts(self, run):
         result = hlvae("fit", "--resume", run, "--dataset", "digits")

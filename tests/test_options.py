@@ -58,6 +58,15 @@ def test_a_preset_is_read_off_the_options():
         assert {key: getattr(FitOptions.of("quick", dataset=dataset), key) for key in values} == values
 
 
+def test_another_protocol_keeps_the_one_neighbour_of_the_mean():
+    options = FitOptions.of("quick", dataset="digits", neighbourhood="noise-mean")
+    assert options.num_neighbours == options.under("paper").num_neighbours == 1
+
+
+def test_an_empty_data_directory_is_the_default():
+    assert FitOptions("digits", data_dir="").data_dir is None
+
+
 def test_nobody_can_give_a_label():
     assert "preset" not in {field.name for field in fields(FitOptions)}
     with pytest.raises(TypeError, match="preset"):
