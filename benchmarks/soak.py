@@ -44,7 +44,7 @@ class Sample(NamedTuple):
 def sample():
     pages = int(Path("/proc/self/statm").read_text(encoding="utf-8").split()[1])
     peak = re.search(r"VmHWM:\s*(\d+)", Path("/proc/self/status").read_text(encoding="utf-8"))
-    Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")  # the peak begins anew
+    Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")  # resets the peak
     tasks = list(Path("/proc/self/task").iterdir())
     children = sum(len((task / "children").read_text().split()) for task in tasks)
     held = pages * os.sysconf("SC_PAGE_SIZE") / 2**20

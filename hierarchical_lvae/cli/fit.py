@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
 CONTACT_SHEET_EVERY = 300.0  # seconds
 MAY_CHANGE = ("steps", "dataset", "data_dir", "device")
-"""What need not be as it was when a fit is resumed; own data may be elsewhere, but not a data set of another name."""
+"""What may differ when a fit is resumed. Own data may be elsewhere; a data set of another name is refused."""
 ENOUGH_CODES = 64  # in a batch, for a penalty: what Locatello et al. (2019) have
 
 
@@ -56,7 +56,7 @@ class Alpha(click.ParamType):
             self.fail(f"{value!r} is neither a number nor auto", param, ctx)
 
 
-@click.command(short_help="Train a Local VAE, or go on with a run.")
+@click.command(short_help="Train a Local VAE, or resume a run.")
 @click.option(
     "--dataset", type=NameOrPath(DATASETS), help="A name, a folder, an .npz or an .h5 [needed, but for --resume]"
 )
@@ -74,7 +74,7 @@ class Alpha(click.ParamType):
 @click.option("--alpha-unit", type=Name(["pixel", "sum"]), default="pixel", show_default=True, help="What α is per.")
 @click.option("--local", type=Name(LOCAL_INFERENCE), help="Local inference [default: one-step; shared if alpha is 0]")
 @click.option("--first-order", is_flag=True, help="Do not differentiate through the inner step.")
-@click.option("--clip", type=Finite(), help="Clip the norm of the meta-gradient (nats an image) [default: by preset]")
+@click.option("--clip", type=Finite(), help="Clip the norm of the meta-gradient (nats per image) [default: by preset]")
 @click.option(
     "--neighbourhood",
     type=NeighbourhoodName(NEIGHBOURHOODS),
@@ -108,7 +108,7 @@ class Alpha(click.ParamType):
 )
 @click.option("--out", type=Location(), help="Run directory [default: runs/DATASET-ALPHA-SEED-TIME]")
 @click.option("--checkpoint-every", type=Finite(), default=60.0, show_default=True, help="Seconds.")
-@click.option("--resume", type=Location(), help="Go on with this run; no other option is needed.")
+@click.option("--resume", type=Location(), help="Resume this run; no other option is needed.")
 @click.pass_context
 def fit(ctx: click.Context, out: Path | None, checkpoint_every: float, resume: Path | None, **given: Any) -> None:
     """Train a Local VAE, and leave a run directory with its weights, log, checkpoint and figures.

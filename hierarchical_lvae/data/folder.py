@@ -73,7 +73,7 @@ def load_folder(path: Path, image_size: int | None, frame: str, skip_bad: bool) 
 
 
 def _warn(files: list[Path], facts: list[tuple[float, int, bool]], where: str) -> None:
-    """Log what was perhaps not read as it was meant."""
+    """Log what may have been read differently than intended."""
     stacks = [file for file, (_, _, has_more) in zip(files, facts, strict=True) if has_more]
     if stacks:
         log.warning(

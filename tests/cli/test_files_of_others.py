@@ -1,4 +1,4 @@
-"""Files that the program did not write stay as they are, wherever a command is told to write."""
+"""Files that the program did not write stay as they are, wherever a command writes."""
 
 import json
 
