@@ -182,7 +182,11 @@ def moved(
     """The options of a run that is used on another device, or whose data are elsewhere now."""
     here = resolve_device(device) if device else device_here(options.device)
     changes: dict[str, Any] = {"data_dir": data_dir, "dataset": dataset}
-    return replace(options, device=here, **{name: place for name, place in changes.items() if place is not None})
+    options = replace(options, device=here, **{name: place for name, place in changes.items() if place is not None})
+    is_gone = options.data_dir is not None and data_dir is None and not Path(options.data_dir).exists()
+    if is_gone and not SOURCES.get(options.dataset):
+        return replace(options, data_dir=None)  # it held nothing but caches
+    return options
 
 
 def read_options(path: str | Path) -> FitOptions:
@@ -217,12 +221,10 @@ def load_data(options: FitOptions, path: Path) -> FactorImages:
         ValueError: they are not those that the run was trained on.
     """
     own = options.dataset not in DATASETS
-    if options.data_dir is not None and not Path(options.data_dir).exists():
-        if SOURCES.get(options.dataset):
-            raise FileNotFoundError(
-                f"the data directory of {path} is no longer at {options.data_dir}: give its new place with --data-dir"
-            )
-        options = replace(options, data_dir=None)  # it held nothing but caches
+    if options.data_dir is not None and not Path(options.data_dir).exists() and SOURCES.get(options.dataset):
+        raise FileNotFoundError(
+            f"the data directory of {path} is no longer at {options.data_dir}: give its new place with --data-dir"
+        )
     if own and not Path(options.dataset).exists():
         raise FileNotFoundError(
             f"the data of {path} are no longer at {options.dataset}: give their new place with --dataset"
