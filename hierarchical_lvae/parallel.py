@@ -7,7 +7,7 @@ So all have the same weights at each step, and the first process (rank 0) alone 
 import os
 import signal
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import torch
 import torch.distributed as dist
@@ -80,6 +80,8 @@ def joined(device: str) -> Iterator[Ranks]:
     dist.init_process_group("cpu:gloo,cuda:nccl" if on_gpus else "gloo")
     try:
         yield Ranks()
+        with suppress(RuntimeError):  # another has failed, and says why
+            dist.barrier()  # all leave together: one that leaves earlier can be aborted by threads of Gloo
     except BaseException:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)  # torchrun's, that would come before our line is told
         raise
