@@ -124,9 +124,9 @@ def test_a_lost_process_ends_the_fit_with_one_line_and_a_good_checkpoint(tmp_pat
     os.kill(ranked(process.pid, 1), signal.SIGKILL)
     _, errors = process.communicate(timeout=120)
     assert process.returncode != 0
-    told = [line for line in errors.splitlines() if line.startswith("Error: ")]
-    assert told, errors
-    assert all("one of the 2 processes was lost" in line or "continues" in line for line in told)
+    reported = [line for line in errors.splitlines() if line.startswith("Error: ")]
+    assert reported, errors
+    assert all("one of the 2 processes was lost" in line or "continues" in line for line in reported)
     step = json.loads((out / "state.json").read_text())["step"]
     (out / "options.json").write_text((out / "options.json").read_text().replace("100000", str(step + 2)))
     assert resume(out, progress=False).options.steps == step + 2

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from hierarchical_lvae.cli.failures import Failures
-from hierarchical_lvae.cli.names import SEED, Count, Location, Name, Names, where_options
+from hierarchical_lvae.cli.names import PAIR, SEED, Count, Location, Name, Names, where_options
 from hierarchical_lvae.cli.scores import NOTES, lines, table
 from hierarchical_lvae.drawing import describe, save
 from hierarchical_lvae.scoring import CODES, FEATURES, SCORES
@@ -21,9 +21,7 @@ if TYPE_CHECKING:
 @click.option("--metrics", type=Names(SCORES), default=",".join(SCORES), show_default=True, help="What to compute.")
 @click.option("--codes", type=Name(CODES), default="local", show_default=True, help="Which encoder's codes.")
 @click.option("--seed", type=SEED, default=0, show_default=True, help="Of points, neighbours and classifiers.")
-@click.option(
-    "--points", type=(Count(), Count()), default=(10_000, 5_000), show_default=True, help="To fit on, to test on."
-)
+@click.option("--points", type=PAIR, default=(10_000, 5_000), show_default=True, help="To fit on, to test on.")
 @click.option("--draws", type=Count(), default=5_000, show_default=True, help="Of the codes, for IWAE.")
 @click.option("--images", type=Count(5), default=50_000, show_default=True, help="Generated and real, for FID.")
 @click.option("--features", type=Name(FEATURES), default="auto", show_default=True, help="What the distance sees.")

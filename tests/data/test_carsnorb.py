@@ -33,4 +33,4 @@ def test_what_is_missing_is_told_of_both(tmp_path, make, small_sizes):
     make.write_cars(tmp_path / "cars")
     with pytest.raises(FileNotFoundError, match=r"^smallnorb-"):
         load_dataset("carsnorb", tmp_path)
-    assert not (tmp_path / "hlvae-cars3d-64.npz").exists()  # told before anything is decoded
+    assert not (tmp_path / "hlvae-cars3d-64.npz").exists()  # reported before anything is decoded
