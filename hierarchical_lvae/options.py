@@ -33,7 +33,8 @@ LARGEST = 2**31
 """What counts must stay below."""
 
 LEAST = {
-    "num_neighbours": 1, "batch": 1, "micro_batch": 1, "latent_dim": 1, "steps": 1, "refresh": 0, "image_size": 8
+    "num_neighbours": 1, "batch": 1, "micro_batch": 1, "latent_dim": 1, "steps": 1, "warm_up": 0, "refresh": 0,
+    "image_size": 8
 }  # fmt: skip
 """What counts must at least be."""
 
@@ -73,6 +74,7 @@ class FitOptions:
     micro_batch: int | None = None
     steps: int = 300_000
     lr: float = 1e-4
+    warm_up: int = 0
     beta: float = 1.0
     penalty: str | None = None
     likelihood: str = "bernoulli"

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-LATER = ("index", "refresh", "micro_batch", "frame", "skip_bad", "precision", "penalty")
+LATER = ("index", "refresh", "micro_batch", "frame", "skip_bad", "precision", "penalty", "warm_up")
 """Options that runs of the first days have not: they had what is the default."""
 
 

@@ -209,6 +209,8 @@ def _train(
                     f"--lr (here {options.lr:g}){'' if options.clip else ', or clip the gradient with --clip'}; "
                     "the last good checkpoint is kept"
                 )
+            for group in optimizer.param_groups:
+                group["lr"] = learning_rate(options, done)
             optimizer.step()
             if penalty is not None:
                 penalty.update()
@@ -246,6 +248,15 @@ def _train(
                 written = checkpoint("running")
     checkpoint("finished")
     return run
+
+
+def learning_rate(options: FitOptions, step: int) -> float:
+    """Adam's learning rate at a step, counted from 1: it rises linearly over the first `warm_up` steps.
+
+    >>> [learning_rate(FitOptions("digits", lr=0.5, warm_up=5), step) for step in (1, 5, 9)]
+    [0.1, 0.5, 0.5]
+    """
+    return options.lr * min(1.0, step / options.warm_up) if options.warm_up else options.lr
 
 
 def _refuse_overshoot(adapted: float, plain: float, step: int) -> None:

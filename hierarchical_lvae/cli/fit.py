@@ -87,6 +87,9 @@ class Alpha(click.ParamType):
 @click.option("--micro-batch", type=Count(), help="Neighbourhoods at a time, for less memory [default: all]")
 @click.option("--steps", type=Count(), help="Meta-steps [default: by preset]")
 @click.option("--lr", type=Finite(), help="Learning rate of Adam [default: by preset]")
+@click.option(
+    "--warm-up", type=Count(0), default=0, show_default=True, help="Steps over which the learning rate rises to --lr."
+)
 @click.option("--beta", type=Finite(), default=1.0, show_default=True, help="Weight of the KL of the codes.")
 @click.option(
     "--penalty", type=PenaltyName(PENALTIES), help="On the codes of a batch, better a large one [default: none]"
