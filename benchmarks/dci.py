@@ -10,10 +10,10 @@ import time
 
 import numpy as np
 
+from hierarchical_lvae.analysis import encode
 from hierarchical_lvae.data.replica import FACTOR_SIZES
 from hierarchical_lvae.evaluation import dci
-from hierarchical_lvae.scoring import encode
-from hierarchical_lvae.training import load_run
+from hierarchical_lvae.runs import load_run
 
 TRAIN, TEST = 10_000, 5_000
 

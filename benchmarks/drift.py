@@ -17,8 +17,8 @@ import torch
 from torch.distributions import normal
 
 from hierarchical_lvae.inference import LocalELBO, OneStepMAP
-from hierarchical_lvae.options import FitOptions
 from hierarchical_lvae.runs import prepare
+from hierarchical_lvae.runs.options import FitOptions
 from hierarchical_lvae.training import fit
 
 ALPHAS = (1e-3, 1e-2, 1e-1, 1.0, 10.0)

@@ -16,8 +16,7 @@ import torch
 from hierarchical_lvae.inference import LocalELBO, OneStepMAP
 from hierarchical_lvae.neighbourhoods.pixels import describe_steps
 from hierarchical_lvae.neighbourhoods.search import all_neighbours, choose_index, recall
-from hierarchical_lvae.runs import prepare
-from hierarchical_lvae.training import FitOptions
+from hierarchical_lvae.runs import FitOptions, prepare
 
 ROUNDS = 7
 

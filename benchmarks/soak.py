@@ -6,7 +6,7 @@ Each round trains a run of the quick protocol (a local inference after the other
 draws it, in a directory of its own. After each, the process's memory (RSS, and its peak in the round), open files,
 threads and child processes are noted. The verdict: after the first third, which fills caches, the median of the last
 third may stand above that of the second by 5 % in memory, and by none in open files, threads and children. What a
-fit keeps of what it freed (`hierarchical_lvae.memory`) counts too; how much that is, is told at the end.
+fit keeps of what it freed (`hierarchical_lvae.training.memory`) counts too; how much that is, is told at the end.
 Linux only; exit code 1 if anything grew.
 """
 
@@ -21,10 +21,11 @@ import time
 from pathlib import Path
 from typing import NamedTuple
 
-from hierarchical_lvae.drawing import draw_all
-from hierarchical_lvae.memory import give_back_freed_memory
-from hierarchical_lvae.scoring import Settings, score
-from hierarchical_lvae.training import FitOptions, fit, load_run, resume
+from hierarchical_lvae.analysis import ScoreSettings, score
+from hierarchical_lvae.presentation.figures import draw_all
+from hierarchical_lvae.runs import FitOptions, load_run
+from hierarchical_lvae.training import fit, resume
+from hierarchical_lvae.training.memory import give_back_freed_memory
 
 LOCAL = ("one-step", "multi-step", "laplace", "shared")
 LEAST = 12  # rounds, four in a third: one of each local inference
@@ -59,7 +60,7 @@ def one_round(number, dataset, place):
     fit(options, out, progress=False, checkpoint_every=1.0)
     resume(out, steps=60, progress=False, checkpoint_every=1.0)
     run = load_run(out)
-    settings = Settings(train=100, test=50, draws=5, neighbourhoods=4)
+    settings = ScoreSettings(train=100, test=50, draws=5, neighbourhoods=4)
     for name, values in score(run, out, METRICS, settings, progress=False):
         assert "failed" not in values, f"{name}: {values['failed']}"
     draw_all(run, out)

@@ -25,6 +25,7 @@ from typing import Any
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
+from torch.optim import Optimizer
 
 TEMPORARY = ".hlvae-"
 """How the name of a temporary file begins."""
@@ -206,3 +207,27 @@ def explained(path: Path, error: OSError) -> OSError:
     with_remedy = OSError(f"{path} cannot be written ({reason}): {remedy}")
     with_remedy.errno = error.errno
     return with_remedy
+
+
+def named(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """Those (of any shapes) whose names begin with a prefix, which is taken off.
+
+    >>> named({"a.x": torch.tensor(1), "b.x": torch.tensor(2)}, "b.")
+    {'x': tensor(2)}
+    """
+    return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
+
+
+def moments(optimizer: Optimizer) -> dict[str, Tensor]:
+    """What an optimizer has gathered, of any shapes, by name: optimizer.INDEX.KEY."""
+    slots = optimizer.state_dict()["state"]
+    return {f"optimizer.{i}.{key}": value for i, values in slots.items() for key, value in values.items()}
+
+
+def restore_moments(optimizer: Optimizer, tensors: Mapping[str, Tensor]) -> None:
+    """Put back what `moments` gave, tensors of any shapes, found by its names."""
+    slots: dict[int, dict[str, Tensor]] = {}
+    for name, tensor in named(tensors, "optimizer.").items():
+        index, key = name.split(".")
+        slots.setdefault(int(index), {})[key] = tensor
+    optimizer.load_state_dict({"state": slots, "param_groups": optimizer.state_dict()["param_groups"]})

@@ -39,11 +39,12 @@ import click
 import h5py
 import torch
 
-from hierarchical_lvae import experiments, training
+from hierarchical_lvae import experiments
 from hierarchical_lvae.cli import main
 from hierarchical_lvae.evaluation import factor_classifier
 from hierarchical_lvae.neighbourhoods.latent import NearestCodes
-from hierarchical_lvae.training import FitOptions, fit, resume
+from hierarchical_lvae.runs import FitOptions
+from hierarchical_lvae.training import fit, loop, resume
 
 CALLS = ("open", "fsync", "replace", "rename", "unlink", "rmdir", "mkdir", "chmod")
 REFUSABLE = ("write", "open", "fsync", "replace", "mkdir")
@@ -305,7 +306,7 @@ def parse() -> argparse.Namespace:
 
 if __name__ == "__main__":
     torch.set_num_threads(1)  # what is forked has one thread
-    training.LOG_EVERY = 2
+    loop.LOG_EVERY = 2
     factor_classifier.STEPS = 3
     experiments.TABLES["table5"] = TABLE
     given = parse()

@@ -14,13 +14,14 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from hierarchical_lvae import checkpoints, directory, files
+from hierarchical_lvae import files
+from hierarchical_lvae.analysis import read_scores
 from hierarchical_lvae.data import archive, cars3d, dsprites, load_own, norb_matrix, shapes3d
 from hierarchical_lvae.data import cache as data_cache
 from hierarchical_lvae.neighbourhoods import graph, pixels
-from hierarchical_lvae.options import FitOptions
-from hierarchical_lvae.runs import read_options
-from hierarchical_lvae.scoring import read_scores
+from hierarchical_lvae.runs import checkpoint as packing
+from hierarchical_lvae.runs import directory, read_options
+from hierarchical_lvae.runs.options import FitOptions
 
 POINTS, GRID = 12, (2, 2, 1, 1, 1)
 
@@ -101,13 +102,13 @@ def small_model() -> tuple[torch.nn.Module, torch.optim.Optimizer]:
 def checkpoint() -> list[bytes]:
     from safetensors.torch import save
 
-    states = {checkpoints.NEIGHBOURHOOD: {"codes": torch.ones(4, 2), "steps": torch.tensor(3)}}
-    return [save(checkpoints.pack(*small_model(), states, 7, [1.0]))]
+    states = {packing.NEIGHBOURHOOD: {"codes": torch.ones(4, 2), "steps": torch.tensor(3)}}
+    return [save(packing.pack(*small_model(), states, 7, [1.0]))]
 
 
 def read_checkpoint(path: Path) -> None:
     try:
-        checkpoints.unpack(files.read_tensors(path), *small_model())
+        packing.unpack(files.read_tensors(path), *small_model())
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error  # as `fit` does
 

@@ -11,7 +11,8 @@ from hierarchical_lvae.inference import LocalELBO, OneStepMAP, Shared
 from hierarchical_lvae.models import FactorAnalysis, LocalLinearRegression, LocalVAE, PointVAE, Sinusoid
 from hierarchical_lvae.models.program import Program
 from hierarchical_lvae.penalties import Factor
-from hierarchical_lvae.training import FitOptions, Run, fit
+from hierarchical_lvae.runs import FitOptions, Run
+from hierarchical_lvae.training import fit
 
 B, K, SHAPE = 2, 2, (1, 8, 8)
 

@@ -10,7 +10,8 @@ from click.testing import CliRunner
 
 from hierarchical_lvae.cli import main
 from hierarchical_lvae.files import read_tensors
-from hierarchical_lvae.training import FitOptions, fit, load_run
+from hierarchical_lvae.runs import FitOptions, load_run
+from hierarchical_lvae.training import fit
 
 ROOT = Path(__file__).parent.parent
 

@@ -10,14 +10,14 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
+from hierarchical_lvae.analysis import ScoreSettings
 from hierarchical_lvae.cli import main
 from hierarchical_lvae.experiments import FIGURES, TABLES, Row, Table, Workers, run_table
 from hierarchical_lvae.experiments.rows import _followed
-from hierarchical_lvae.scoring import Settings
-from hierarchical_lvae.training import FitOptions
+from hierarchical_lvae.runs import FitOptions
 
 FEW = {"steps": 3, "batch": 2, "num_neighbours": 2, "latent_dim": 3}
-SETTINGS = Settings(train=120, test=60, neighbourhoods=2, draws=5, images=10, features="factors")
+SETTINGS = ScoreSettings(train=120, test=60, neighbourhoods=2, draws=5, images=10, features="factors")
 SMALL = Table(
     "a small table",
     {"dataset": "digits", "neighbourhood": "noise"},
@@ -64,7 +64,7 @@ def test_rows_are_run_once(run, tmp_path, monkeypatch):
         saved = json.loads((tmp_path / f"{result.row.name}-{result.seed}/metrics.json").read_text())
         assert result.values == (saved["mig"]["mig"], None)
     monkeypatch.setattr("hierarchical_lvae.experiments.rows.fit", None)
-    monkeypatch.setattr("hierarchical_lvae.scoring.scores.encode", None)
+    monkeypatch.setattr("hierarchical_lvae.analysis.scores.encode", None)
     assert [result.values for result in run(seeds=(0, 1))] == [result.values for result in results]
     assert [result.row.name for result in run(rows=("local",))] == ["local"]
     with pytest.raises(ValueError, match="no row is called 'locale': did you mean 'local'"):
@@ -172,7 +172,7 @@ def test_the_command_prints_and_leaves_the_table(tmp_path, monkeypatch):
     columns = {**SMALL.columns, "distance": ("fid", "distance")}
     table = replace(SMALL, columns=columns, rows=rows, options={**SMALL.options, **FEW})
     monkeypatch.setitem(TABLES, "table5", table)
-    monkeypatch.setattr("hierarchical_lvae.scoring.images.inception", refuse)
+    monkeypatch.setattr("hierarchical_lvae.analysis.images.inception", refuse)
     command = [
         "reproduce",
         "table5",
@@ -260,7 +260,7 @@ def test_the_table_tells_what_failed_and_the_command_too(tmp_path, monkeypatch):
     table = replace(table, rows=tuple(replace(row, published=(*row.published, None)) for row in table.rows))
     monkeypatch.setitem(TABLES, "table5", table)
     monkeypatch.setattr("hierarchical_lvae.evaluation.factor_classifier.STEPS", 5)
-    monkeypatch.setattr("hierarchical_lvae.scoring.images.inception", refuse)
+    monkeypatch.setattr("hierarchical_lvae.analysis.images.inception", refuse)
     (tmp_path / "plain-0").write_text("in the way")
     (tmp_path / "data").mkdir()
     sizes = ("--points", "120", "60", "--images", "10", "--steps", "2", "--jobs", "1", "--device", "cpu")

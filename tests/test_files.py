@@ -11,9 +11,10 @@ import time
 
 import pytest
 
-from hierarchical_lvae.directory import State, claimed, command, read_state, write_state
 from hierarchical_lvae.files import ABANDONED, atomic, locked, read_json, sweep, write_json, write_tensors, write_text
-from hierarchical_lvae.training import FitOptions, fit
+from hierarchical_lvae.runs import FitOptions
+from hierarchical_lvae.runs.directory import State, claimed, command, read_state, write_state
+from hierarchical_lvae.training import fit
 
 OPTIONS = FitOptions.of("quick", dataset="digits", batch=2, num_neighbours=2, latent_dim=3, steps=1)
 THEIRS = (".env-prod", ".pre-commit-config.yaml", ".lock", ".hlvaerc", "report.html")
@@ -173,8 +174,8 @@ def test_commands_are_quoted():
 def test_every_reader_says_the_same_of_a_run_without_state(tmp_path, caplog):
     """The report, `load_run` and `reproduce` had three opinions."""
     from hierarchical_lvae.experiments.rows import run_table
-    from hierarchical_lvae.report import _status
-    from hierarchical_lvae.training import load_run
+    from hierarchical_lvae.presentation.report import _status
+    from hierarchical_lvae.runs import load_run
 
     run = tmp_path / "run"
     fit(OPTIONS, run, progress=False)

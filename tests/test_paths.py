@@ -8,8 +8,9 @@ import pytest
 
 import hierarchical_lvae
 
-ROOMS = ("data", "models", "inference", "neighbourhoods", "penalties", "evaluation", "scoring", "comparison",
-         "experiments", "training", "runs", "drawing", "report", "directory", "files", "graphical_model")  # fmt: skip
+ROOMS = ("data", "models", "inference", "neighbourhoods", "penalties", "evaluation", "analysis", "experiments",
+         "training", "runs", "runs.run", "runs.directory", "files", "presentation.figures", "presentation.report",
+         "presentation.graphical_model")  # fmt: skip
 INTERNAL = {"claimed", "sweep", "locked", "write_state", "truncate_log", "append_json_line", "read_json", "load_data",
             "explained", "occupied"}  # fmt: skip
 """Parts of the writing of a run: they are given paths by the functions that people call."""
@@ -39,6 +40,6 @@ def test_paths_may_be_strings(room):
 
 
 def test_the_rooms_are_there():
-    found = {module.name for module in pkgutil.iter_modules(hierarchical_lvae.__path__)}
-    assert set(ROOMS) <= found
+    found = {module.name for module in pkgutil.walk_packages(hierarchical_lvae.__path__, "hierarchical_lvae.")}
+    assert {f"hierarchical_lvae.{room}" for room in ROOMS} <= found
     assert {name for room in ROOMS for name, _ in public(room)} >= INTERNAL | {"fit", "resume", "load_run", "draw_all"}

@@ -35,9 +35,9 @@ def bench(
     """
     from tqdm import tqdm
 
-    from hierarchical_lvae.benchmark import METHODS, bench
+    from hierarchical_lvae.bench.step import METHODS, bench
     from hierarchical_lvae.files import write_json
-    from hierarchical_lvae.memory import keep_freed_memory
+    from hierarchical_lvae.training.memory import keep_freed_memory
 
     if file is not None:
         refuse_others(file)
@@ -68,7 +68,7 @@ def bench(
         numbers.setdefault("scaling", {})[name] = {"seconds": found.seconds, "ratio": found.ratio}
         click.echo(f"{name:28} {found.seconds:.3f} s, {found.ratio:.2f} × plain")
     if parts:
-        from hierarchical_lvae.benchmark_parts import bench_parts
+        from hierarchical_lvae.bench.parts import bench_parts
 
         numbers["parts"] = bench_parts(batch, num_neighbours, rounds, seed)
         for name, seconds in numbers["parts"].items():

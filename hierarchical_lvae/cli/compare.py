@@ -1,45 +1,21 @@
 """`hlvae compare`: local posteriors of a run side by side."""
 
-import csv
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from hierarchical_lvae.analysis import BLOCK_METHODS, DEFAULT_METHODS
 from hierarchical_lvae.cli.failures import Failures
 from hierarchical_lvae.cli.names import SEED, Count, Location, Names, where_options
-from hierarchical_lvae.comparison import BLOCK_METHODS, DEFAULT_METHODS
-from hierarchical_lvae.drawing import describe, save
 from hierarchical_lvae.inference import LOCAL_INFERENCE
+from hierarchical_lvae.presentation.compare import table, write
+from hierarchical_lvae.presentation.figures import describe
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from hierarchical_lvae.comparison import Comparison, Row
-    from hierarchical_lvae.training import Run
+    pass
 
 KNOWN = (*LOCAL_INFERENCE, *BLOCK_METHODS)
-COLUMNS = {
-    "method": "{}",
-    "random": "{:,}",
-    "held-out": "{:.2f}",
-    "gain": "{:+.2f}",
-    "±": "{:.2f}",
-    "evidence": "{:.1f}",
-    "calibration": "{:.4f}",
-    "coverage": "{:.0%}",
-    "k̂": "{:.2f}",
-    "LOO": "{:.2f}",
-    "cost": "{:,.1f}",
-}
-NOTES = (
-    "random: local parameters with a distribution · held-out, gain ± standard error: nats an image",
-    "evidence: nats a neighbourhood, of a block given the rest, to be compared within one structure",
-    "calibration: of pixel means at each point's own code, 0 is best · coverage: of their 90 % intervals",
-    "k̂: below 0.5 good, above 0.7 not to be trusted · LOO: of support points, the rest of the weights held",
-    "cost: time of the inference in one-step estimates",
-)
-"""What the columns mean."""
 
 
 @click.command(short_help="Set local posteriors of RUN side by side.")
@@ -73,13 +49,13 @@ def compare(
       hlvae compare runs/first
       hlvae compare runs/first --local one-step,laplace,laplace-last-layer --neighbourhoods 32
     """
-    from hierarchical_lvae.comparison import Settings
-    from hierarchical_lvae.comparison import compare as compare_run
-    from hierarchical_lvae.training import load_run
+    from hierarchical_lvae.analysis import ComparisonSettings
+    from hierarchical_lvae.analysis import compare as compare_run
+    from hierarchical_lvae.runs import load_run
 
     loaded = load_run(run, **where)
     reference = min(reference, neighbourhoods)
-    settings = Settings(neighbourhoods, reference, draws + draws % 2, warmup_steps=warmup, seed=seed)
+    settings = ComparisonSettings(neighbourhoods, reference, draws + draws % 2, warmup_steps=warmup, seed=seed)
     result = compare_run(loaded, local, settings, () if block is None else tuple(block.split(",")))
     click.echo(describe(loaded))
     for line in table(result, settings):
@@ -93,67 +69,3 @@ def compare(
     for path in written:
         click.echo(path)
     failures.end()
-
-
-def table(result: "Comparison", settings: Any) -> list[str]:
-    """Two tables of text."""
-    lines = []
-    if result.all_weights:
-        lines += ["", f"All local weights (neighbourhoods: {settings.neighbourhoods})"]
-        lines += _aligned(result.all_weights)
-    if result.block:
-        names, number = ", ".join(result.patterns), settings.reference_neighbourhoods
-        lines += ["", f"The block {names}, the rest at the one-step estimate (neighbourhoods: {number})"]
-        lines += _aligned(result.block)
-    failed = [f"{method}: – ({why})" for method, why in result.failed.items()]
-    return [*lines, *(["", *failed] if failed else []), "", *NOTES]
-
-
-def _aligned(rows: "list[Row]") -> list[str]:
-    cells = [list(COLUMNS)] + [
-        ["–" if value is None else form.format(value) for form, value in zip(COLUMNS.values(), row, strict=True)]
-        for row in rows
-    ]
-    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    return [
-        "  ".join(
-            cell.ljust(w) if i == 0 else cell.rjust(w) for i, (cell, w) in enumerate(zip(line, widths, strict=True))
-        )
-        for line in cells
-    ]
-
-
-def write(run: "Run", result: "Comparison", out: Path) -> "Iterator[Path]":
-    """Write the table, the posteriors and the figures into the run directory; yields their paths."""
-    from hierarchical_lvae import figures
-    from hierarchical_lvae.comparison import Row
-    from hierarchical_lvae.evaluation import merge, plot_density, plot_forest
-    from hierarchical_lvae.evaluation import save as save_netcdf
-    from hierarchical_lvae.files import atomic
-
-    with atomic(out / "compare.csv") as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(["part", *Row._fields])
-        for part, rows in (("all weights", result.all_weights), ("block", result.block)):
-            writer.writerows(["" if value is None else value for value in (part, *row)] for row in rows)
-    yield out / "compare.csv"
-    title = describe(run)
-    if result.deviations:
-        panels = figures.predictive_deviation(result.references, result.means, result.deviations, title)
-        yield save(panels, out, "deviation")
-        yield save(figures.posterior_draws(result.references[0], result.samples, title), out, "draws")
-    distributions = {name: data for name, data in result.posteriors.items() if not name.startswith("one-step")}
-    if distributions:
-        with atomic(out / "posterior.nc") as temporary:
-            save_netcdf(merge(distributions), temporary)
-        yield out / "posterior.nc"
-        entries = {"neighbourhood": [0], "parameter": narrowest(result)}
-        yield save(plot_forest(result.posteriors, "theta_N", entries), out, "forest")
-        yield save(plot_density(distributions, "theta_N", entries), out, "density")
-
-
-def narrowest(result: "Comparison", number: int = 6) -> list[str]:
-    """The parameters of the block that the first neighbourhood narrows the most."""
-    data = result.posteriors["nuts" if "nuts" in result.posteriors else "laplace-block"]
-    widths = data["posterior"]["theta_N"].isel(neighbourhood=0).std(("chain", "draw"))
-    return [str(name) for name in widths.sortby(widths)["parameter"].values[:number]]

@@ -5,15 +5,15 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from hierarchical_lvae.analysis import CODES, FEATURES, SCORES
 from hierarchical_lvae.cli.failures import Failures
 from hierarchical_lvae.cli.names import PAIR, SEED, Count, Location, Name, Names, where_options
-from hierarchical_lvae.cli.scores import NOTES, lines, table
-from hierarchical_lvae.drawing import describe, save
-from hierarchical_lvae.scoring import CODES, FEATURES, SCORES
+from hierarchical_lvae.presentation.figures import describe, draw_importance
+from hierarchical_lvae.presentation.scores import NOTES, lines, table
 
 if TYPE_CHECKING:
-    from hierarchical_lvae.scoring import Settings
-    from hierarchical_lvae.training import Run
+    from hierarchical_lvae.analysis import ScoreSettings
+    from hierarchical_lvae.runs import Run
 
 
 @click.command(short_help="Score RUN: codes, images, likelihood.")
@@ -58,10 +58,10 @@ def evaluate(
       hlvae evaluate runs/first
       hlvae evaluate runs/local --metrics dci,mig --codes meta --against runs/plain
     """
-    from hierarchical_lvae.scoring import Settings
-    from hierarchical_lvae.training import load_run
+    from hierarchical_lvae.analysis import ScoreSettings
+    from hierarchical_lvae.runs import load_run
 
-    settings = Settings(codes=codes, seed=seed, train=points[0], test=points[1], **amounts)
+    settings = ScoreSettings(codes=codes, seed=seed, train=points[0], test=points[1], **amounts)
     failures = Failures()
     runs: dict[Path, Run] = {}
     for path in (run, *against):
@@ -86,10 +86,10 @@ def evaluate(
 
 
 def scored(
-    loaded: "Run", path: Path, metrics: tuple[str, ...], settings: "Settings", failures: Failures, of: str
+    loaded: "Run", path: Path, metrics: tuple[str, ...], settings: "ScoreSettings", failures: Failures, of: str
 ) -> dict[str, str]:
     """Score one run and draw its importances; returns its column of the table, texts by label."""
-    from hierarchical_lvae.scoring import score
+    from hierarchical_lvae.analysis import score
 
     column, scores = dict[str, str](), dict[str, dict[str, Any]]()
     with failures.of(f"metrics.json{of}"):
@@ -105,13 +105,3 @@ def scored(
             with failures.of(f"importance figure{of}", writes=True):
                 click.echo(draw_importance(loaded, values, settings.codes, part, path))
     return column
-
-
-def draw_importance(run: "Run", values: dict[str, Any], codes: str, part: str, out: Path) -> Path:
-    """Draw DCI's importances as a heat map; of a part of the data, if they have parts."""
-    import numpy as np
-
-    from hierarchical_lvae import figures
-
-    figure = figures.importance(np.array(values["importance"]), values["factors"], describe(run))
-    return save(figure, out, "-".join(["importance", *([part] if part else []), codes]))

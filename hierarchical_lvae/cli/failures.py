@@ -27,7 +27,7 @@ class Failures:
     @contextmanager
     def of(self, name: str, writes: bool = False) -> Iterator[None]:
         """Note what fails inside; if it `writes` results that are printed too, a read-only place is only a warning."""
-        from hierarchical_lvae.scoring import is_read_only
+        from hierarchical_lvae.analysis import is_read_only
 
         try:
             yield

@@ -6,7 +6,7 @@ from typing import Any
 import click
 
 from hierarchical_lvae.cli.names import SEED, Location, where_options
-from hierarchical_lvae.drawing import draw_all
+from hierarchical_lvae.presentation.figures import draw_all
 
 
 @click.command(short_help="Draw the figures of RUN again.")
@@ -21,7 +21,7 @@ def figures(run: Path, seed: int | None, **where: Any) -> None:
       hlvae figures runs/first
       hlvae figures runs/first --seed 7
     """
-    from hierarchical_lvae.training import load_run
+    from hierarchical_lvae.runs import load_run
 
     for path in draw_all(load_run(run, **where), run, seed):
         click.echo(path)

@@ -26,16 +26,16 @@ from hierarchical_lvae.cli.names import (
 )
 from hierarchical_lvae.data import DATASETS
 from hierarchical_lvae.data.paths import is_path
-from hierarchical_lvae.drawing import draw_all, draw_reconstructions, said
 from hierarchical_lvae.inference import LOCAL_INFERENCE
 from hierarchical_lvae.models import ACTIVATIONS, LIKELIHOODS
 from hierarchical_lvae.neighbourhoods import NEIGHBOURHOODS
-from hierarchical_lvae.options import PRECISIONS
 from hierarchical_lvae.penalties import PENALTIES
+from hierarchical_lvae.presentation.figures import draw_all, draw_reconstructions, said
+from hierarchical_lvae.runs.options import PRECISIONS
 from hierarchical_lvae.types import Interrupted
 
 if TYPE_CHECKING:
-    from hierarchical_lvae.training import FitOptions, Run
+    from hierarchical_lvae.runs import FitOptions, Run
 
 CONTACT_SHEET_EVERY = 300.0  # seconds
 MAY_CHANGE = ("steps", "dataset", "data_dir", "device")
@@ -123,9 +123,9 @@ def fit(ctx: click.Context, out: Path | None, checkpoint_every: float, resume: P
       hlvae fit --dataset photos/ --image-size 32 --neighbourhood input-knn
       hlvae fit --resume runs/plain --steps 1000
     """
-    from hierarchical_lvae.directory import command
-    from hierarchical_lvae.memory import keep_freed_memory
-    from hierarchical_lvae.parallel import joined
+    from hierarchical_lvae.runs.directory import command
+    from hierarchical_lvae.training.memory import keep_freed_memory
+    from hierarchical_lvae.training.ranks import joined
 
     keep_freed_memory()
     with joined(given["device"]) as ranks:
@@ -148,7 +148,7 @@ def interruption(remedy: Callable[[], str]) -> Iterator[None]:
 
 def how_to_continue(out: Path) -> str:
     """What is left of a fit that was interrupted between two steps, or before the first."""
-    from hierarchical_lvae.directory import command
+    from hierarchical_lvae.runs.directory import command
 
     if (out / "state.safetensors").exists():
         return f"`{command('resume', out)}` continues"
@@ -194,7 +194,7 @@ def train(
 
 def resolve(preset: str | None, device: str, data_dir: Path | None, **options: Any) -> "FitOptions":
     """Choose the preset where it is left open, and fill it in."""
-    from hierarchical_lvae.training import FitOptions
+    from hierarchical_lvae.runs import FitOptions
 
     preset = preset or ("paper" if device.startswith("cuda") else "quick")
     try:
@@ -209,8 +209,9 @@ def announce(run: "Run") -> None:
     Raises:
         MemoryError: a step does not fit into memory.
     """
-    from hierarchical_lvae.memory import check_step_fits
-    from hierarchical_lvae.training import PRESETS, estimate_seconds
+    from hierarchical_lvae.runs import PRESETS
+    from hierarchical_lvae.training import estimate_seconds
+    from hierarchical_lvae.training.memory import check_step_fits
 
     options = run.options
     at_a_time = min(options.batch, options.micro_batch or options.batch)
@@ -250,7 +251,7 @@ def duration(seconds: float) -> str:
 
 def refuse_contradictions(path: Path, chosen: dict[str, Any]) -> None:
     """Refuse options that are not those of the run; only --steps may grow (and data and device may be elsewhere)."""
-    from hierarchical_lvae.training import read_options
+    from hierarchical_lvae.runs import read_options
 
     options = read_options(path)
     for name, value in chosen.items():

@@ -9,7 +9,7 @@ import click
 
 from hierarchical_lvae.data import DATASETS
 from hierarchical_lvae.data.paths import OWN_DATA, is_path
-from hierarchical_lvae.options import LARGEST
+from hierarchical_lvae.runs.options import LARGEST
 from hierarchical_lvae.types import nearest
 
 
@@ -167,7 +167,7 @@ class Device(click.ParamType):
         """Resolve "auto", but not for the completion of a command in a shell, which must be quick."""
         if ctx is not None and ctx.resilient_parsing:
             return value
-        from hierarchical_lvae.devices import resolve_device
+        from hierarchical_lvae.runs.devices import resolve_device
 
         try:
             return resolve_device(value)

@@ -6,10 +6,10 @@ from typing import Any
 
 import click
 
+from hierarchical_lvae.analysis import FEATURES
 from hierarchical_lvae.cli.names import PAIR, Count, DataDirectory, Location, Name, device_option
-from hierarchical_lvae.cli.tables import lines, refuse_others, write
-from hierarchical_lvae.drawing import compose
-from hierarchical_lvae.scoring import FEATURES
+from hierarchical_lvae.presentation.figures import compose
+from hierarchical_lvae.presentation.tables import lines, refuse_others, write
 from hierarchical_lvae.types import Interrupted
 
 KNOWN = ("table1", "table2", "table5", "baselines", "fig2", "fig3", "fig4")
@@ -63,11 +63,11 @@ def reproduce(
       hlvae reproduce table5 --rows sampling,none --seeds 5
       hlvae reproduce fig2
     """
+    from hierarchical_lvae.analysis import ScoreSettings
     from hierarchical_lvae.evaluation import inception
     from hierarchical_lvae.experiments import FIGURES, TABLES, Workers, run_table
-    from hierarchical_lvae.memory import keep_freed_memory
-    from hierarchical_lvae.scoring import Settings
-    from hierarchical_lvae.training import load_run
+    from hierarchical_lvae.runs import load_run
+    from hierarchical_lvae.training.memory import keep_freed_memory
 
     keep_freed_memory()
     figure = FIGURES.get(name)
@@ -85,7 +85,7 @@ def reproduce(
         refuse_others(table, out, [f"figures/{name}.png"] if figure else ["table.md", "table.csv"])
     given: dict[str, Any] = {"steps": steps, "data_dir": data_dir, "device": device}
     weights = None if inception_weights is None else inception(inception_weights).weights.absolute()
-    settings = Settings(
+    settings = ScoreSettings(
         train=points[0],
         test=points[1],
         images=images or IMAGES[preset],

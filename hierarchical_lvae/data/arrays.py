@@ -44,7 +44,7 @@ class Array(Protocol):
 
 
 def load_arrays(path: Path, image_size: int | None, frame: str) -> FactorImages:
-    """Read a file of arrays; see `hierarchical_lvae.data.own.load_own` for the arguments.
+    """Read a file of arrays; see `hierarchical_lvae.data.load.load_own` for the arguments.
 
     Raises:
         ValueError: keys, shapes, types or values are none of those above.

@@ -3,20 +3,12 @@
 import hashlib
 from dataclasses import dataclass, replace
 from functools import cached_property
-from pathlib import Path
-from pkgutil import resolve_name
 from typing import NamedTuple, Protocol
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-
-from hierarchical_lvae.data import DATASETS
-from hierarchical_lvae.data.directory import data_directory
-from hierarchical_lvae.data.paths import OWN_DATA, is_path
-from hierarchical_lvae.data.sources import SOURCES
-from hierarchical_lvae.types import nearest
 
 
 class Images(Protocol):
@@ -146,36 +138,3 @@ def ranks(values: np.ndarray) -> np.ndarray:
     for column, index in zip(values.T, indices.T, strict=True):
         index[:] = np.unique(column, return_inverse=True)[1]
     return indices
-
-
-def load_dataset(
-    name: str | Path,
-    data_dir: str | Path | None = None,
-    image_size: int | None = None,
-    frame: str = "crop",
-    skip_bad: bool = False,
-) -> FactorImages:
-    """Load a data set by its name in `DATASETS`, or the user's own data by their path.
-
-    Args:
-        name: a key of `DATASETS` (it goes before a folder of that name), or the path of a folder, an `.npz` or `.h5`.
-        data_dir: where the files of the named sets are looked for; `default_data_dir()` if None and they have any.
-        image_size: side of the images: own ones are made square, and that large (see `load_own`); those of named sets
-            are shrunk to it, at each `batch`, where they are larger.
-        frame: "crop" or "pad", of own images.
-        skip_bad: leave out images of a folder that cannot be read.
-
-    Raises:
-        ValueError: no data set has that name, or a file is not what it should be.
-        FileNotFoundError: a path, a data directory or a file of a data set is not there.
-        NotADirectoryError: the data directory is a file.
-    """
-    if isinstance(name, Path) or (name not in DATASETS and is_path(name)):
-        from hierarchical_lvae.data.own import load_own
-
-        return load_own(name, image_size, frame, skip_bad)
-    if name not in DATASETS:
-        raise ValueError(f"no data set is called {name!r}: {nearest(name, DATASETS)} (or give {OWN_DATA})")
-    needed = data_dir is not None or SOURCES[name]
-    dataset = resolve_name(DATASETS[name])(data_directory(data_dir) if needed else Path())
-    return dataset.resized(image_size) if image_size and image_size < min(dataset.image_shape[1:]) else dataset

@@ -26,7 +26,7 @@ log = logging.getLogger(__name__)
 
 
 def load_folder(path: Path, image_size: int | None, frame: str, skip_bad: bool) -> FactorImages:
-    """Read the images of a folder; see `hierarchical_lvae.data.own.load_own` for the arguments.
+    """Read the images of a folder; see `hierarchical_lvae.data.load.load_own` for the arguments.
 
     Raises:
         ValueError: there is no image in it, or an image or a folder cannot be read.

@@ -20,12 +20,13 @@ from typing import Any, NamedTuple
 from joblib import Parallel, cpu_count, delayed, parallel_config
 from tqdm import tqdm
 
-from hierarchical_lvae.directory import ENDED, read_state
+from hierarchical_lvae.analysis import ScoreSettings, read_scores, score
 from hierarchical_lvae.experiments.paper import Place, Row, Table
 from hierarchical_lvae.files import read_json
-from hierarchical_lvae.memory import keep_freed_memory
-from hierarchical_lvae.scoring import Settings, read_scores, score
-from hierarchical_lvae.training import FitOptions, fit, load_run, read_options, resume
+from hierarchical_lvae.runs import FitOptions, load_run, read_options
+from hierarchical_lvae.runs.directory import ENDED, read_state
+from hierarchical_lvae.training import fit, resume
+from hierarchical_lvae.training.memory import keep_freed_memory
 from hierarchical_lvae.types import Diverged, Interrupted, nearest, reason
 
 LOOK_EVERY, ANSWER_WITHIN, PATIENCE = 5.0, 20.0, 60.0  # seconds
@@ -68,7 +69,7 @@ def run_table(
     preset: str,
     seeds: Sequence[int] = (0,),
     rows: Sequence[str] = (),
-    settings: Settings | None = None,
+    settings: ScoreSettings | None = None,
     progress: bool = True,
     finished_only: bool = False,
     workers: Workers | None = None,
@@ -125,7 +126,7 @@ def run_row(
     row: Row,
     options: FitOptions,
     path: str | Path,
-    settings: Settings | None = None,
+    settings: ScoreSettings | None = None,
     progress: bool = True,
 ) -> Result:
     """Train one row, or resume it, and score it; what goes wrong is part of the result.

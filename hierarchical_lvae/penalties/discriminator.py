@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from hierarchical_lvae.checkpoints import moments, named, restore_moments
+from hierarchical_lvae.files import moments, named, restore_moments
 
 DEPTH, WIDTH, SLOPE = 6, 1000, 0.2
 LR, BETAS = 1e-4, (0.5, 0.9)

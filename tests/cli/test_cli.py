@@ -213,7 +213,7 @@ def test_the_default_directory_tells_what_was_run(tmp_path, monkeypatch):
 
 
 def test_defaults_are_those_of_the_python_api():
-    from hierarchical_lvae.training import FitOptions
+    from hierarchical_lvae.runs import FitOptions
 
     defaults = {field.name: field.default for field in fields(FitOptions)}
     given = {option.name: option.default for option in fit.params}

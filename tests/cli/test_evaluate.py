@@ -11,7 +11,8 @@ from click.testing import CliRunner
 
 from hierarchical_lvae.cli import main
 from hierarchical_lvae.files import explained
-from hierarchical_lvae.training import FitOptions, fit
+from hierarchical_lvae.runs import FitOptions
+from hierarchical_lvae.training import fit
 
 FEW = ["--points", "60", "30"]
 PLAIN = {"level": 3, "cost $": 2}
@@ -69,7 +70,7 @@ def test_factors_that_cannot_be_scored_are_left_out(tmp_path, run):
 def test_a_failed_score_is_a_line_and_an_exit_code(run, monkeypatch, caplog):
     metrics = ["evaluate", run, "--metrics", "mig,samples,sap", *FEW]
     with monkeypatch.context() as patch:
-        patch.setattr("hierarchical_lvae.scoring.scores.closeness", fail)
+        patch.setattr("hierarchical_lvae.analysis.scores.closeness", fail)
         result = hlvae(*metrics)
         assert "Traceback" not in caplog.text
         debugged = hlvae("--debug", *metrics)
@@ -110,8 +111,8 @@ def test_scores_are_printed_where_nothing_can_be_saved(run, monkeypatch, caplog,
     def refuse(path, *_):
         raise explained(path, OSError(number, "of the disk"))
 
-    monkeypatch.setattr("hierarchical_lvae.scoring.store.write_json", refuse)
-    monkeypatch.setattr("hierarchical_lvae.cli.evaluate.save", lambda _, out, name: refuse(out / name))
+    monkeypatch.setattr("hierarchical_lvae.analysis.store.write_json", refuse)
+    monkeypatch.setattr("hierarchical_lvae.presentation.figures.save", lambda _, out, name: refuse(out / name))
     result = hlvae("evaluate", run, "--metrics", "mig,dci", *FEW)
     assert result.exit_code == code
     assert {"mig", "dci completeness"} <= cells(result).keys()
@@ -126,7 +127,7 @@ def test_a_file_that_may_not_be_read_is_a_failure(run, monkeypatch):
     def refuse(*_):
         raise PermissionError(errno.EACCES, "Permission denied", "metrics.json")
 
-    monkeypatch.setattr("hierarchical_lvae.scoring.store.read_json", refuse)
+    monkeypatch.setattr("hierarchical_lvae.analysis.store.read_json", refuse)
     (run / "metrics.json").write_text("{}")
     result = hlvae("evaluate", run, "--metrics", "mig", *FEW)
     assert result.exit_code == 1
@@ -156,7 +157,7 @@ def test_numbers_out_of_range_are_wrong_usage(run, args, message):
 
 
 def test_a_method_that_fails_is_named_and_leaves_the_others(run, monkeypatch):
-    monkeypatch.setattr("hierarchical_lvae.comparison.measure.estimate_evidence", fail)
+    monkeypatch.setattr("hierarchical_lvae.analysis.measure.estimate_evidence", fail)
     few = ["--neighbourhoods", "2", "--draws", "50", "--local", "one-step,shared,laplace"]
     result = hlvae("compare", run, *few)
     assert result.exit_code == 1

@@ -78,8 +78,8 @@ def interrupt(*_, **__):
 @pytest.mark.parametrize(
     ("moment", "remedy"),
     [
-        ("training.prepare", "no step was done and nothing is kept; run the same command again"),
-        ("training.tqdm", "`hlvae fit --resume {out}` continues"),
+        ("training.loop.prepare", "no step was done and nothing is kept; run the same command again"),
+        ("training.loop.tqdm", "`hlvae fit --resume {out}` continues"),
         ("cli.fit.draw_all", "`hlvae figures {out}` draws the figures"),
     ],
 )

@@ -5,10 +5,10 @@ import json
 import pytest
 from click.testing import CliRunner
 
-from hierarchical_lvae import benchmark
+from hierarchical_lvae.bench import step as benchmark
 from hierarchical_lvae.cli import main
-from hierarchical_lvae.cli.tables import refuse_others, write
 from hierarchical_lvae.experiments import TABLES
+from hierarchical_lvae.presentation.tables import refuse_others, write
 
 BENCH = ["bench", "--device", "cpu", "-B", "1", "-K", "1", "--image-size", "8", "--rounds", "1", "--json"]
 

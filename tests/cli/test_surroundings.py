@@ -10,7 +10,8 @@ import pytest
 from click.testing import CliRunner
 
 from hierarchical_lvae.cli import main
-from hierarchical_lvae.training import FitOptions, fit
+from hierarchical_lvae.runs import FitOptions
+from hierarchical_lvae.training import fit
 
 FIT = ["fit", "--dataset", "digits", "--preset", "quick", "--steps", "2", "-B", "2", "-K", "3", "--device", "cpu"]
 FIT += ["--neighbourhood", "noise"]

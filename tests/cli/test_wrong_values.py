@@ -24,7 +24,8 @@ from hierarchical_lvae.cli.names import (
     NeighbourhoodName,
     PenaltyName,
 )
-from hierarchical_lvae.training import FitOptions, fit
+from hierarchical_lvae.runs import FitOptions
+from hierarchical_lvae.training import fit
 
 NOT_UTF8 = "caf\udce9"  # as Python decodes a byte that is not UTF-8
 WORDS = ("bogus", "", "two words", NOT_UTF8)
@@ -73,6 +74,7 @@ ACCEPTED = {
         "compare seed": "a seed",
         "figures seed": "a seed",
         "bench seed": "a seed",
+        "fit warm_up": "no warm-up",
         "fit refresh": "codes are never encoded again",
     },
 }

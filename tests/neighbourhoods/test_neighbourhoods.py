@@ -12,7 +12,7 @@ from sklearn.neighbors import kneighbors_graph
 from hierarchical_lvae.models import LIKELIHOODS
 from hierarchical_lvae.neighbourhoods import NEIGHBOURHOODS, build_neighbourhood
 from hierarchical_lvae.neighbourhoods.build import WITH_ARGUMENT
-from hierarchical_lvae.options import FitOptions
+from hierarchical_lvae.runs.options import FitOptions
 from hierarchical_lvae.types import lookup
 
 FIXED = ("noise-mean", "input-knn", "latent-knn")

@@ -8,11 +8,11 @@ from dataclasses import replace
 import pytest
 import torch
 
-from hierarchical_lvae.parallel import Ranks
 from hierarchical_lvae.penalties import PENALTIES
-from hierarchical_lvae.runs import prepare
-from hierarchical_lvae.steps import Whole, choose_gradient
-from hierarchical_lvae.training import FitOptions, fit, load_run, read_options, resume
+from hierarchical_lvae.runs import FitOptions, load_run, prepare, read_options
+from hierarchical_lvae.training import fit, resume
+from hierarchical_lvae.training.gradient import Whole, choose_gradient
+from hierarchical_lvae.training.ranks import Ranks
 from hierarchical_lvae.types import Interrupted
 
 SMALL = {"dataset": "digits", "batch": 3, "num_neighbours": 2, "latent_dim": 3, "lr": 1e-3, "neighbourhood": "noise"}
@@ -21,7 +21,7 @@ SMALL = {"dataset": "digits", "batch": 3, "num_neighbours": 2, "latent_dim": 3, 
 @pytest.fixture(autouse=True)
 def short_and_small(monkeypatch):
     monkeypatch.setattr("hierarchical_lvae.penalties.discriminator.WIDTH", 12)
-    monkeypatch.setattr("hierarchical_lvae.training.LOG_EVERY", 4)
+    monkeypatch.setattr("hierarchical_lvae.training.loop.LOG_EVERY", 4)
 
 
 def options(steps=10, **changes):
@@ -65,7 +65,7 @@ def test_a_penalty_without_weight_changes_no_byte(tmp_path, penalty):
 
 
 def test_the_log_tells_it_and_a_large_one_is_no_divergence(tmp_path, monkeypatch):
-    monkeypatch.setattr("hierarchical_lvae.training.DIAGNOSE_EVERY", 4)
+    monkeypatch.setattr("hierarchical_lvae.training.loop.DIAGNOSE_EVERY", 4)
     fit(options(4, penalty="annealed:2e6"), tmp_path / "run", progress=False)
     (entry,) = map(json.loads, (tmp_path / "run/log.jsonl").read_text().splitlines())
     assert entry["penalty"] == pytest.approx(1000 * 60, rel=0.2)  # the capacity of step 4 is 60 nats
@@ -79,7 +79,7 @@ def test_it_needs_the_whole_batch(tmp_path, monkeypatch):
             options(penalty="tc", **changes)
     ranks = Ranks()
     ranks.world = 2
-    monkeypatch.setattr("hierarchical_lvae.training.Ranks", lambda: ranks)
+    monkeypatch.setattr("hierarchical_lvae.training.loop.Ranks", lambda: ranks)
     with pytest.raises(ValueError, match="and train in one process"):
         fit(options(penalty="tc"), tmp_path / "run", progress=False)
     assert not (tmp_path / "run").exists()

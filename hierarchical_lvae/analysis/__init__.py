@@ -1,0 +1,19 @@
+"""What a run is measured by: scores of its codes, images and likelihood, and local posteriors side by side."""
+
+import lazy_loader
+
+from hierarchical_lvae.evaluation import METRICS
+
+SCORES = (*METRICS, "fid", "samples", "iwae")
+"""What `score` can compute."""
+
+CODES = ("local", "meta")
+
+FEATURES = ("auto", "inception", "factors")
+"""What a Fréchet distance sees: Inception, the classifier of the data's factors, or the one for want of the other."""
+
+BLOCK_METHODS = ("laplace-block", "nuts")
+"""Methods for a block of a few dozen local weights; the others are the keys of `LOCAL_INFERENCE`."""
+DEFAULT_METHODS = ("shared", "one-step", "multi-step", "laplace", "laplace-low-rank", *BLOCK_METHODS)
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

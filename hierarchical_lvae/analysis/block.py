@@ -1,0 +1,153 @@
+"""A block of the local weights by Laplace and by NUTS, the rest held at the one-step estimate.
+
+Here the truth can be had, and importance ratios mean something: a few dozen dimensions, and not hundreds of thousands.
+"""
+
+import statistics
+
+import pyro.distributions as dist
+import torch
+from torch import Tensor
+
+from hierarchical_lvae.analysis.measure import ComparisonSettings, Measured, Points, Values, foretell, timed
+from hierarchical_lvae.evaluation import loo, pareto_k, to_arviz
+from hierarchical_lvae.inference import Dense, Laplace, LocalELBO, OneStepMAP, estimate_evidence
+from hierarchical_lvae.inference.gaussians import Embedded
+from hierarchical_lvae.inference.nuts import nuts
+from hierarchical_lvae.inference.predictive import log_likelihoods
+from hierarchical_lvae.runs import Run
+
+LARGEST = 50
+DIMS = {
+    "theta_N": ["neighbourhood", "parameter"],
+    "z": ["neighbourhood", "point", "latent"],
+    "x": ["neighbourhood", "point"],
+    "intensity": ["neighbourhood", "point", "channel"],
+}
+
+
+def last_biases(run: Run) -> tuple[str, ...]:
+    """The names of the biases of as many of the decoder's last layers as fit into a block of 50."""
+    biases = [(name, shape) for name, shape in run.vae.decoder.layout.shapes.items() if name.endswith(".bias")]
+    names, size = list[str](), 0
+    for name, (number,) in reversed(biases):
+        size += number
+        if size > LARGEST:
+            break
+        names.append(name)
+    return tuple(names)
+
+
+def find_block(run: Run, patterns: tuple[str, ...]) -> Tensor:
+    """Where the decoder parameters that match `patterns` lie in the flat vector: (p,).
+
+    Raises:
+        ValueError: none matches, or they are too many.
+    """
+    layout = run.vae.decoder.layout
+    positions = layout.positions(*patterns).to(run.options.device)
+    if len(positions) > LARGEST:
+        raise ValueError(
+            f"the block {' '.join(patterns)} has {len(positions):,} parameters, and importance ratios mean "
+            f"nothing beyond {LARGEST}: choose biases of the last layers, such as {list(layout.shapes)[-1]}"
+        )
+    return positions
+
+
+class Block:
+    """Methods for the parameters that match `patterns`, on some neighbourhoods of a run."""
+
+    def __init__(self, run: Run, patterns: tuple[str, ...], points: Points, settings: ComparisonSettings) -> None:
+        self.run, self.points, self.settings, self.patterns = run, points, settings, patterns
+        self.positions = find_block(run, patterns)
+        pair = run.vae.model, run.vae.guide
+        point = LocalELBO(OneStepMAP(), beta=run.elbo.beta)
+        _, self.point_seconds = timed(lambda: point.local_posterior(*pair, points.support), 5)
+        self.elbo = LocalELBO(Laplace(OneStepMAP(), Dense(), patterns), beta=run.elbo.beta)
+        self.posterior, self.laplace_seconds = timed(lambda: self.elbo.local_posterior(*pair, points.support), 1)
+
+    def one_step(self) -> Measured:
+        """The point that all others are held at."""
+        values = {name: q.mean for name, q in self.posterior.items()}
+        codes = self.settings.num_codes * self.settings.num_draws
+        result = foretell(self.run, [values], self.points, codes)
+        result.seconds = self.point_seconds / len(self.points.x)
+        block = values["theta_N"][..., self.positions]
+        result.arviz = to_arviz(
+            {"theta_N": block.cpu().movedim(1, 0).expand(1, self.settings.num_draws, -1, -1)},
+            inference_method="one-step",
+            dims=DIMS,
+            coords={"parameter": self._names()},
+        )
+        return result
+
+    def laplace(self) -> Measured:
+        """Dense Laplace."""
+        run, points, settings = self.run, self.points, self.settings
+        q = self.posterior["theta_N"]
+        assert isinstance(q, Embedded)
+        draws = q.block.sample((settings.num_draws,))  # (S, R, 1, p)
+        codes = run.vae.encode(points.support, self.posterior["phi_N"].mean).sample((settings.num_draws,))
+        result, log_p = self._measure(draws, codes, "laplace", chains=1)
+        tau = run.vae.tau
+        prior = dist.Normal(run.vae.theta[self.positions], tau).to_event(1)
+        ratios = (log_p.sum(-1) + (prior.log_prob(draws) - q.block.log_prob(draws)).squeeze(-1)).T
+        result.k_hat = statistics.median(pareto_k(ratio.cpu()) for ratio in ratios)
+        pair = run.vae.model, run.vae.guide
+        result.evidence = estimate_evidence(self.elbo, *pair, points.support).log_evidence.mean().item()
+        result.seconds = self.laplace_seconds / len(points.x)
+        return result
+
+    def nuts(self, progress: bool) -> Measured:
+        """The truth, within Monte-Carlo error."""
+        run, settings = self.run, self.settings
+        draws, codes, seconds = [], [], 0.0
+        for r, support in enumerate(self.points.support.split(1)):
+            centre = {name: q.mean[r : r + 1] for name, q in self.posterior.items()}
+
+            def chains(support: Tensor = support, centre: Values = centre, seed: int = settings.seed + 100 * r) -> dict:
+                return nuts(
+                    run.vae.model, run.vae.guide, support, centre=centre, positions=self.positions,
+                    num_samples=settings.num_draws // 2, warmup_steps=settings.warmup_steps, seed=seed,
+                    progress=progress,
+                )  # fmt: skip
+
+            drawn, taken = timed(chains, 1)
+            draws.append(drawn["theta_N"].flatten(0, 1).unsqueeze(1))
+            codes.append(drawn["z"].flatten(0, 1).squeeze(1))
+            seconds += taken / len(self.points.x)
+        result, _ = self._measure(torch.stack(draws, 1), torch.stack(codes, 1), "nuts", chains=2)
+        result.seconds = seconds
+        return result
+
+    def _measure(self, draws: Tensor, codes: Tensor, method: str, chains: int) -> tuple[Measured, Tensor]:
+        """Measure draws of the block (S, R, 1, p) and of the codes (S, R, K, D); with log p(x_k | θ_N) (S, R, K)."""
+        run, points, settings = self.run, self.points, self.settings
+        centre = {name: q.mean for name, q in self.posterior.items()}
+        values = [{**centre, "theta_N": centre["theta_N"].index_copy(-1, self.positions, draw)} for draw in draws]
+        result = foretell(run, values, points, settings.num_codes)
+        result.random_parameters = len(self.positions)
+        log_p = log_likelihoods(run.vae.model, run.vae.guide, points.support, values, settings.num_codes, common=True)
+        replicates = [
+            run.vae.decode(z, v["theta_N"]).sample().mean((-2, -1)) for z, v in zip(codes, values, strict=True)
+        ]
+
+        def by_chain(values: Tensor) -> Tensor:
+            return values.unflatten(0, (chains, -1)).cpu()
+
+        result.arviz = to_arviz(
+            {"theta_N": by_chain(draws.squeeze(2)), "z": by_chain(codes)},
+            inference_method=method,
+            log_likelihood={"x": by_chain(log_p)},
+            posterior_predictive={"intensity": by_chain(torch.stack(replicates))},
+            observed_data={"intensity": points.support.mean((-2, -1)).cpu()},
+            dims=DIMS,
+            coords={"parameter": self._names()},
+        )
+        result.loo = loo(result.arviz).mean
+        return result, log_p
+
+    def _names(self) -> list[str]:
+        layout = self.run.vae.decoder.layout
+        names = [f"{name}[{i}]" for name, shape in layout.shapes.items() for i in range(torch.Size(shape).numel())]
+        return [names[i] for i in self.positions]

@@ -1,0 +1,61 @@
+"""Scores of the likelihood: ELBO and IWAE bounds under local weights, reconstruction errors and active units."""
+
+import math
+from typing import Any
+
+import numpy as np
+import pyro
+import torch
+from tqdm import tqdm
+
+from hierarchical_lvae.analysis.codes import encode
+from hierarchical_lvae.analysis.measure import draw_points
+from hierarchical_lvae.analysis.settings import IWAE_DRAWS, ScoreSettings
+from hierarchical_lvae.evaluation import active_units, bits_per_dimension, iwae
+from hierarchical_lvae.inference.bound import log_weights
+from hierarchical_lvae.runs import Run
+from hierarchical_lvae.types import random_state_kept, single_precision
+
+UNITS_OF = 1_000
+"""Points that active units are counted on."""
+
+
+@torch.no_grad()
+@single_precision()
+def likelihood(run: Run, settings: ScoreSettings, progress: bool = True) -> dict[str, Any]:
+    """ELBO and IWAE bounds under local weights, of points that were adapted on and of points that were not.
+
+    Their difference is what peeking gains. Nats an image; also bits a dimension, squared errors of reconstructions
+    (a pixel) and active units.
+    """
+    vae = run.vae
+    values: dict[str, Any] = {}
+    with random_state_kept(), pyro.validation_enabled(False), pyro.get_param_store().scope():
+        torch.manual_seed(settings.seed)
+        try:
+            points = draw_points(run, settings.neighbourhoods)
+        except ValueError as error:
+            return {"not_available": str(error)}
+        local = {name: q.mean for name, q in run.adapt(points.x, points.support).items()}
+        parts = {"adapted_on": points.support, "held_out": points.held_out, "reference": points.x.unsqueeze(1)}
+        for part, x in parts.items():
+            bar = tqdm(range(settings.draws), desc=f"IWAE ({part})", unit="draw", disable=not progress)
+            weights = np.stack([log_weights(vae.model, vae.guide, x, run.elbo.sites, local).cpu().numpy() for _ in bar])
+            bounds = {k: iwae(weights, k) for k in IWAE_DRAWS if k <= settings.draws}
+            largest = bounds[max(bounds)]
+            values[part] = {
+                "nats": {f"k={k}": float(bound.mean()) for k, bound in bounds.items()},
+                "standard_error": float(largest.mean(1).std(ddof=1) / math.sqrt(len(largest)))
+                if len(largest) > 1
+                else None,
+                "bits_per_dimension": bits_per_dimension(float(largest.mean()), math.prod(x.shape[2:])),
+            }
+        pairs = (("local", points.support), ("meta", None))
+        z = {name: run.encode(points.x, x_N) for name, x_N in pairs}
+        values["squared_error"] = {
+            name: float((run.decode(z[name].unsqueeze(1), x_N).squeeze(1) - points.x).square().mean())
+            for name, x_N in pairs
+        }
+    sample = encode(run, UNITS_OF, "local", settings.seed, progress=False)
+    values["active_units"] = active_units(sample.codes)
+    return values

@@ -1,0 +1,117 @@
+"""Scores of the codes: how well they tell the data's factors apart.
+
+Codes are means of the encoder, local (adapted on fresh, seeded neighbours of each point) or meta. Points are drawn from
+the data that the run was trained on: there is no split. From large data they are drawn with replacement, as the field
+does; from small data without, lest the points that classifiers are tested on are those that they were fitted on.
+"""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyro
+import torch
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from hierarchical_lvae.analysis.settings import ScoreSettings
+from hierarchical_lvae.data import Part
+from hierarchical_lvae.evaluation import METRICS, Dci
+from hierarchical_lvae.evaluation.arrays import unsuitable
+from hierarchical_lvae.runs import Run
+from hierarchical_lvae.types import is_colour, lookup, random_state_kept, single_precision
+
+SPLIT = ("dci", "sap", "modularity")
+"""Measures that fit on some points and test on others."""
+APART = ("factor-vae", "beta-vae", "modularity")
+"""Measures that need two factors or more."""
+BATCH, LARGE = 50, 10
+
+
+class Encoded(NamedTuple):
+    """Points of the data, as a run encodes them."""
+
+    codes: NDArray[np.float32]
+    """(n, D)."""
+    factors: NDArray[np.int64]
+    """(n, F)."""
+
+
+@torch.no_grad()
+@single_precision()
+def encode(
+    run: Run, number: int, codes: str = "local", seed: int = 0, progress: bool = True, part: Part | None = None
+) -> Encoded:
+    """Encode random points of the run's data, or of a part of them: the random state is left as it was."""
+    found = []
+    part = part or run.dataset.sub_sets[0]
+    with random_state_kept(), pyro.validation_enabled(False), tqdm(
+        desc=" ".join(["encode", *part.name.split(), f"({codes})"]), total=number, unit="image", disable=not progress
+    ) as bar:  # fmt: skip
+        torch.manual_seed(seed)
+        size = part.stop - part.start
+        rows = torch.randint(size, (number,)) if size >= LARGE * number else torch.randperm(size)[:number]
+        for index in (part.start + rows).split(BATCH):
+            index = index.to(run.options.device)
+            x = run.dataset.batch(index)
+            found.append(run.encode(x, run.neighbourhood(index, x) if codes == "local" else None).cpu())
+            bar.update(len(index))
+    return Encoded(torch.cat(found).numpy(), part.factors[rows.numpy()])
+
+
+def disentanglement(
+    name: str, points: Encoded, factor_names: Sequence[str], settings: ScoreSettings, progress: bool = True
+) -> dict[str, Any]:
+    """A measure of `METRICS` on the first `settings.train` points; those that split test on the others.
+
+    Factors that cannot be scored (see `unsuitable`) are left out, the same ones for each measure, and named in
+    `left_out`. DCI is given without the colours, and of them alone, too: from the same classifiers.
+    """
+    n, (codes, factors) = settings.train, points
+    reasons = unsuitable(factors[:n], factors[n:])
+    scored = [k for k in range(len(factor_names)) if k not in reasons]
+    left_out = {factor_names[k]: why for k, why in reasons.items()}
+    if not scored:
+        listed = ", ".join(f"{factor} ({why})" for factor, why in left_out.items())
+        return {"not_available": f"no factor can be scored: {listed}" if left_out else "no factors"}
+    values = _measured(name, codes, factors[:, scored], [factor_names[k] for k in scored], settings, progress)
+    return values | ({"left_out": left_out} if left_out else {})
+
+
+def _measured(
+    name: str, codes: NDArray, factors: NDArray, factor_names: Sequence[str], settings: ScoreSettings, progress: bool
+) -> dict[str, Any]:
+    if len(factor_names) == 1 and name in APART:
+        return {"not_available": "there is one factor only, and this score compares several"}
+    metric, n = lookup(METRICS, name, "metric"), settings.train
+    if name in SPLIT:
+        more = {"progress": progress} if name == "dci" else {}
+        result = metric(codes[:n], factors[:n], codes[n:], factors[n:], seed=settings.seed, **more)
+    elif name == "mig":
+        result = metric(codes[:n], factors[:n])
+    else:
+        result = metric(codes[:n], factors[:n], seed=settings.seed)
+    values = _plain(result)
+    if len(factor_names) == 1:
+        values.pop("disentanglement", None)  # of a single factor it is 1, whatever the codes
+    if isinstance(result, Dci):
+        values["factors"] = list(factor_names)
+        kept = geometry(factor_names)
+        colours = [k for k in range(len(factor_names)) if k not in kept]
+        if kept and colours:
+            values["without_colour"] = _floats(result.of_factors(kept))
+            values["of_colour"] = _floats(result.of_factors(colours))
+    return values
+
+
+def geometry(factor_names: Sequence[str]) -> list[int]:
+    """The numbers of the factors that are no colours: "without colour"."""
+    return [k for k, name in enumerate(factor_names) if not is_colour(name)]
+
+
+def _floats(result: Any) -> dict[str, float]:
+    return {key: value for key, value in _plain(result).items() if isinstance(value, float)}
+
+
+def _plain(result: Any) -> dict[str, Any]:
+    return {key: v.tolist() if isinstance(v, np.ndarray) else v for key, v in result._asdict().items()}

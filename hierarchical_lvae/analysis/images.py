@@ -1,0 +1,184 @@
+"""Scores of the images: how far generated ones are from the data, and how close to what they were made from.
+
+A generated image is the mean of p(x | z, θ_N) at z ~ p(z), under the local weights of a random reference: one image a
+reference. Copying is cheap for a model that adapts on (noisy copies of) the reference; `closeness` shows how much of it
+there is.
+"""
+
+import logging
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pyro
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from hierarchical_lvae.analysis.settings import ScoreSettings
+from hierarchical_lvae.data import default_data_dir
+from hierarchical_lvae.evaluation import Features, factor_features, fidelity, inception, train_factor_classifier
+from hierarchical_lvae.evaluation.arrays import unsuitable
+from hierarchical_lvae.evaluation.factor_classifier import load_classifier
+from hierarchical_lvae.evaluation.frechet import FEWEST
+from hierarchical_lvae.files import read_tensors, scratch, write_tensors
+from hierarchical_lvae.runs import Run
+from hierarchical_lvae.types import random_state_kept, single_precision
+
+SAMPLES = 4
+CHUNK = 1_000
+
+_UNCACHED: dict[str, Path] = {}
+"""Where the classifiers of this process are that could not be cached, by the names of their files."""
+
+log = logging.getLogger(__name__)
+
+
+def choose_features(run: Run, settings: ScoreSettings, progress: bool = True) -> Features | None:
+    """What the distance sees: Inception if its weights are given or to be had, else the data's factors, if any.
+
+    The classifier of the factors is trained if it was not before.
+
+    Raises:
+        ValueError: a setting is out of its range, or a file is not what it should be.
+        OSError: Inception is asked for, and its weights are not to be had.
+    """
+    settings.check()
+    if settings.features != "factors":
+        try:
+            return inception(settings.inception_weights)
+        except OSError as error:
+            if settings.features == "inception" or settings.inception_weights is not None:
+                raise
+            log.warning("%s; for now the distance is one of the data's own factors, and no FID", error)
+    return _factor_classifier(run, progress)
+
+
+@torch.no_grad()
+@single_precision()
+def distance(run: Run, features: Features, settings: ScoreSettings, progress: bool = True) -> dict[str, Any]:
+    """The Fréchet distance of generated images to the data, with KID, precision and recall, in the given features."""
+    number = min(settings.images, len(run.dataset))
+    if number < FEWEST:
+        return {"not_available": f"{number} images, and at least {FEWEST} are needed"}
+    about = {}
+    with random_state_kept(), pyro.validation_enabled(False):
+        if features.name == "FD-factors":
+            about["accuracy_of_factors"] = read_tensors(features.weights)["accuracy"].item()
+        torch.manual_seed(settings.seed)
+        queue = torch.randperm(len(run.dataset))[:number].to(run.options.device)
+        real = _Bar(lambda n, start: run.dataset.batch(queue[start : start + n]), "real images", number, progress)
+        generated = _Bar(lambda n, _: _generate(run, n), "generated images", settings.images, progress)
+        cuda = run.options.device.startswith("cuda")
+        result = fidelity(generated, real, settings.images, number, features, settings.seed, cuda)
+    return {**result._asdict(), **about}
+
+
+@torch.no_grad()
+@single_precision()
+def closeness(run: Run, settings: ScoreSettings, progress: bool = True) -> dict[str, Any]:
+    """Root mean squared distances a pixel, of samples to their reference and to the nearest of *all* training images.
+
+    Beside them, how far a reference is from the nearest other image, and how often a sample's nearest is its reference.
+    """
+    if len(run.dataset) < 2:
+        return {"not_available": "there is one image only, and no other to be near to"}
+    with random_state_kept(), pyro.validation_enabled(False):
+        torch.manual_seed(settings.seed)
+        index, x, samples = _samples(run, settings.neighbourhoods, SAMPLES)
+    number = len(x)
+    queries = torch.cat([samples.flatten(0, 1), x]).flatten(1)
+    best = torch.full((len(queries),), torch.inf, device=queries.device)
+    which = torch.zeros_like(best, dtype=torch.long)
+    for part in tqdm(torch.arange(len(run.dataset)).split(CHUNK), "nearest images", unit="k", disable=not progress):
+        part = part.to(queries.device)
+        images = run.dataset.batch(part).flatten(1)
+        squares = torch.cdist(queries, images, compute_mode="use_mm_for_euclid_dist")
+        squares[-number:][index[:, None] == part] = torch.inf  # of a reference: the nearest *other* image
+        found = squares.min(1)
+        which = torch.where(found.values < best, part[found.indices], which)
+        best = best.minimum(found.values)
+    to_nearest = (queries - run.dataset.batch(which).flatten(1)).square().mean(1).sqrt()  # exactly
+    to_reference = (samples - x.unsqueeze(1)).flatten(2).square().mean(2).sqrt()
+    return {
+        "to_reference": to_reference.mean().item(),
+        "to_nearest": to_nearest[:-number].mean().item(),
+        "nearest_is_reference": (which[:-number].view(number, -1) == index[:, None]).float().mean().item(),
+        "reference_to_nearest_other": to_nearest[-number:].mean().item(),
+    }
+
+
+def _samples(run: Run, references: int, number: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Random references, and samples under the local weights of each: index (R,), (R, C, H, W), (R, S, C, H, W)."""
+    index = torch.randint(len(run.dataset), (references,)).to(run.options.device)
+    x = run.dataset.batch(index)
+    return index, x, run.sample(x, run.neighbourhood(index, x), number)
+
+
+def _generate(run: Run, number: int) -> Tensor:
+    return _samples(run, number, 1)[2].squeeze(1)
+
+
+def _factor_classifier(run: Run, progress: bool) -> Features | None:
+    """The classifier of the data's factors, trained if it was not before; None if no factor can be predicted.
+
+    It is kept in the data directory, or for this process alone where that cannot be written.
+    """
+    reasons = unsuitable(run.dataset.factors)
+    factors = [k for k in range(len(run.dataset.factor_names)) if k not in reasons]
+    if not factors:
+        return None
+    size = "x".join(map(str, run.dataset.image_shape[1:]))
+    name = f"hlvae-factor-features-{run.dataset.fingerprint}-{size}.safetensors"
+    path = _UNCACHED.get(name) or Path(run.options.data_dir or default_data_dir()) / name
+    if not _holds_a_classifier(path):
+        tensors = _train_classifier(run, factors, progress)
+        try:
+            write_tensors(path, tensors)
+        except OSError as error:
+            log.warning("cannot cache the classifier of the factors: %s", error)
+            path = _UNCACHED[name] = scratch() / name
+            write_tensors(path, tensors)
+    return factor_features(path)
+
+
+def _holds_a_classifier(path: Path) -> bool:
+    """Whether the cache can be used; one that is damaged is made again."""
+    try:
+        return path.is_file() and bool(load_classifier(read_tensors(path)).scale > 0)
+    except Exception as error:  # whatever is wrong with the file, its content can be made again
+        log.warning("ignoring the unreadable cache %s: %s", path, error)
+        return False
+
+
+def _train_classifier(run: Run, which: Sequence[int], progress: bool) -> dict[str, Tensor]:
+    """Train the classifier of some of the data's factors, by a seed of its own: its weights serve all runs on them."""
+    factors = torch.from_numpy(run.dataset.factors).long()[:, which]
+
+    def batches(number: int) -> tuple[Tensor, Tensor]:
+        index = torch.randint(len(run.dataset), (number,))
+        device = run.options.device
+        return run.dataset.batch(index.to(device)), factors[index].to(device)
+
+    shape, sizes = run.dataset.image_shape, [run.dataset.factor_sizes[k] for k in which]
+    with random_state_kept():
+        torch.manual_seed(0)
+        return train_factor_classifier(batches, shape, sizes, progress=progress).state_dict()
+
+
+class _Bar:
+    """Draws images, from where the last draw ended, and shows how many there are."""
+
+    def __init__(self, draw: Callable[[int, int], Tensor], label: str, total: int, progress: bool) -> None:
+        self.draw, self.label, self.total, self.progress = draw, label, total, progress
+        self.done = 0
+
+    def __call__(self, number: int) -> Tensor:
+        if self.done == 0:
+            self.bar = tqdm(desc=self.label, total=self.total, unit="image", disable=not self.progress)
+        images = self.draw(number, self.done)
+        self.done += number
+        self.bar.update(number)
+        if self.done >= self.total:
+            self.bar.close()
+        return images

@@ -1,0 +1,164 @@
+"""One local posterior, measured: held-out density, evidence, pixels and cost."""
+
+import math
+import statistics
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import pyro.distributions as dist
+import torch
+from torch import Tensor
+
+from hierarchical_lvae.inference import (
+    LOCAL_INFERENCE,
+    Laplace,
+    LocalELBO,
+    MultiStepMAP,
+    OneStepMAP,
+    diagnose,
+    estimate_evidence,
+)
+from hierarchical_lvae.inference.predictive import draws, log_likelihoods
+from hierarchical_lvae.runs import Run
+from hierarchical_lvae.types import LocalInference, lookup
+
+Values = Mapping[str, Tensor]
+ROUNDS = 5
+SLOW = ("laplace-last-layer",)
+
+
+@dataclass(frozen=True)
+class ComparisonSettings:
+    """How much to compute."""
+
+    neighbourhoods: int = 8
+    """R, for the methods that infer all local weights."""
+    reference_neighbourhoods: int = 2
+    """Of these, for the methods of the block; NUTS takes one to five minutes for each."""
+    num_draws: int = 200
+    """S, of the local weights from each posterior; NUTS gives them in two chains together."""
+    num_codes: int = 10
+    """Draws of the codes for each of these. A point gets S times as many: the same number in all."""
+    warmup_steps: int = 250
+    """Of each chain of NUTS."""
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.num_draws < 50 or self.num_draws % 2:
+            raise ValueError(f"num draws is {self.num_draws}: an even number of at least 50 is needed")
+        for name in ("neighbourhoods", "reference_neighbourhoods", "num_codes", "warmup_steps"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name.replace('_', ' ')} is {getattr(self, name)}: it must be at least 1")
+
+
+class Points(NamedTuple):
+    """Neighbourhoods of a run, and points of them to be foretold."""
+
+    x: Tensor
+    """The references: (R, C, H, W)."""
+    support: Tensor
+    """Adapted on: (R, K, C, H, W)."""
+    held_out: Tensor
+    """Not adapted on: (R, K', C, H, W)."""
+
+
+@dataclass
+class Measured:
+    """One method on some neighbourhoods; what does not apply is None."""
+
+    held_out: Tensor
+    """log p(x | N) of held-out points: (R, K'), nats."""
+    pixels: Tensor
+    """Predicted pixel means of the references at each draw of the local weights: (S, R, C, H, W)."""
+    predicted: Tensor
+    """Pixel means of the held-out points, over all draws, each from its own code's mean: (R, K', C, H, W)."""
+    random_parameters: int = 0
+    seconds: float = math.nan
+    """Of the inference, for a neighbourhood."""
+    evidence: float | None = None
+    k_hat: float | None = None
+    loo: float | None = None
+    arviz: Any = field(default=None, repr=False)
+
+
+def draw_points(run: Run, number: int) -> Points:
+    """Draw references and neighbours; half of these are held out where a second draw could give some of them again.
+
+    Raises:
+        ValueError: there is no neighbour to hold out, or it would be a copy.
+    """
+    index = torch.randint(len(run.dataset), (number,)).to(run.options.device)
+    x = run.dataset.batch(index)
+    support = run.neighbourhood(index, x)
+    held_out = run.neighbourhood(index, x) if getattr(run.neighbourhood, "fresh", False) else support
+    if torch.equal(support, held_out):
+        if support.shape[1] < 2:
+            raise ValueError("K = 1 leaves no neighbour to hold out: compare a run with more of them")
+        support, held_out = support.tensor_split(2, dim=1)
+        if torch.equal(support[:, 0], held_out[:, 0]):
+            raise ValueError("the neighbours are copies of the images (0 or 1 pixels have no noise): none is held out")
+    return Points(x, support, held_out)
+
+
+def measure(run: Run, method: str, points: Points, settings: ComparisonSettings) -> Measured:
+    """Infer all local weights by a method of `LOCAL_INFERENCE`, and measure it."""
+    pair = run.vae.model, run.vae.guide
+
+    def infer() -> tuple[LocalELBO, dict[str, dist.TorchDistribution]]:
+        torch.manual_seed(settings.seed)  # the same draws of the codes in the step of each method
+        elbo = LocalELBO(_local_inference(run, method, points.support), beta=run.elbo.beta)
+        torch.manual_seed(settings.seed)
+        return elbo, elbo.local_posterior(*pair, points.support)
+
+    (elbo, posterior), seconds = timed(infer, 1 if method in SLOW else ROUNDS)
+    if "theta_N" not in posterior:
+        posterior["theta_N"] = dist.Delta(run.vae.theta.expand(len(points.x), 1, -1), event_dim=1)
+    random = int((posterior["theta_N"].variance[0] > 0).sum())
+    number = settings.num_draws if random else 1
+    codes = settings.num_codes * settings.num_draws // number
+    result = foretell(run, draws(posterior, number), points, codes)
+    result.random_parameters, result.seconds = random, seconds / len(points.x)
+    if isinstance(elbo.local, Laplace):
+        result.evidence = estimate_evidence(elbo, *pair, points.support).log_evidence.mean().item()
+    return result
+
+
+def foretell(run: Run, values: Iterable[Values], points: Points, num_codes: int) -> Measured:
+    """What S local values foretell of the held-out points, and of the references."""
+    vae, pixels, predicted = run.vae, list[Tensor](), torch.zeros_like(points.held_out)
+
+    def mean_pixels(value: Values, x: Tensor) -> Tensor:
+        phi_N = value.get("phi_N", vae.phi.expand(len(x), 1, -1))
+        return vae.decode(vae.encode(x, phi_N).mean, value["theta_N"]).mean.clamp(0, 1)
+
+    def looked_at() -> Iterator[Values]:
+        for value in values:
+            pixels.append(mean_pixels(value, points.x.unsqueeze(1)).squeeze(1))
+            predicted.add_(mean_pixels(value, points.held_out))
+            yield value
+
+    log_p = log_likelihoods(vae.model, vae.guide, points.held_out, looked_at(), num_codes)
+    return Measured(log_p.logsumexp(0) - math.log(len(log_p)), torch.stack(pixels), predicted / len(pixels))
+
+
+def timed(function: Callable[[], Any], rounds: int) -> tuple[Any, float]:
+    """The last result of a function, and its median seconds."""
+    seconds = []
+    for _ in range(rounds):
+        start = time.perf_counter()
+        result = function()
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
+        seconds.append(time.perf_counter() - start)
+    return result, statistics.median(seconds)
+
+
+def _local_inference(run: Run, method: str, support: Tensor) -> LocalInference:
+    if method == "multi-step":  # to the mode, by steps that the curvature allows: a trained single step is too long
+        info = diagnose(LocalELBO(OneStepMAP(), beta=run.elbo.beta), run.vae.model, run.vae.guide, support)
+        shorter = 1 + 1.5 * info.sharpness.abs().max().item()
+        number = min(500, math.ceil(5 * shorter))  # where the prior alone pulls, e⁻⁵ of the way is left
+        return MultiStepMAP(number, step_size=float(run.vae.tau) ** 2 / shorter)
+    return lookup(LOCAL_INFERENCE, method, "local inference")()

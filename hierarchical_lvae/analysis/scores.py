@@ -1,0 +1,150 @@
+"""The scores of a run, one by one, in `metrics.json`: what stands there by the same settings is not computed again."""
+
+import hashlib
+import logging
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import cache
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+from torch import Tensor
+
+from hierarchical_lvae.analysis import SCORES
+from hierarchical_lvae.analysis.bounds import likelihood
+from hierarchical_lvae.analysis.codes import Encoded, disentanglement, encode
+from hierarchical_lvae.analysis.images import choose_features, closeness, distance
+from hierarchical_lvae.analysis.settings import ScoreSettings
+from hierarchical_lvae.analysis.store import META, Store
+from hierarchical_lvae.evaluation import Features
+from hierarchical_lvae.files import read_tensors
+from hierarchical_lvae.runs import Run
+from hierarchical_lvae.types import nearest, reason
+
+DEPENDS = {
+    "fid": ("seed", "images"),
+    "samples": ("seed", "neighbourhoods"),
+    "iwae": ("seed", "neighbourhoods", "draws"),
+}
+"""The settings that a score of a run depends on; the others, on these:"""
+POINTS = ("seed", "codes", "train", "test")
+VERSION = 2
+"""Of how scores are computed: when one of them changes, those of before are computed again."""
+
+log = logging.getLogger(__name__)
+
+
+def score(
+    run: Run,
+    path: str | Path,
+    names: Sequence[str] = SCORES,
+    settings: ScoreSettings | None = None,
+    progress: bool = True,
+) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Compute the scores `names` of a run one by one; each is saved in path/metrics.json and then yielded.
+
+    A score that does not apply (the data have no factors) gives {"not_available": why}; codes of a union of data sets
+    are scored part by part, each on its own factors: {"parts": {name: score}}. One that fails, or has a number that is
+    not finite, gives {"failed": why}: it is not saved, and the others are computed. In a read-only directory nothing is
+    saved, with a warning.
+
+    Raises:
+        ValueError: there is no such score, a setting is out of its range, or metrics.json holds something else.
+        OSError: after the last score, if they could not be saved for another reason.
+    """
+    settings = settings or ScoreSettings()
+    for name in names:
+        if name not in SCORES:
+            raise ValueError(f"no score is called {name!r}: {nearest(name, SCORES)}")
+    settings.check()
+    store, model = Store(path), digest(run.vae.state_dict())
+    parts = run.dataset.sub_sets
+
+    @cache
+    def points(i: int) -> Encoded:
+        some = settings.within(parts[i].stop - parts[i].start)
+        return encode(run, some.train + some.test, settings.codes, settings.seed, progress, parts[i])
+
+    for name in names:
+        key = name + META if name not in DEPENDS and settings.codes == "meta" else name
+        try:
+            features = choose_features(run, settings, progress) if name == "fid" else None
+            about = _about(run, model, name, settings, features)
+            values = store.find(key, about)
+            if values is None:
+                values = {"settings": about, **_compute(run, name, settings, features, points, progress)}
+                _refuse_infinite(values)
+                store.add(key, values)
+        except Exception as error:
+            log.debug("%s failed", name, exc_info=True)
+            values = {"failed": reason(error)}
+        yield name, values
+    store.check()
+
+
+def _compute(
+    run: Run,
+    name: str,
+    settings: ScoreSettings,
+    features: Features | None,
+    points: Callable[[int], Encoded],
+    progress: bool,
+) -> dict[str, Any]:
+    if name == "iwae":
+        return likelihood(run, settings, progress)
+    if name == "samples":
+        return closeness(run, settings, progress)
+    if features:
+        return distance(run, features, settings, progress)
+    if name == "fid":
+        return {"not_available": "no weights of Inception, and the data as a whole have no factors that can be scored"}
+    parts = run.dataset.sub_sets
+    if not any(part.factor_names for part in parts):
+        return {"not_available": "the data have no factors"}
+    each = {
+        part.name: disentanglement(
+            name, points(i), part.factor_names, settings.within(part.stop - part.start), progress
+        )
+        for i, part in enumerate(parts)
+    }
+    return {"parts": each} if run.dataset.parts else each[""]
+
+
+def _about(run: Run, model: str, name: str, settings: ScoreSettings, features: Features | None) -> dict[str, Any]:
+    """All that a score depends on: what stands by the same is not computed again."""
+    about = {key: getattr(settings, key) for key in DEPENDS.get(name, POINTS)}
+    about |= {"model": model, "data": run.dataset.fingerprint, "versions": _versions(name)}
+    return about | ({"features": features.name, "weights": features.digest} if features else {})
+
+
+def _versions(name: str) -> dict[str, str]:
+    of_images = ("torch-fidelity",) if name == "fid" else ()
+    of_others = {name: version(name) for name in ("hierarchical-lvae", "scikit-learn", "torch", "numpy", *of_images)}
+    return {"scores": str(VERSION), **of_others}
+
+
+def _refuse_infinite(values: Any, place: str = "") -> None:
+    """Raise if a number of a score is not finite, and name it: JSON has none, and nobody can use it."""
+    if isinstance(values, float) and not math.isfinite(values):
+        raise ValueError(f"{place!r} is {values}: has the fit diverged?")
+    entries = values.items() if isinstance(values, Mapping) else enumerate(values) if isinstance(values, list) else ()
+    for key, inner in entries:
+        _refuse_infinite(inner, f"{place} {key}".strip().replace("_", " "))
+
+
+def model_digest(path: str | Path) -> str | None:
+    """A hash of the weights in a run directory, if there are any.
+
+    Raises:
+        ValueError: their file is damaged.
+    """
+    weights = Path(path) / "model.safetensors"
+    return digest(read_tensors(weights)) if weights.is_file() else None
+
+
+def digest(tensors: Mapping[str, Tensor]) -> str:
+    """A hash of tensors, of any shapes, by name: 16 hexadecimal digits."""
+    content = safetensors.torch.save({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()})
+    return hashlib.sha256(content).hexdigest()[:16]

@@ -1,0 +1,75 @@
+"""Data sets by name, and the user's own data: a folder of images, or a file of arrays."""
+
+from pathlib import Path
+from pkgutil import resolve_name
+
+from hierarchical_lvae.data import DATASETS
+from hierarchical_lvae.data.arrays import MIN_SIDE, load_arrays
+from hierarchical_lvae.data.directory import data_directory
+from hierarchical_lvae.data.factor_images import FactorImages
+from hierarchical_lvae.data.folder import load_folder
+from hierarchical_lvae.data.framing import FRAMES
+from hierarchical_lvae.data.paths import ARRAY_SUFFIXES, OWN_DATA, is_path
+from hierarchical_lvae.data.sources import SOURCES
+from hierarchical_lvae.types import nearest
+
+
+def load_dataset(
+    name: str | Path,
+    data_dir: str | Path | None = None,
+    image_size: int | None = None,
+    frame: str = "crop",
+    skip_bad: bool = False,
+) -> FactorImages:
+    """Load a data set by its name in `DATASETS`, or the user's own data by their path.
+
+    Args:
+        name: a key of `DATASETS` (it goes before a folder of that name), or the path of a folder, an `.npz` or `.h5`.
+        data_dir: where the files of the named sets are looked for; `default_data_dir()` if None and they have any.
+        image_size: side of the images: own ones are made square, and that large (see `load_own`); those of named sets
+            are shrunk to it, at each `batch`, where they are larger.
+        frame: "crop" or "pad", of own images.
+        skip_bad: leave out images of a folder that cannot be read.
+
+    Raises:
+        ValueError: no data set has that name, or a file is not what it should be.
+        FileNotFoundError: a path, a data directory or a file of a data set is not there.
+        NotADirectoryError: the data directory is a file.
+    """
+    if isinstance(name, Path) or (name not in DATASETS and is_path(name)):
+        return load_own(name, image_size, frame, skip_bad)
+    if name not in DATASETS:
+        raise ValueError(f"no data set is called {name!r}: {nearest(name, DATASETS)} (or give {OWN_DATA})")
+    needed = data_dir is not None or SOURCES[name]
+    dataset = resolve_name(DATASETS[name])(data_directory(data_dir) if needed else Path())
+    return dataset.resized(image_size) if image_size and image_size < min(dataset.image_shape[1:]) else dataset
+
+
+def load_own(
+    path: str | Path, image_size: int | None = None, frame: str = "crop", skip_bad: bool = False
+) -> FactorImages:
+    """Load a folder of images (see `folder`), or an `.npz`, `.h5` or `.hdf5` of arrays (see `arrays`), into memory.
+
+    Args:
+        path: the folder or file.
+        image_size: sides of the images, which are made square. In a folder None is 64; those in a file of arrays stay
+            as they are if it is None, or not below their shorter side.
+        frame: how an image is made square: "crop" takes the middle, "pad" adds black borders.
+        skip_bad: leave out, with a warning in the log, images and sub-folders of a folder that cannot be read.
+
+    Raises:
+        ValueError: they are not such data; the message names the file and the remedy.
+        FileNotFoundError: nothing is there.
+    """
+    path = Path(path)
+    if frame not in FRAMES:
+        raise ValueError(f"no frame is called {frame!r}: {nearest(frame, FRAMES)}")
+    if image_size is not None and image_size < MIN_SIDE:
+        raise ValueError(f"images of {image_size} pixels a side are too small: give at least {MIN_SIDE}")
+    if path.is_dir():
+        return load_folder(path, image_size, frame, skip_bad)
+    if not path.exists():
+        raise FileNotFoundError(f"{path} does not exist: give {OWN_DATA}")
+    if path.suffix.lower() not in ARRAY_SUFFIXES:
+        raise ValueError(f"{path} is neither a folder nor ends in {', '.join(ARRAY_SUFFIXES)}: give {OWN_DATA}")
+    return load_arrays(path, image_size, frame)

@@ -1,0 +1,174 @@
+"""The figures of a run: drawn from its model by seeds of their own, and saved in its directory."""
+
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hierarchical_lvae.data.paths import printable
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+    from torch import Tensor
+
+    from hierarchical_lvae.runs import FitOptions, Run
+
+SWEEP = tuple(-2 + 4 * i / 9 for i in range(10))
+
+
+def draw_all(run: "Run", out: str | Path, seed: int | None = None) -> list[Path]:
+    """Draw all figures of a run; seeded, and leaving the random state as it was. Returns their paths."""
+    from hierarchical_lvae.presentation import plots
+    from hierarchical_lvae.runs.directory import read_log
+
+    drawn = {name: draw(run, seed) for name, draw in FIGURES.items()}
+    drawn["training"] = plots.training_curves(read_log(Path(out) / "log.jsonl"), describe(run))
+    return [save(figure, out, name) for name, figure in drawn.items()] + [draw_reconstructions(run, out, seed)]
+
+
+def draw_figure2(run: "Run", seed: int | None = None) -> "Figure":
+    """Samples, each under the local weights of another reference."""
+    from hierarchical_lvae.presentation import plots
+
+    with seeded(run, seed):
+        samples = _prior_samples(run, 100)
+    return plots.conditional_prior_samples(samples.unflatten(0, (10, 10)), describe(run))
+
+
+def draw_figure3(run: "Run", seed: int | None = None) -> "Figure":
+    """References, and samples of codes that they share."""
+    import torch
+
+    from hierarchical_lvae.presentation import plots
+
+    with seeded(run, seed):
+        x, x_N = _references(run, 8)
+        shared = torch.randn(10, run.options.latent_dim).to(x.device)
+        samples = run.decode(shared.expand(len(x), -1, -1), x_N)
+    return plots.conditional_samples(x, samples, describe(run))
+
+
+def draw_figure4(run: "Run", seed: int | None = None) -> "Figure":
+    """One latent after the other swept, around the code of a reference."""
+    import torch
+
+    from hierarchical_lvae.presentation import plots
+
+    size = run.options.latent_dim
+    with seeded(run, seed):
+        x, x_N = _references(run, 1)
+        swept = run.encode(x, x_N).repeat(size, len(SWEEP), 1)
+        for i in range(size):
+            swept[i, :, i] = torch.tensor(SWEEP)
+        sweep = run.decode(swept.flatten(0, 1).unsqueeze(0), x_N).squeeze(0)
+    rounded = [round(value, 1) for value in SWEEP]
+    return plots.latent_sweep(x[0], sweep.unflatten(0, (size, len(SWEEP))), rounded, describe(run))
+
+
+FIGURES = {"figure2": draw_figure2, "figure3": draw_figure3, "figure4": draw_figure4}
+
+
+def compose(name: str, runs: "Sequence[tuple[str, Run]]", out: str | Path) -> Path:
+    """Draw a figure of the paper from runs by label: Figure 2 a row a run, the others of the first. Returns its path.
+
+    Raises:
+        ValueError: there is no run.
+    """
+    import torch
+
+    from hierarchical_lvae.presentation import plots
+
+    if not runs:
+        raise ValueError(f"{name} has no finished run in {out} to be drawn from: leave out --print-only to train it")
+    first = runs[0][1]
+    if name != "fig2":
+        return save(FIGURES[name.replace("fig", "figure")](first), out, name)
+    samples = []
+    for _, run in runs:
+        with seeded(run, None):
+            samples.append(_prior_samples(run, 12))
+    title = describe(first).partition(", ")[2]
+    figure = plots.image_grid(torch.stack(samples), title, rows=[label for label, _ in runs])
+    return save(figure, out, name)
+
+
+def draw_reconstructions(run: "Run", out: str | Path, seed: int | None = None, number: int = 10) -> Path:
+    """Draw images, neighbours and reconstructions by meta and by local weights, with the weights of this moment."""
+    from hierarchical_lvae.presentation import plots
+
+    with seeded(run, seed):
+        x, x_N = _references(run, number)
+        meta, local = (run.decode(run.encode(x, given).unsqueeze(1), given).squeeze(1) for given in (None, x_N))
+    return save(plots.reconstructions(x, x_N[:, 0], meta, local, describe(run)), out, "reconstructions")
+
+
+def draw_importance(run: "Run", values: dict[str, Any], codes: str, part: str, out: str | Path) -> Path:
+    """Draw DCI's importances as a heat map; of a part of the data, if they have parts."""
+    import numpy as np
+
+    from hierarchical_lvae.presentation import plots
+
+    figure = plots.importance(np.array(values["importance"]), values["factors"], describe(run))
+    return save(figure, out, "-".join(["importance", *([part] if part else []), codes]))
+
+
+def describe(run: "Run") -> str:
+    """Say in two lines what was trained, and on what."""
+    options = run.options
+    reached = f" ({run.vae.alpha:.2g} now)" if options.alpha == "auto" else ""
+    model = f"Local VAE, α = {said(options)}{reached}, {options.local}" if options.alpha else "VAE (α = 0)"
+    source = " ".join(run.dataset.source.encode("utf-8", "replace").decode().split())  # it holds the name of a file
+    return (
+        f"{model}, {options.steps:,} steps of B = {options.batch}, K = {options.num_neighbours} "
+        f"(preset {options.preset}, seed {options.seed})\n{source}, {printable(options.neighbourhood)} neighbours"
+    )
+
+
+def said(options: "FitOptions") -> str:
+    """Say α, with its unit if that is not the pixel."""
+    if isinstance(options.alpha, str):
+        return options.alpha
+    return f"{options.alpha:g}" + ("" if options.alpha_unit == "pixel" else f" (per {options.alpha_unit})")
+
+
+def save(figure: "Figure", out: str | Path, name: str) -> Path:
+    """Write figures/NAME.png, whole or not at all; a character that the font does not have is drawn as a box."""
+    from hierarchical_lvae.files import atomic
+
+    path = Path(out) / "figures" / f"{name}.png"
+    with atomic(path) as temporary, warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing from")
+        figure.savefig(temporary, dpi=150)
+    return path
+
+
+@contextmanager
+def seeded(run: "Run", seed: int | None) -> Iterator[None]:
+    """Draw by `seed` (the run's own if None) in single precision, and leave the random state as it was.
+
+    Nothing is validated: means are drawn, and a σ that is 0 in single precision does not matter to them.
+    """
+    import pyro
+    import torch
+
+    from hierarchical_lvae.types import random_state_kept, single_precision
+
+    with random_state_kept(), single_precision(), pyro.validation_enabled(False):
+        torch.manual_seed(run.options.seed if seed is None else seed)
+        yield
+
+
+def _references(run: "Run", number: int) -> "tuple[Tensor, Tensor]":
+    """Random images of the data set, distinct if there are enough, and fresh neighbours of each."""
+    import torch
+
+    size = len(run.dataset)
+    index = torch.cat([torch.randperm(size) for _ in range(0, number, size)])[:number].to(run.options.device)
+    x = run.dataset.batch(index)
+    return x, run.neighbourhood(index, x)
+
+
+def _prior_samples(run: "Run", number: int) -> "Tensor":
+    """A code drawn from p(z), decoded under the local weights of each of some random references: (number, C, H, W)."""
+    return run.sample(*_references(run, number), 1).squeeze(1)

@@ -1,0 +1,246 @@
+"""One page that tells of a run, from the files in its directory: `report.html`, which opens anywhere, offline.
+
+What a command has not left there yet is named with the command. Nothing is computed anew, and nothing is hidden: the
+first lines say what the data were, how far the fit came, and that it is one fit of one seed.
+"""
+
+import base64
+import csv
+import statistics
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from hierarchical_lvae.analysis import SCORES, model_digest, read_scores
+from hierarchical_lvae.analysis.store import META
+from hierarchical_lvae.files import read_json, write_text
+from hierarchical_lvae.presentation.compare import COLUMNS, NOTES
+from hierarchical_lvae.presentation.scores import lines
+from hierarchical_lvae.runs import read_options
+from hierarchical_lvae.runs.directory import command, read_log, read_state
+
+CAPTIONS = {
+    "training": "Training curves.",
+    "figure3": "Figure 3: each row a reference, decoded by its own local weights at codes that all rows share.",
+    "figure2": "Figure 2: images of codes drawn from p(z), each under the local decoder of another reference.",
+    "figure4": "Figure 4: one latent swept, the others as encoded.",
+    "reconstructions": "Images, a neighbour of each, and their reconstructions by meta and by local weights.",
+    "deviation": "Predicted pixels of the references, and their standard deviation over the local posterior.",
+    "draws": "Predicted pixels of the first reference at single draws of the local weights.",
+    "forest": "The block of local weights: the parameters that the neighbourhood narrows the most.",
+    "density": "Their densities, method over method.",
+}
+"""What the figures of `hlvae figures` and `hlvae compare` show, by the name of their file."""
+
+
+class Table(NamedTuple):
+    """Cells of text, under a header, or none; the first column names the row."""
+
+    title: str
+    header: tuple[str, ...]
+    rows: Sequence[tuple[str, ...]]
+
+
+class Picture(NamedTuple):
+    """A figure, in the page itself."""
+
+    caption: str
+    url: str
+    """data:image/png;base64,…"""
+
+
+@dataclass(frozen=True)
+class Section:
+    """A part of the page."""
+
+    title: str
+    tables: Sequence[Table] = ()
+    pictures: Sequence[Picture] = ()
+    notes: Sequence[str] = ()
+    missing: Sequence[tuple[str, str]] = ()
+    """What is not there yet, and the command that makes it."""
+
+
+def write_report(run: str | Path) -> Path:
+    """Write `report.html` into a run directory, whole or not at all; returns its path.
+
+    Args:
+        run: the directory, of a finished fit or not.
+
+    Raises:
+        ValueError: a file of the run is damaged.
+    """
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    run = Path(run)
+    plain = read_options(run).alpha == 0
+    saved = read_json(run / "options.json")
+    if not {"data", "versions"} <= saved.keys():
+        raise ValueError(f"{run / 'options.json'} has no data or versions: restore it, or fit again")
+    pictures = {path.stem: _picture(path) for path in sorted((run / "figures").glob("[!.]*.png"))}
+    training, shown, of_scores, of_comparison = _sorted_by_section(pictures)
+    sections = [
+        Section("Training", [_health(run, saved)], training),
+        Section("Figures", pictures=shown, missing=[] if shown else [("figures", command("figures", run))]),
+        _scores(run, of_scores),
+        _comparison(run, plain, of_comparison),
+        Section("Options", [_options(saved), _versions(saved)]),
+    ]
+    environment = Environment(
+        loader=PackageLoader("hierarchical_lvae.presentation"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    page = environment.get_template("report.html").render(
+        name=run.resolve().name,
+        summary=_summary(saved),
+        source=saved["data"]["source"],
+        status=_status(run, saved),
+        seed=saved["seed"],
+        version=saved["versions"]["hierarchical-lvae"],
+        sections=[section for section in sections if section != Section(section.title)],
+    )
+    path = run / "report.html"
+    write_text(path, page)
+    return path
+
+
+def _picture(path: Path) -> Picture:
+    name, url = path.stem, "data:image/png;base64," + base64.b64encode(path.read_bytes()).decode()
+    return Picture(CAPTIONS.get(name, name.replace("-", ", ").capitalize() + "."), url)
+
+
+def _sorted_by_section(pictures: dict[str, Picture]) -> tuple[list[Picture], ...]:
+    """Those of the training, of the images, of the scores and of the comparison, each in the order of `CAPTIONS`."""
+    known = [name for name in CAPTIONS if name in pictures]
+    others = [name for name in pictures if name not in CAPTIONS]
+    names: tuple[list[str], ...] = [], [], [], []
+    for name in known + others:
+        compared = name in ("deviation", "draws", "forest", "density")
+        names[0 if name == "training" else 2 if name.startswith("importance") else 3 if compared else 1].append(name)
+    return tuple([pictures[name] for name in part] for part in names)
+
+
+def _summary(saved: dict[str, Any]) -> str:
+    alpha = saved["alpha"] if isinstance(saved["alpha"], str) else f"{saved['alpha']:g}"
+    model = f"Local VAE, α = {alpha} (per {saved['alpha_unit']}), {saved['local']}"
+    return (
+        f"{model if saved['alpha'] else 'VAE (α = 0)'}, {saved['neighbourhood']} neighbours, B = {saved['batch']}, "
+        f"K = {saved['num_neighbours']}, preset {saved['preset']}"
+    )
+
+
+def _status(run: Path, saved: dict[str, Any]) -> str:
+    state = read_state(run)
+    if state.step is None:
+        return "how far the fit came is unknown"
+    reached = f"{state.step:,} of {saved['steps']:,} steps"
+    return reached if state.status == "finished" else f"{reached}: {state.status}, not finished"
+
+
+def _health(run: Path, saved: dict[str, Any]) -> Table:
+    """What the log says of the training and of the local step."""
+    return Table("The log", ("", "value", "reading"), list(_readings(read_log(run / "log.jsonl"), saved)))
+
+
+def _readings(log: list[dict[str, Any]], saved: dict[str, Any]) -> Iterator[tuple[str, str, str]]:
+    logged = {key: [line[key] for line in log if line.get(key) is not None] for line in log[-1:] for key in line}
+    diagnosed = [line for line in log if line.get("sharpness") is not None]
+    if not logged.get("loss"):
+        yield "log", "–", "nothing was logged yet"
+        return
+    first, last = logged["loss"][0], logged["loss"][-1]
+    yield "loss of the queries, first → last", f"{first:,.1f} → {last:,.1f}", "nats an image, means of 50 steps"
+    norms, clip = logged["gradient_norm"], saved["clip"]
+    clipped = statistics.fmean(norm > clip for norm in norms) if clip else 0
+    bound = f"clipped at {clip:g}: {clipped:.0%} of the logged steps" if clip else "not clipped"
+    yield "norm of the meta-gradient, median · largest", f"{statistics.median(norms):,.3g} · {max(norms):,.3g}", bound
+    if "alpha" in logged:
+        yield "α, as the evidence has it", f"{logged['alpha'][-1]:.3g}", f"from {logged['alpha'][0]:.3g}"
+    if saved["alpha"] and diagnosed:
+        at, K = diagnosed[-1], saved["num_neighbours"]
+        before, after = at["loss_before"], at["loss_after"]
+        gain = "the step lowers it" if after < before else "the step does not lower it: try a smaller α"
+        yield (
+            f"loss of a neighbourhood, meta → local, step {at['step']:,}", f"{before:,.1f} → {after:,.1f}",
+            f"nats; {gain}, by {(before - after) / K:,.2f} an image",
+        )  # fmt: skip
+        yield "distance of the local weights, ‖θ_N − θ‖", f"{at['distance']:.3g}", "over all local sites"
+        sharpest = max(abs(line["sharpness"]) for line in diagnosed)
+        stable = "a quadratic would be stable" if sharpest < 2 else "a quadratic would not be stable: try a smaller α"
+        yield (
+            "sharpness of the step, τ²λ, last · largest", f"{at['sharpness']:.3g} · {sharpest:.3g}",
+            f"{'below' if sharpest < 2 else 'above'} 2: {stable}",
+        )  # fmt: skip
+    yield "images a second, median", f"{statistics.median(logged['images_per_second']):,.0f}", "queries and neighbours"
+
+
+def _options(saved: dict[str, Any]) -> Table:
+    plain = {name: value for name, value in saved.items() if name not in ("data", "versions")}
+    rows = [(name, "–" if value is None else str(value)) for name, value in plain.items()]
+    return Table("Of the fit", (), rows)
+
+
+def _versions(saved: dict[str, Any]) -> Table:
+    about = {**{f"data: {name}": value for name, value in saved["data"].items()}, **saved["versions"]}
+    return Table("Data and versions", (), [(name, str(value)) for name, value in about.items()])
+
+
+def _scores(run: Path, pictures: Sequence[Picture]) -> Section:
+    """What `evaluate` left, a table a score; those of earlier weights are called so."""
+
+    tables, current, old_meta = [], [], []
+    saved, weights = read_scores(run), model_digest(run)
+    for key, values in saved.items():
+        about = values.get("settings", {})
+        name, old = key.removesuffix(META), about.get("model") != weights
+        how = ", ".join(f"{k} {v}" for k, v in about.items() if k not in ("model", "data", "versions", "weights"))
+        tables.append(Table(f"{name}{' of earlier weights' if old else ''} ({how})", (), lines(name, values)))
+        current += [] if old else [key]
+        old_meta += [name] if old and key.endswith(META) else []
+    missing = []
+    for lacking, of, options in (
+        ([name for name in SCORES if name not in current], "", ()),
+        (old_meta, " of meta codes", ("--codes", "meta")),
+    ):
+        if lacking:
+            how = command("evaluate", run, "--metrics", ",".join(lacking), *options)
+            missing.append((", ".join(lacking) + of, how))
+    return Section("Scores", tables, pictures, missing=missing)
+
+
+def _comparison(run: Path, plain: bool, pictures: Sequence[Picture]) -> Section:
+    """What `compare` left: a table of all local weights, and one of the block."""
+
+    title, file = "Local posteriors", run / "compare.csv"
+    if plain:
+        return Section(
+            title, pictures=pictures, notes=["With α = 0 no weights are local, and there is nothing to compare."]
+        )
+    if not file.is_file():
+        return Section(title, pictures=pictures, missing=[("local posteriors side by side", command("compare", run))])
+    with file.open(newline="", encoding="utf-8") as opened:
+        header, *rows = csv.reader(opened)
+    if len(header) != len(COLUMNS) + 1:
+        raise ValueError(f"{file} is not what compare writes: run `{command('compare', run)}` again")
+    formats = ["{}", *COLUMNS.values()][2:]
+    tables = []
+    for part in dict.fromkeys(row[0] for row in rows):
+        cells = [
+            (method, *("–" if v == "" else form.format(_number(v)) for form, v in zip(formats, values, strict=True)))
+            for kind, method, *values in rows
+            if kind == part
+        ]
+        tables.append(Table(part.capitalize(), tuple(COLUMNS), cells))
+    notes = [*NOTES]
+    if (run / "posterior.nc").is_file():
+        notes.append("posterior.nc holds the draws, for arviz.from_netcdf")
+    return Section(title, tables, pictures, notes)
+
+
+def _number(text: str) -> float:
+    number = float(text)
+    return int(number) if number.is_integer() else number

@@ -1,0 +1,247 @@
+"""A Local VAE with all that is needed to use it: built from options, or read back from a run directory."""
+
+import logging
+import math
+import shlex
+from dataclasses import dataclass, fields, replace
+from functools import partial
+from inspect import signature
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pyro
+import torch
+from torch import Tensor
+
+from hierarchical_lvae.runs.checkpoint import NEIGHBOURHOOD, PENALTY
+from hierarchical_lvae.data import DATASETS, FactorImages, default_data_dir, load_dataset
+from hierarchical_lvae.data.sources import SOURCES
+from hierarchical_lvae.runs.devices import device_here, resolve_device
+from hierarchical_lvae.runs.directory import command, read_state
+from hierarchical_lvae.files import read_json, read_tensors
+from hierarchical_lvae.inference import LOCAL_INFERENCE, LocalELBO
+from hierarchical_lvae.models import LocalVAE
+from hierarchical_lvae.neighbourhoods import Neighbourhood, Surroundings, build_neighbourhood
+from hierarchical_lvae.runs.options import AUTO, FitOptions
+from hierarchical_lvae.penalties import build_penalty
+from hierarchical_lvae.types import LocalInference, lookup, random_state_kept, single_precision
+
+if TYPE_CHECKING:
+    from pyro.distributions import TorchDistribution
+
+
+log = logging.getLogger(__name__)
+
+LATER = ("index", "refresh", "micro_batch", "frame", "skip_bad", "precision", "penalty", "warm_up")
+"""Options that runs of the first days have not: they had what is the default."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """A trained Local VAE with all that is needed to use it.
+
+    Images x are (B, C, H, W), and their neighbours x_N (B, K, C, H, W) are such as `run.neighbourhood(index, x)` draws;
+    pixels in [0, 1]. Local parameters are the centre of the local posterior.
+    """
+
+    options: FitOptions
+    vae: LocalVAE
+    elbo: LocalELBO
+    dataset: FactorImages
+    neighbourhood: Neighbourhood
+
+    def adapt(self, x: Tensor, x_N: Tensor) -> "dict[str, TorchDistribution]":
+        """The local posterior at x, by site that inference moves: batch (B, 1), event (P,).
+
+        Raises:
+            ValueError: there are not as many neighbourhoods as images.
+        """
+        if len(x) != len(x_N):
+            raise ValueError(f"{len(x)} images and {len(x_N)} neighbourhoods: one neighbourhood an image is needed")
+        with torch.no_grad(), single_precision(), pyro.get_param_store().scope():
+            return self.elbo.local_posterior(self.vae.model, self.vae.guide, x_N)
+
+    @torch.no_grad()
+    @single_precision()
+    def encode(self, x: Tensor, x_N: Tensor | None) -> Tensor:
+        """The codes of x: means of the local encoder, or of the meta encoder if x_N is None: (B, D)."""
+        if x_N is None:
+            return meta_codes(self.vae, x)
+        phi_N = self._centre("phi_N", self.vae.phi, x, x_N)
+        return self.vae.encode(x.unsqueeze(1), phi_N).mean.squeeze(1)
+
+    @torch.no_grad()
+    @single_precision()
+    def decode(self, z: Tensor, x_N: Tensor | None) -> Tensor:
+        """Mean images (B, S, C, H, W), clamped to [0, 1], of codes z (B, S, D), by the meta decoder if x_N is None."""
+        theta_N = self._centre("theta_N", self.vae.theta, z, x_N)
+        return self.vae.decode(z, theta_N).mean.clamp(0, 1)
+
+    @single_precision()
+    def sample(self, x: Tensor, x_N: Tensor, num_samples: int) -> Tensor:
+        """Images (B, num_samples, C, H, W) of codes drawn from p(z), decoded as the references x say."""
+        z = torch.randn(len(x), num_samples, self.options.latent_dim).to(x.device)
+        return self.decode(z, x_N)
+
+    def _centre(self, site: str, meta: Tensor, x: Tensor, x_N: Tensor | None) -> Tensor:
+        posterior = {} if x_N is None else self.adapt(x, x_N)
+        return posterior[site].mean if site in posterior else meta.expand(len(x), 1, -1)
+
+
+@single_precision()
+def prepare(options: FitOptions, dataset: FactorImages | None = None, progress: bool = True) -> Run:
+    """Load the data, if they are not given, and build an untrained run; its parameters follow from the seed."""
+    size, options = options.image_size, replace(options, device=resolve_device(options.device))
+    if dataset is None:
+        loaded = load_dataset(options.dataset, options.data_dir, size, options.frame, options.skip_bad)
+        dataset = loaded.to(options.device)
+    dataset = replace(dataset, image_size=size if size and size < min(dataset.images.shape[2:]) else None)
+    if ":" in options.device:
+        torch.cuda.set_device(options.device)  # streams, graphs and libraries take the current one
+    torch.manual_seed(options.seed)
+    pixels = math.prod(dataset.image_shape) if options.alpha_unit == "sum" else 1
+    vae = LocalVAE(
+        alpha=1.0 if options.alpha == AUTO else float(options.alpha) * pixels,
+        num_neighbours=options.num_neighbours,
+        image_shape=dataset.image_shape,
+        latent_dim=options.latent_dim,
+        likelihood=options.likelihood,
+        activation=options.activation,
+    ).to(options.device)
+    penalty = build_penalty(options.penalty, options.latent_dim, options.device) if options.penalty else None
+    elbo = LocalELBO(_local_inference(options), beta=options.beta, penalty=penalty)
+    surroundings = Surroundings(
+        num_neighbours=options.num_neighbours,
+        data=dataset,
+        around=vae.likelihood.around,
+        encode=partial(meta_codes, vae),
+        index=options.index,
+        refresh=options.refresh,
+        cache=Path(options.data_dir or default_data_dir()),
+        progress=progress,
+    )
+    return Run(options, vae, elbo, dataset, build_neighbourhood(options.neighbourhood, surroundings))
+
+
+@torch.no_grad()
+def meta_codes(vae: LocalVAE, x: Tensor) -> Tensor:
+    """Codes (B, D) of images x (B, C, H, W) by the encoder's meta-parameters, as of one neighbourhood of B points."""
+    return vae.encode(x.unsqueeze(0), vae.phi.view(1, 1, -1)).mean.squeeze(0)
+
+
+@single_precision()
+def load_run(
+    path: str | Path,
+    device: str | None = None,
+    data_dir: str | Path | None = None,
+    dataset: str | Path | None = None,
+) -> Run:
+    """Read a run directory back, with its data set.
+
+    Warns if the fit is not finished: the weights are those of its last checkpoint.
+
+    Args:
+        path: the run directory.
+        device: where to compute; where the fit did, if None and if that device is here.
+        data_dir: where data files are now, if elsewhere than for the fit.
+        dataset: where the user's own data are now, if elsewhere. What must agree is the fingerprint of their content.
+
+    Raises:
+        FileNotFoundError: the directory is not a run, or has no weights yet, or the data are not there.
+        ValueError: a file is damaged, or the data are not those that it was trained on.
+        OSError: the device is not here.
+    """
+    path = Path(path)
+    options = moved(read_options(path), device, data_dir, dataset)
+    if not (path / "model.safetensors").is_file():
+        why = "it is lost" if (path / "state.safetensors").is_file() else "its fit was not started"
+        raise FileNotFoundError(f"{path} has no model.safetensors, {why}: `{command('resume', path)}` writes it")
+    if (state := read_state(path)).status == "unknown":
+        log.warning("%s does not say how far it was trained: it has neither state.json nor a checkpoint", path)
+    elif state.status != "finished":
+        log.warning("%s is not finished, and its weights are those of its last checkpoint: it is %s", path, state)
+    with random_state_kept():
+        run = prepare(options, load_data(options, path))
+    try:
+        run.vae.load_state_dict(read_tensors(path / "model.safetensors"))
+    except RuntimeError as error:
+        raise ValueError(
+            f"{path / 'model.safetensors'} does not hold the weights of this model: restore it, or fit again"
+        ) from error
+    if (path / "state.safetensors").is_file():
+        run.neighbourhood.state.update(read_tensors(path / "state.safetensors", NEIGHBOURHOOD))
+        if run.elbo.penalty is not None:
+            run.elbo.penalty.state = read_tensors(path / "state.safetensors", PENALTY)
+    run.neighbourhood.prepare()
+    return run
+
+
+def moved(
+    options: FitOptions, device: str | None, data_dir: str | Path | None, dataset: str | Path | None
+) -> FitOptions:
+    """The options of a run that is used on another device, or whose data are elsewhere now."""
+    here = resolve_device(device) if device else device_here(options.device)
+    changes: dict[str, Any] = {"data_dir": data_dir, "dataset": dataset}
+    options = replace(options, device=here, **{name: place for name, place in changes.items() if place is not None})
+    is_gone = options.data_dir is not None and data_dir is None and not Path(options.data_dir).exists()
+    if is_gone and not SOURCES.get(options.dataset):
+        return replace(options, data_dir=None)  # it held nothing but caches
+    return options
+
+
+def read_options(path: str | Path) -> FitOptions:
+    """Read the options of a run directory.
+
+    Raises:
+        FileNotFoundError: it is not a run directory.
+        ValueError: its options cannot be read.
+    """
+    path = Path(path)
+    file = path / "options.json"
+    if not file.is_file():
+        raise FileNotFoundError(
+            f"{path} is not a run directory ({'it has no options.json' if path.exists() else 'it does not exist'}): "
+            f"`{shlex.join(['hlvae', 'fit', '--dataset', '…', '--out', str(path)])}` makes one"
+        )
+    saved = read_json(file)
+    try:
+        names = [field.name for field in fields(FitOptions) if field.name in saved or field.name not in LATER]
+        return FitOptions(**{name: saved[name] for name in names})
+    except KeyError as error:
+        raise ValueError(f"{file} does not hold the options of a fit (no {error}): restore it, or fit again") from error
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"{file} does not hold the options of a fit ({error}): restore it, or fit again") from error
+
+
+def load_data(options: FitOptions, path: Path) -> FactorImages:
+    """Load the data of the run in `path`, on the device of the options.
+
+    Raises:
+        FileNotFoundError: they are not where the options say.
+        ValueError: they are not those that the run was trained on.
+    """
+    own = options.dataset not in DATASETS
+    if options.data_dir is not None and not Path(options.data_dir).exists() and SOURCES.get(options.dataset):
+        raise FileNotFoundError(
+            f"the data directory of {path} is no longer at {options.data_dir}: give its new place with --data-dir"
+        )
+    if own and not Path(options.dataset).exists():
+        raise FileNotFoundError(
+            f"the data of {path} are no longer at {options.dataset}: give their new place with --dataset"
+        )
+    dataset = load_dataset(options.dataset, options.data_dir, options.image_size, options.frame, options.skip_bad)
+    saved = read_json(path / "options.json").get("data")
+    saved = saved if isinstance(saved, dict) else {}
+    if dataset.fingerprint != saved.get("fingerprint"):
+        place = "their place with --dataset" if own else "their directory with --data-dir or $HLVAE_DATA"
+        raise ValueError(
+            f"{path} was trained on {saved.get('source', 'other data')}, and {options.dataset} holds other data now "
+            f"({dataset.source}): give {place}"
+        )
+    return dataset.to(options.device)
+
+
+def _local_inference(options: FitOptions) -> LocalInference:
+    local = lookup(LOCAL_INFERENCE, options.local, "local inference")
+    takes_first_order = "first_order" in signature(local).parameters
+    return local(first_order=True) if options.first_order and takes_first_order else local()

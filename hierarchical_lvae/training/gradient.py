@@ -1,0 +1,174 @@
+"""The gradient of a meta-step, Equation 6 over a batch: whole, in parts, over several processes, or replayed on a GPU.
+
+In parts, the codes of each are drawn by a seed of its own, itself drawn from the common random state: so it does not
+matter to the numbers which process computes which part, or whether one computes all of them.
+"""
+
+import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from hierarchical_lvae.inference.finite import NotFinite, Watched
+from hierarchical_lvae.runs import Run
+from hierarchical_lvae.runs.options import FitOptions
+from hierarchical_lvae.training.ranks import Ranks
+from hierarchical_lvae.types import random_state_kept
+
+WITH_LINEAR_ALGEBRA = ("laplace-low-rank", "laplace-last-layer")
+"""Local inference that looks at its numbers, and so cannot be captured."""
+
+Gradient = Callable[[Tensor, Tensor], Tensor]
+"""Of queries x (B, C, H, W) and neighbours x_N (B, K, C, H, W): puts the gradient of the mean loss of an image where
+the parameters keep theirs, and returns that loss: a scalar, detached."""
+
+WARM_UP = 3
+
+
+def choose_gradient(run: Run, ranks: Ranks) -> Gradient:
+    """The way that suits a run: in parts if asked for or shared among processes, replayed on a GPU, else whole.
+
+    A penalty runs Python of its own at each step, and is never replayed.
+    """
+    if run.options.micro_batch is not None:
+        return InParts(run, ranks)
+    capturable = run.options.local not in WITH_LINEAR_ALGEBRA and run.elbo.penalty is None
+    if run.options.device.startswith("cuda") and capturable:
+        return Replayed(run)
+    return Whole(run)
+
+
+def shared(options: FitOptions, ranks: Ranks) -> FitOptions:
+    """The options of a fit that several processes share: each takes its part of a batch, and so could one alone.
+
+    Raises:
+        ValueError: there is a penalty, which needs the whole batch.
+    """
+    if ranks.world == 1 or options.micro_batch is not None:
+        return options
+    return replace(options, micro_batch=math.ceil(options.batch / ranks.world))
+
+
+def first_not_finite(run: Run, x: Tensor, x_N: Tensor, random_state: Tensor) -> str:
+    """What of a step on x (B, C, H, W), x_N (B, K, C, H, W) is not finite first: a meta-parameter, a site, a gradient.
+
+    The step is run again, by this process alone, from the random state (of the CPU) that it began with.
+    """
+    names = dict(run.vae.named_parameters())
+    for name, parameter in names.items():
+        if not parameter.isfinite().all():
+            return f"the meta-parameter {name}"
+    alone = Ranks()
+    alone.rank, alone.world = 0, 1
+    watched = replace(run, elbo=Watched(run.elbo))  # type: ignore[arg-type]  # it has what a gradient needs
+    gradient = InParts(watched, alone) if run.options.micro_batch is not None else Whole(watched)
+    with random_state_kept():
+        torch.set_rng_state(random_state)
+        try:
+            loss = gradient(x, x_N)
+        except NotFinite as found:
+            return str(found)
+        except torch.linalg.LinAlgError as error:
+            return f"the curvature of a neighbourhood, though each site is finite; {str(error).partition('.')[0]}"
+    if not loss.isfinite():
+        return "the loss, though each site is finite"
+    for name, parameter in names.items():
+        if parameter.grad is not None and not parameter.grad.isfinite().all():
+            return f"the gradient of {name}"
+    return "the norm of the gradient, though each part of it is finite"
+
+
+@contextmanager
+def precision(name: str) -> Iterator[None]:
+    """Multiply float32 matrices, and convolve, as `PRECISIONS` has it; afterwards as before."""
+    before = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
+    torch.set_float32_matmul_precision(name)
+    torch.backends.cudnn.allow_tf32 = name != "highest"
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before[0])
+        torch.backends.cudnn.allow_tf32 = before[1]
+
+
+class Whole:
+    """All neighbourhoods at once."""
+
+    def __init__(self, run: Run) -> None:
+        self.run = run
+
+    def __call__(self, x: Tensor, x_N: Tensor) -> Tensor:
+        """One backward pass: x (B, C, H, W), x_N (B, K, C, H, W) ↦ the loss, a scalar."""
+        vae = self.run.vae
+        vae.zero_grad()
+        loss = self.run.elbo.differentiable_loss(vae.model, vae.guide, x, x_N) / len(x)
+        loss.backward()
+        return loss.detach()
+
+
+class InParts:
+    """A few neighbourhoods at a time, shared out among the processes: in less memory, the same sum.
+
+    Args:
+        run: `micro_batch` of its options is the size of a part.
+        ranks: the processes.
+    """
+
+    def __init__(self, run: Run, ranks: Ranks) -> None:
+        self.run, self.ranks = run, ranks
+        self.size = run.options.micro_batch or run.options.batch
+
+    def __call__(self, x: Tensor, x_N: Tensor) -> Tensor:
+        """A backward pass for each part of x (B, …), x_N (B, K, …) that is this process's; the loss, a scalar."""
+        vae, batch = self.run.vae, len(x)
+        seed = int(torch.randint(2**31, ()))
+        for parameter in vae.parameters():
+            parameter.grad = torch.zeros_like(parameter)
+        total = x.new_zeros(())
+        for i, (query, support) in enumerate(zip(x.split(self.size), x_N.split(self.size), strict=True)):
+            if i % self.ranks.world == self.ranks.rank:
+                with random_state_kept():
+                    torch.manual_seed(seed + i)
+                    loss = self.run.elbo.differentiable_loss(vae.model, vae.guide, query, support) / batch
+                loss.backward()
+                total += loss.detach()
+        self.ranks.sum([total, *(p.grad for p in vae.parameters() if p.grad is not None)])
+        return total
+
+
+class Replayed:
+    """All at once, captured as a CUDA graph at the first call and replayed: Pyro's Python runs at the capture alone.
+
+    Shapes are static, and nothing in such a step looks at its numbers. (The optimizer stays outside: it has two tensors
+    to update, and the loss is looked at before it does.)
+    """
+
+    def __init__(self, run: Run) -> None:
+        self.whole = Whole(run)
+        self.graph: torch.cuda.CUDAGraph | None = None
+
+    def __call__(self, x: Tensor, x_N: Tensor) -> Tensor:
+        """Copy x (B, …), x_N (B, K, …) to where the graph reads them, and replay; the loss, a scalar."""
+        if self.graph is None:
+            self._capture(x, x_N)
+        assert self.graph is not None
+        self.x.copy_(x)
+        self.x_N.copy_(x_N)
+        self.graph.replay()
+        return self.loss
+
+    def _capture(self, x: Tensor, x_N: Tensor) -> None:
+        self.x, self.x_N = x.clone(), x_N.clone()
+        stream = torch.cuda.Stream()
+        stream.wait_stream(torch.cuda.current_stream())
+        with random_state_kept(), torch.cuda.stream(stream):
+            for _ in range(WARM_UP):
+                self.whole(self.x, self.x_N)
+        torch.cuda.current_stream().wait_stream(stream)
+        self.whole.run.vae.zero_grad()
+        self.graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(self.graph):
+            self.loss = self.whole(self.x, self.x_N)

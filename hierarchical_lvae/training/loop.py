@@ -1,0 +1,299 @@
+"""Algorithm 1 as one flat loop, and what keeps it safe: checkpoints, and a clear exit status."""
+
+import logging
+import math
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import asdict, replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import pyro
+import torch
+from tqdm import tqdm
+
+from hierarchical_lvae.files import append_json_line, named, read_tensors, write_json, write_tensors
+from hierarchical_lvae.inference import diagnose, reestimate
+from hierarchical_lvae.runs.checkpoint import NEIGHBOURHOOD, PENALTY, pack, unpack
+from hierarchical_lvae.runs.directory import State, claimed, command, read_state, truncate_log, write_state
+from hierarchical_lvae.runs.options import AUTO, FitOptions
+from hierarchical_lvae.runs.run import Run, load_data, moved, prepare, read_options
+from hierarchical_lvae.training.gradient import choose_gradient, first_not_finite, precision, shared
+from hierarchical_lvae.training.ranks import Ranks
+from hierarchical_lvae.types import Diverged, Interrupted, random_state_kept, single_precision
+
+LOG_EVERY, DIAGNOSE_EVERY = 50, 500
+REESTIMATE_EVERY, REESTIMATE_ON = 200, 4  # steps, neighbourhoods
+ALPHA_RANGE = 1e-3, 10.0
+"""Where `alpha="auto"` may go: the paper's fits train there, and overshoot at 100."""
+log = logging.getLogger(__name__)
+Watcher = Callable[[Run, dict[str, Any]], None]
+
+
+@single_precision()
+def fit(
+    options: FitOptions,
+    out: str | Path,
+    progress: bool = True,
+    checkpoint_every: float = 60.0,
+    watchers: tuple[Watcher, ...] = (),
+    ready: Callable[[Run], None] = lambda run: None,
+) -> Run:
+    """Train by Algorithm 1, and leave a run directory.
+
+    It holds `options.json`; `model.safetensors`; `state.safetensors` and `state.json`, the checkpoint; and `log.jsonl`:
+    every 50 steps the loss and the norm of the meta-gradient (nats per image) and the images per second (queries and
+    neighbours), with a penalty its last value, every 500 also the diagnosis of the adaptation.
+
+    Args:
+        options: what to train, on what, for how long.
+        out: the run directory, new or empty.
+        progress: show a progress bar.
+        checkpoint_every: seconds between checkpoints; the first is written before step 1.
+        watchers: called with the run and each line of the log.
+        ready: called with the run before the first step.
+
+    Raises:
+        Diverged: the loss or its gradient is not finite, or the local step overshoots; the last checkpoint stays.
+        Interrupted: SIGINT or SIGTERM came; the checkpoint is of the last step that was done.
+        OSError: `out` holds files already, is held by another process, or cannot be written.
+    """
+    out, ranks = Path(out), Ranks()
+    progress = progress and ranks.writes
+    options = shared(options, ranks)
+    with claimed(out, new=True) if ranks.writes else nullcontext():
+        run = prepare(options, progress=progress)
+        ready(run)
+        return _train(run, out, ranks, progress, checkpoint_every, watchers)
+
+
+@single_precision()
+def resume(
+    path: str | Path,
+    steps: int | None = None,
+    data_dir: str | Path | None = None,
+    progress: bool = True,
+    checkpoint_every: float = 60.0,
+    watchers: tuple[Watcher, ...] = (),
+    device: str | None = None,
+    dataset: str | Path | None = None,
+) -> Run:
+    """Continue a fit from its last checkpoint, to the same bytes as if it had never stopped; see `fit`.
+
+    On another device, or shared among processes that did not share it before, it continues by other draws.
+
+    Args:
+        path: a run directory, finished or not.
+        steps: more steps than it was started with, if any.
+        data_dir, device, dataset: as for `load_run`.
+
+    Raises:
+        ValueError: `steps` are fewer than before, or the data are not those that it was started with.
+        Diverged, Interrupted, OSError: as `fit`.
+    """
+    path, ranks = Path(path), Ranks()
+    options = read_options(path)
+    progress = progress and ranks.writes
+    if steps is not None and steps < options.steps:
+        raise ValueError(f"{path} was started for {options.steps} steps: {steps} steps would be fewer")
+    with claimed(path, new=False) if ranks.writes else nullcontext():
+        options = replace(moved(options, device, data_dir, dataset), steps=steps or options.steps)
+        alone, options = options, shared(options, ranks)
+        if options != alone and ranks.writes:
+            log.info("from here on %d processes share each batch, and draw other codes than one did", ranks.world)
+        run = prepare(options, load_data(options, path), progress=progress)
+        return _train(run, path, ranks, progress, checkpoint_every, watchers)
+
+
+@single_precision()
+def estimate_seconds(run: Run, options: FitOptions) -> float:
+    """How long a fit by these options would take here, on the data of `run`, by a step of at most 8 queries."""
+    with random_state_kept(), pyro.validation_enabled(False), pyro.get_param_store().scope():
+        trial = prepare(replace(options, neighbourhood="noise"), run.dataset)
+        index = torch.randint(len(run.dataset), (min(options.batch, 8),)).to(trial.options.device)
+        for _ in range(2):  # the first one warms up
+            start = time.perf_counter()
+            x = trial.dataset.batch(index)
+            trial.elbo.loss_and_grads(trial.vae.model, trial.vae.guide, x, trial.neighbourhood(index, x))
+            seconds = time.perf_counter() - start
+    return seconds * options.batch / len(index) * options.steps
+
+
+def _train(
+    run: Run, out: Path, ranks: Ranks, progress: bool, checkpoint_every: float, watchers: tuple[Watcher, ...]
+) -> Run:
+    options, vae, elbo, dataset = run.options, run.vae, run.elbo, run.dataset
+    penalty = elbo.penalty
+    optimizer = torch.optim.Adam(vae.parameters(), lr=options.lr)
+    gradient = choose_gradient(run, ranks)
+    clip = math.inf if options.clip is None else options.clip
+    done, losses = 0, list[float]()
+    if (out / "state.safetensors").exists():
+        saved = read_tensors(out / "state.safetensors")
+        try:
+            done, losses = unpack(saved, vae, optimizer)
+            run.neighbourhood.state.update(named(saved, NEIGHBOURHOOD))
+            if penalty is not None:
+                penalty.state = named(saved, PENALTY)
+        except (ValueError, KeyError, RuntimeError) as error:
+            raise ValueError(
+                f"{out / 'state.safetensors'} cannot be resumed ({error}): restore it, or fit again"
+            ) from error
+    elif (out / "model.safetensors").exists():
+        raise FileNotFoundError(
+            f"{out} has weights, but no checkpoint to resume from (state.safetensors): restore it, or fit elsewhere"
+        )
+    with ranks.in_turn():
+        run.neighbourhood.prepare()
+    if ranks.writes:
+        _write_options(run, out)  # from here on it can be resumed
+        truncate_log(out / "log.jsonl", done)
+
+    def checkpoint(status: str) -> float:
+        if not ranks.writes:
+            return math.inf
+        for name, parameter in vae.named_parameters():
+            if not parameter.isfinite().all():
+                raise Diverged(f"{name} is not finite after step {done}: lower --lr; the last good checkpoint is kept")
+        states = {NEIGHBOURHOOD: run.neighbourhood.state, PENALTY: {} if penalty is None else penalty.state}
+        write_tensors(out / "state.safetensors", pack(vae, optimizer, states, done, losses))
+        write_tensors(out / "model.safetensors", vae.state_dict())
+        write_state(out, State(status, done, options.steps))
+        return time.monotonic()
+
+    written = checkpoint("running" if done < options.steps else "finished")
+    bar = tqdm(
+        desc="fit",
+        total=options.steps,
+        initial=done,
+        unit="step",
+        disable=not progress,
+        smoothing=0.05,
+    )
+    logged, start = done, time.perf_counter()
+    with (
+        bar,
+        _noted_divergence(out if ranks.writes else None),
+        precision(options.precision),
+        _noted_signals() as signals,
+        pyro.validation_enabled(False),  # a divergence is seen in the loss, and named with its step
+        pyro.get_param_store().scope(),  # leave the caller's parameters alone
+    ):
+        while done < options.steps:
+            done += 1
+            index = torch.randint(len(dataset), (options.batch,)).to(options.device)
+            x = dataset.batch(index)
+            run.neighbourhood.update(index, x)
+            x_N = run.neighbourhood(index, x)
+            random_state = torch.get_rng_state()  # 5 kB
+            try:
+                losses.append(gradient(x, x_N).item())
+            except torch.linalg.LinAlgError:  # of a curvature that is not finite
+                losses.append(math.nan)
+            norm = torch.nn.utils.clip_grad_norm_(vae.parameters(), clip)
+            if not (math.isfinite(losses[-1]) and norm.isfinite()):
+                raise Diverged(
+                    f"the loss is {losses[-1]:g} nats and its gradient {norm:g} at step {done} (the first not to be "
+                    f"finite: {first_not_finite(run, x, x_N, random_state)}): lower --alpha (here {vae.alpha:g}) or "
+                    f"--lr (here {options.lr:g}){'' if options.clip else ', or clip the gradient with --clip'}; "
+                    "the last good checkpoint is kept"
+                )
+            for group in optimizer.param_groups:
+                group["lr"] = learning_rate(options, done)
+            optimizer.step()
+            if penalty is not None:
+                penalty.update()
+            if options.alpha == AUTO and done % REESTIMATE_EVERY == 0:
+                factor = reestimate(elbo, vae.model, vae.guide, x_N[:REESTIMATE_ON])
+                vae.alpha = min(max(vae.alpha * factor, ALPHA_RANGE[0]), ALPHA_RANGE[1])
+
+            if done % LOG_EVERY == 0 or done == options.steps:
+                seconds = time.perf_counter() - start
+                entry = {"step": done, "loss": sum(losses) / len(losses), "gradient_norm": norm.item()}
+                if options.alpha == AUTO:
+                    entry["alpha"] = vae.alpha
+                if elbo.last_penalty is not None:
+                    entry["penalty"] = elbo.last_penalty.item()
+                entry["images_per_second"] = (done - logged) * options.batch * (options.num_neighbours + 1) / seconds
+                if done % DIAGNOSE_EVERY == 0:
+                    info = diagnose(elbo, vae.model, vae.guide, x_N)
+                    entry |= {name: value.mean().item() for name, value in info._asdict().items()}
+                    # a penalty is in the loss of the queries, and not in that of a neighbourhood
+                    after = entry["loss"] if penalty is None else entry["loss_after"] / options.num_neighbours
+                    _refuse_overshoot(after, entry["loss_before"] / options.num_neighbours, done)
+                if ranks.writes:
+                    append_json_line(out / "log.jsonl", entry)
+                bar.set_postfix_str(f"{entry['loss']:.0f} nats per image, {entry['images_per_second']:.0f} images/s")
+                with random_state_kept():
+                    for watch in watchers if ranks.writes else ():
+                        watch(run, entry)
+                losses, logged, start = [], done, time.perf_counter()
+            bar.update()
+            if ranks.any(bool(signals)):
+                checkpoint("interrupted")
+                number = signals[0] if signals else signal.SIGTERM
+                raise Interrupted(number, f"stopped after step {done}: `{command('resume', out)}` continues")
+            if time.monotonic() - written >= checkpoint_every:
+                written = checkpoint("running")
+    checkpoint("finished")
+    return run
+
+
+def learning_rate(options: FitOptions, step: int) -> float:
+    """Adam's learning rate at a step, counted from 1: it rises linearly over the first `warm_up` steps.
+
+    >>> [learning_rate(FitOptions("digits", lr=0.5, warm_up=5), step) for step in (1, 5, 9)]
+    [0.1, 0.5, 0.5]
+    """
+    return options.lr * min(1.0, step / options.warm_up) if options.warm_up else options.lr
+
+
+def _refuse_overshoot(adapted: float, plain: float, step: int) -> None:
+    """Clipping can keep a hopeless fit finite: call it diverged where adapting is ten times worse than not adapting."""
+    if adapted - plain > 9 * abs(plain):
+        raise Diverged(
+            f"at step {step} the loss is {adapted:,.0f} nats per image with the local step and {plain:,.0f} without: "
+            "lower --alpha; the last good checkpoint is kept"
+        )
+
+
+@contextmanager
+def _noted_divergence(out: Path | None) -> Iterator[None]:
+    """Note in `state.json`, beside where the last checkpoint is, that the fit diverged from there, and how."""
+    try:
+        yield
+    except Diverged as error:
+        if out is not None:
+            write_state(out, read_state(out)._replace(status="diverged", why=str(error)))
+        raise
+
+
+def _write_options(run: Run, out: Path) -> None:
+    versions = {name: version(name) for name in ("hierarchical-lvae", "torch", "pyro-ppl", "numpy")}
+    dataset = run.dataset
+    data = {"source": dataset.source, "images": len(dataset), "fingerprint": dataset.fingerprint}
+    content = {**asdict(run.options), "preset": run.options.preset, "data": data, "versions": versions}
+    write_json(out / "options.json", content)
+
+
+@contextmanager
+def _noted_signals() -> Iterator[list[int]]:
+    """Collect SIGINT and SIGTERM, to be seen between two steps; a second one has its usual effect."""
+    noted: list[int] = []
+    usual: dict[int, Any] = {}
+
+    def note(number: int, frame: Any) -> None:
+        noted.append(number)
+        signal.signal(number, usual[number])
+
+    if threading.current_thread() is threading.main_thread():
+        usual = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield noted
+    finally:
+        for number, handler in usual.items():
+            signal.signal(number, handler)

@@ -1,0 +1,113 @@
+import numpy as np
+import pytest
+import torch
+from matplotlib.text import Text
+
+from hierarchical_lvae.presentation import plots
+from hierarchical_lvae.presentation.figures import describe, draw_figure3, save
+from hierarchical_lvae.runs import FitOptions, prepare
+
+HOSTILE = [
+    "Ba$$in", "cost_$", "$x^2$", r"\frac{a}{b} $\frac{$", "line\nbreak\ttab", "色 🎨", "bytes \udcff", "\x00\x1b[0m",
+    "long " * 50, "x" * 250, "\n" * 60, "",
+]  # fmt: skip
+
+
+def shown(figure):
+    figure.canvas.draw()
+    return [np.asarray(ax.images[0].get_array()) for ax in figure.axes]
+
+
+def same(arrays, images):
+    for array, image in zip(arrays, images, strict=True):
+        np.testing.assert_allclose(array.reshape(*image.shape[1:], image.shape[0]), image.movedim(0, -1), atol=1e-6)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_figures_2_and_3_show_every_image_in_its_place(channels):
+    references, samples = torch.rand(3, channels, 8, 8), torch.rand(3, 5, channels, 8, 8)
+    figure = plots.conditional_prior_samples(samples, "a title")
+    same(shown(figure), samples.flatten(0, 1))
+    assert figure.get_suptitle().startswith("a title\n")
+    figure = plots.conditional_samples(references, samples, "a title")
+    same(shown(figure), [*references, *samples.flatten(0, 1)])
+    assert figure.get_suptitle() == "a title"
+
+
+def test_figure_4_shows_the_reference_once_and_names_the_values():
+    reference, samples = torch.rand(3, 8, 8), torch.rand(2, 4, 3, 8, 8)
+    figure = plots.latent_sweep(reference, samples, [-2, -1, 1, 2], "a title")
+    same(shown(figure), [reference, torch.ones(3, 8, 8), *samples.flatten(0, 1)])
+    assert [ax.get_title() for ax in figure.axes[2:6]] == ["-2", "-1", "1", "2"]
+
+
+def test_reconstructions_are_in_four_rows():
+    rows = torch.rand(4, 5, 1, 8, 8)
+    same(shown(plots.reconstructions(*rows, "a title")), rows.flatten(0, 1))
+
+
+def test_curves_draw_what_was_logged():
+    log = [{"step": s, "loss": 100.0 / s, "gradient_norm": 2.0} for s in (50, 100)]
+    assert len(plots.training_curves(log, "short").axes) == 2
+    diagnosis = {"loss_before": 3.0, "loss_after": 2.0, "sharpness": 0.1, "distance": 0.2}
+    log.append({"step": 500, "loss": 1.0, "gradient_norm": None, **diagnosis})
+    figure = plots.training_curves(log, "long")
+    assert len(figure.axes) == 4
+    np.testing.assert_allclose(figure.axes[0].lines[0].get_xydata(), [[50, 2], [100, 1], [500, 1]])
+    np.testing.assert_allclose(figure.axes[1].lines[0].get_xydata(), [[50, 2], [100, 2]])
+    assert len(figure.axes[2].lines) == 2
+
+
+def texts(figure):
+    """What is drawn, and whether it is parsed as mathematics."""
+    return {text.get_text(): text.get_parse_math() for text in figure.findobj(Text)}
+
+
+@pytest.mark.parametrize("name", HOSTILE, ids=range(len(HOSTILE)))
+def test_any_text_is_drawn(name, tmp_path):
+    """No file name and no factor breaks a figure, or warns: it fits, and its characters are drawn as they stand."""
+    x = torch.rand(3, 4, 1, 8, 8)
+    drawn = {
+        "grid": plots.image_grid(x, name, rows=[name] * 3, columns=[name] * 4),
+        "sweep": plots.latent_sweep(x[0, 0], x, [-1, 0, 1, 2], name),
+        "importance": plots.importance(np.ones((3, 2)) / 3, [name, "b"], name),
+        "curves": plots.training_curves([{"step": 1, "loss": 2.0}], name),
+        "deviation": plots.predictive_deviation(x[:, 0], {name: x[:, 1]}, {name: x[:, 2]}, name),
+        "draws": plots.posterior_draws(x[0, 0], {name: x[0], "laplace": x[0]}, name),
+    }
+    for kind, figure in drawn.items():
+        assert save(figure, str(tmp_path), kind).stat().st_size > 2000
+    if len(name) < 10 and name:
+        for kind in ("grid", "importance", "curves"):
+            assert texts(drawn[kind])[" ".join(name.encode("utf-8", "replace").decode().split())] is False
+
+
+def test_our_own_mathematics_is_mathematics():
+    x = torch.rand(2, 4, 1, 8, 8)
+    sweep = texts(plots.latent_sweep(x[0, 0], x, [-1, 0, 1, 2], "$title$"))
+    assert sweep["$z_{1}$"] is sweep["$z_{2}$"] is True
+    assert sweep["$title$"] is False
+    heat = texts(plots.importance(np.ones((2, 1)) / 2, ["$f$"], ""))
+    assert heat["$z_{2}$"] is True
+    assert heat["$f$"] is False
+
+
+def test_titles_fit_into_their_figures():
+    figure = plots.importance(np.ones((3, 1)) / 3, ["digit"], "a word " * 15)
+    figure.canvas.draw()
+    box = figure._suptitle.get_window_extent()
+    assert 0 <= box.x0 < box.x1 <= figure.bbox.width
+
+
+def test_any_file_name_is_one_line_of_the_title():
+    run = prepare(FitOptions.of("quick", dataset="digits", num_neighbours=2, latent_dim=3))
+    object.__setattr__(run.dataset, "source", "images of a\nb\udcff (own data)")
+    assert describe(run).splitlines()[1] == "images of a b? (own data), latent-knn neighbours"
+
+
+def test_figures_do_not_depend_on_the_default_precision(double):
+    run = prepare(FitOptions.of("quick", dataset="digits", num_neighbours=2, latent_dim=3))
+    wide = draw_figure3(run)
+    torch.set_default_dtype(torch.float32)
+    for a, b in zip(wide.axes, draw_figure3(run).axes, strict=True):
+        np.testing.assert_array_equal(a.images[0].get_array(), b.images[0].get_array())

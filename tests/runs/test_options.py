@@ -1,0 +1,104 @@
+"""What `FitOptions` takes: values that are exact, and no preset that its contents contradict."""
+
+import json
+import math
+from dataclasses import fields, replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from hierarchical_lvae.runs.options import PRESETS, QUICK_ON
+from hierarchical_lvae.runs import FitOptions, load_run, read_options
+from hierarchical_lvae.training import fit, resume
+
+SMALL = {"dataset": "digits", "batch": 2, "num_neighbours": 2, "latent_dim": 3}
+
+
+def test_what_is_exact_is_converted(tmp_path):
+    given = {
+        "steps": 1e0, "seed": 0.0, "first_order": 1, "batch": np.int64(2), "lr": np.float32(0.5), "alpha": 1,
+        "data_dir": tmp_path, "beta": torch.tensor(0.25), "skip_bad": np.bool_(False), "num_neighbours": np.array(2),
+    }  # fmt: skip
+    options = FitOptions("digits", latent_dim=3, **given)
+    for name, kind in (("steps", int), ("seed", int), ("first_order", bool), ("batch", int), ("lr", float),
+                       ("alpha", float), ("data_dir", str), ("beta", float), ("skip_bad", bool)):  # fmt: skip
+        assert type(getattr(options, name)) is kind
+    fit(options, str(tmp_path / "run"), progress=False)
+    assert read_options(str(tmp_path / "run")) == load_run(str(tmp_path / "run")).options == options
+    assert resume(str(tmp_path / "run"), progress=False).options == options
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("steps", 1.5), ("steps", "10"), ("steps", True), ("seed", None), ("first_order", 2), ("alpha", [1.0]),
+     ("dataset", 3), ("lr", "small"), ("batch", math.inf), ("num_neighbours", np.ones(2)), ("clip", 1j)],
+)  # fmt: skip
+def test_what_is_not_is_refused_before_anything_is_done(name, value):
+    with pytest.raises(TypeError, match=f"^{name} is "):
+        FitOptions(**{**SMALL, name: value})
+
+
+@pytest.mark.parametrize("value", [-1, 2**32])
+def test_a_seed_is_one_of_numpys(value):
+    with pytest.raises(ValueError, match=r"seed is .*: it must be from 0 to 4294967295"):
+        FitOptions("digits", seed=value)
+
+
+def test_a_preset_is_read_off_the_options():
+    for name, protocol in PRESETS.items():
+        options = FitOptions.of(name, dataset="cars3d")
+        assert options.preset == name
+        assert options.under(name) == options
+        for key, value in protocol.items():
+            changed = replace(options, **{key: 16 if value is None else value * 2})
+            assert changed.preset == f"{name}, changed"
+            assert changed.under(name) == options
+    for dataset, values in QUICK_ON.items():
+        assert {key: getattr(FitOptions.of("quick", dataset=dataset), key) for key in values} == values
+
+
+def test_another_protocol_keeps_the_one_neighbour_of_the_mean():
+    options = FitOptions.of("quick", dataset="digits", neighbourhood="noise-mean")
+    assert options.num_neighbours == options.under("paper").num_neighbours == 1
+
+
+def test_an_empty_data_directory_is_the_default():
+    assert FitOptions("digits", data_dir="").data_dir is None
+
+
+def test_nobody_can_give_a_label():
+    assert "preset" not in {field.name for field in fields(FitOptions)}
+    with pytest.raises(TypeError, match="preset"):
+        FitOptions("digits", preset="quick")
+
+
+def test_a_run_says_its_preset(tmp_path):
+    fit(FitOptions.of("quick", **SMALL, steps=1), tmp_path / "run", progress=False)
+    assert json.loads((tmp_path / "run/options.json").read_text())["preset"] == "quick, changed"
+
+
+def test_paths_are_absolute(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    options = FitOptions("mine.npz", data_dir="data", neighbourhood="graph:ring.npz")
+    assert options.dataset == str(tmp_path / "mine.npz")
+    assert options.data_dir == str(tmp_path / "data")
+    assert options.neighbourhood == f"graph:{tmp_path / 'ring.npz'}"
+    Path("digits").mkdir()
+    assert FitOptions("digits").dataset == "digits"  # the name comes first
+
+
+def test_the_callers_default_type_is_of_no_account(tmp_path, double):
+    options = FitOptions.of("quick", **SMALL, steps=2)
+    in_double = fit(options, tmp_path / "double", progress=False)
+    index = torch.arange(2)
+    x = in_double.dataset.batch(index)
+    codes = in_double.encode(x, in_double.neighbourhood(index, x))
+    assert in_double.sample(x, None, 2).dtype == codes.dtype == torch.float32
+    assert torch.get_default_dtype() == torch.float64
+    torch.set_default_dtype(torch.float32)
+    single = fit(options, tmp_path / "single", progress=False)
+    weights = [(tmp_path / name / "model.safetensors").read_bytes() for name in ("single", "double")]
+    assert weights[0] == weights[1]
+    assert torch.equal(single.encode(x, single.neighbourhood(index, x)), codes)

@@ -1,0 +1,108 @@
+"""What is not finite is named: the step, and the site where it arises."""
+
+import json
+import math
+
+import pyro.distributions as dist
+import pytest
+import torch
+
+from hierarchical_lvae.data import FactorImages
+from hierarchical_lvae.files import read_tensors
+from hierarchical_lvae.models import LocalVAE
+from hierarchical_lvae.neighbourhoods.noise import ObservationNoise
+from hierarchical_lvae.runs import FitOptions
+from hierarchical_lvae.training import fit, loop, resume
+from hierarchical_lvae.types import Diverged
+
+SMALL = {"dataset": "digits", "neighbourhood": "noise", "batch": 4, "num_neighbours": 3, "latent_dim": 4, "lr": 1e-3}
+
+
+def diverge(out, spoil=lambda run: None, **changes):
+    """The message of a fit that must fail, on one line."""
+    options = FitOptions.of("quick", **{**SMALL, "steps": 3, **changes})
+    with pytest.raises(Diverged) as caught:
+        fit(options, out, progress=False, ready=spoil)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize("micro_batch", [None, 2])
+def test_a_step_that_is_too_long_is_named_by_what_it_moves(tmp_path, micro_batch):
+    message = diverge(tmp_path / "run", alpha=1e30, clip=None, micro_batch=micro_batch)
+    assert "at step 1" in message
+    assert "of the queries, in the" in message
+    assert read_tensors(tmp_path / "run/state.safetensors")["vae.theta"].isfinite().all()
+    assert json.loads((tmp_path / "run/state.json").read_text())["step"] == 0
+
+
+@pytest.mark.parametrize(
+    ("name", "number", "local"),
+    [("phi", math.nan, "one-step"), ("theta", math.inf, "one-step"), ("theta", math.nan, "laplace-low-rank")],
+)
+def test_a_meta_parameter_that_is_not_finite_is_named(tmp_path, monkeypatch, name, number, local):
+    step = torch.optim.Adam.step
+
+    def spoiled(self, *args):
+        step(self, *args)
+        (group,) = self.param_groups
+        group["params"][name == "phi"].data[7] = number
+
+    monkeypatch.setattr(torch.optim.Adam, "step", spoiled)
+    assert f"at step 2 (the first not to be finite: the meta-parameter {name})" in diverge(
+        tmp_path / "run", local=local
+    )
+
+
+def test_it_is_never_saved(tmp_path, monkeypatch):
+    fit(FitOptions.of("quick", **SMALL, steps=2), tmp_path / "run", progress=False)
+    kept = (tmp_path / "run/state.safetensors").read_bytes()
+    step = torch.optim.Adam.step
+
+    def spoiled(self, *args):
+        step(self, *args)
+        self.param_groups[0]["params"][0].data[0] = math.nan
+
+    monkeypatch.setattr(torch.optim.Adam, "step", spoiled)
+    with pytest.raises(Diverged, match="theta is not finite after step 3"):
+        resume(tmp_path / "run", steps=3, progress=False)
+    assert (tmp_path / "run/state.safetensors").read_bytes() == kept
+
+
+def test_data_that_are_not_finite_are_named(tmp_path, monkeypatch):
+    batch = FactorImages.batch
+    monkeypatch.setattr(FactorImages, "batch", lambda self, index: batch(self, index) / 0)
+    monkeypatch.setattr(ObservationNoise, "__call__", lambda self, index, x: torch.rand(len(x), 3, *x.shape[1:]))
+    assert "(the first not to be finite: the data of the queries)" in diverge(tmp_path / "run")
+
+
+@pytest.mark.parametrize("local", ["one-step", "shared"])
+def test_a_site_of_the_programs_is_named(tmp_path, monkeypatch, local):
+    encode = LocalVAE.encode
+
+    def wide(self, x, phi_N):
+        z = encode(self, x, phi_N)
+        return dist.Normal(z.mean, z.scale * math.inf, validate_args=False)
+
+    monkeypatch.setattr(LocalVAE, "encode", wide)
+    changes = {"alpha": 0.0} if local == "shared" else {}
+    whose = "queries" if local == "shared" else "neighbours"
+    assert f"scale of z (of the {whose}, in the guide)" in diverge(tmp_path / "run", local=local, **changes)
+
+
+def test_a_gradient_that_is_not_finite_is_named(tmp_path, monkeypatch):
+    """The square root has an infinite slope at 0."""
+    decode = LocalVAE.decode
+
+    def rooted(self, z, theta_N):
+        image = decode(self, z, theta_N)
+        zero = (theta_N - theta_N.detach()).abs().sqrt().sum(-1)[..., None, None, None]
+        return dist.Bernoulli(logits=image.logits + zero, validate_args=False)
+
+    monkeypatch.setattr(LocalVAE, "decode", rooted)
+    assert "the gradient of theta)" in diverge(tmp_path / "run", local="shared", alpha=0.0)
+
+
+def test_looking_costs_a_step_nothing(tmp_path, monkeypatch):
+    monkeypatch.setattr(loop, "first_not_finite", lambda *_: pytest.fail("it was looked for"))
+    fit(FitOptions.of("quick", **SMALL, steps=2), tmp_path / "run", progress=False)
