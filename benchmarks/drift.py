@@ -49,7 +49,7 @@ def error(found, truth):
 def trained(options, threads=1):
     torch.set_num_threads(threads)
     with tempfile.TemporaryDirectory() as place:
-        return fit(options, Path(place, "run"), progress=False)
+        return fit(options, Path(place, "run"))
 
 
 def main():

@@ -57,11 +57,11 @@ def one_round(number, dataset, place):
     alpha = 0.0 if local == "shared" else 1.0
     out = place / f"run-{number}"
     options = FitOptions.of("quick", dataset=dataset, local=local, alpha=alpha, seed=number, steps=40)
-    fit(options, out, progress=False, checkpoint_every=1.0)
-    resume(out, steps=60, progress=False, checkpoint_every=1.0)
+    fit(options, out, checkpoint_every=1.0)
+    resume(out, steps=60, checkpoint_every=1.0)
     run = load_run(out)
     settings = ScoreSettings(train=100, test=50, draws=5, neighbourhoods=4)
-    for name, values in score(run, out, METRICS, settings, progress=False):
+    for name, values in score(run, out, METRICS, settings):
         assert "failed" not in values, f"{name}: {values['failed']}"
     draw_all(run, out)
 

@@ -5,9 +5,18 @@ import pyro
 import pytest
 import torch
 
+from hierarchical_lvae import progress
+
 mpl.use("Agg")
 if "PYTEST_XDIST_WORKER" in os.environ:
     torch.set_num_threads(1)  # one process a core
+
+
+@pytest.fixture(autouse=True, scope="session")
+def no_bars():
+    """No progress bars, in this process."""
+    with progress.hidden():
+        yield
 
 
 @pytest.fixture(autouse=True)

@@ -166,12 +166,12 @@ def options(steps: int, **changes) -> FitOptions:
 
 
 def begin(steps: int = STEPS, **changes) -> None:
-    fit(options(steps, **changes), RUN, progress=False, checkpoint_every=0)
+    fit(options(steps, **changes), RUN, checkpoint_every=0)
 
 
 def go_on(**changes) -> None:
     if (RUN / "options.json").exists():
-        resume(RUN, STEPS, progress=False, checkpoint_every=0)
+        resume(RUN, STEPS, checkpoint_every=0)
     else:
         begin(**changes)
 

@@ -102,7 +102,7 @@ def test_a_penalty_that_learns_learns_under_svi():
 @pytest.fixture
 def run(tmp_path):
     options = FitOptions.of("quick", dataset="digits", batch=2, num_neighbours=2, latent_dim=3, steps=2)
-    return fit(options, tmp_path / "run", progress=False)
+    return fit(options, tmp_path / "run")
 
 
 @pytest.mark.parametrize("way", [by_deepcopy, by_pickle])

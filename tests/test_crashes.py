@@ -33,7 +33,7 @@ def test_what_is_ended_anywhere_goes_on_to_the_same_bytes():
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
     path = tmp_path_factory.mktemp("trained") / "run"
-    fit(FitOptions.of("quick", dataset="digits", batch=2, num_neighbours=2, steps=1), path, progress=False)
+    fit(FitOptions.of("quick", dataset="digits", batch=2, num_neighbours=2, steps=1), path)
     return path
 
 

@@ -28,9 +28,7 @@ SMALL = Table(
 
 @pytest.fixture
 def run(tmp_path):
-    return lambda table=SMALL, **more: list(
-        run_table(table, tmp_path, "quick", settings=SETTINGS, progress=False, **{**FEW, **more})
-    )
+    return lambda table=SMALL, **more: list(run_table(table, tmp_path, "quick", settings=SETTINGS, **{**FEW, **more}))
 
 
 @pytest.mark.parametrize("name", TABLES)

@@ -29,14 +29,14 @@ def test_a_directory_with_a_file_of_others_is_not_empty(tmp_path, name):
     (tmp_path / name).write_text("precious")
     age(tmp_path / name)
     with pytest.raises(FileExistsError, match=f"is not empty \\(it holds {name}\\): choose another --out"):
-        fit(OPTIONS, tmp_path, progress=False)
+        fit(OPTIONS, tmp_path)
     assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {name: "precious"}
 
 
 def test_nor_is_one_with_a_hidden_folder(tmp_path):
     (tmp_path / ".my-folder").mkdir()
     with pytest.raises(FileExistsError, match=r"it holds \.my-folder"):
-        fit(OPTIONS, tmp_path, progress=False)
+        fit(OPTIONS, tmp_path)
     assert (tmp_path / ".my-folder").is_dir()
 
 
@@ -77,7 +77,7 @@ def test_a_file_system_that_refuses_chmod_can_be_written(tmp_path, monkeypatch):
 
     for name in ("chmod", "fchmod"):
         monkeypatch.setattr(os, name, refuse)
-    run = fit(OPTIONS, tmp_path / "run", progress=False)
+    run = fit(OPTIONS, tmp_path / "run")
     assert run.options.steps == 1
     assert read_state(tmp_path / "run") == State("finished", 1, 1)
 
@@ -90,7 +90,7 @@ def test_a_file_system_without_locks_warns_and_trains(tmp_path, monkeypatch, cap
         raise OSError(number, os.strerror(number))
 
     monkeypatch.setattr(fcntl, "flock", missing)
-    fit(OPTIONS, tmp_path / "run", progress=False)
+    fit(OPTIONS, tmp_path / "run")
     (message,) = caplog.messages
     assert "run has no file locks" in message
     assert "do not use it from two processes" in message
@@ -137,7 +137,7 @@ class TestState:
 
     @pytest.fixture
     def run(self, tmp_path):
-        fit(OPTIONS, tmp_path / "run", progress=False)
+        fit(OPTIONS, tmp_path / "run")
         return tmp_path / "run"
 
     def test_of_a_finished_run(self, run):
@@ -178,7 +178,7 @@ def test_every_reader_says_the_same_of_a_run_without_state(tmp_path, caplog):
     from hierarchical_lvae.runs import load_run
 
     run = tmp_path / "run"
-    fit(OPTIONS, run, progress=False)
+    fit(OPTIONS, run)
     (run / "state.json").unlink()
     load_run(run)
     assert not caplog.messages
@@ -192,5 +192,5 @@ def test_every_reader_says_the_same_of_a_run_without_state(tmp_path, caplog):
 
 def test_logging_is_quiet_where_nothing_is_wrong(tmp_path, caplog):
     with caplog.at_level(logging.WARNING):
-        fit(OPTIONS, tmp_path / "run", progress=False)
+        fit(OPTIONS, tmp_path / "run")
     assert not caplog.messages

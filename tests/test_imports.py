@@ -11,18 +11,19 @@ import pytest
 import hierarchical_lvae
 
 PACKAGE = Path(hierarchical_lvae.__file__).parent
-BELOW = {"evaluation", "files", "types"}
+BELOW = {"evaluation", "files", "progress", "types"}
 SCIENCE = BELOW | {"models", "inference", "data", "penalties"}
 RUNS = SCIENCE | {"neighbourhoods", "runs"}
 WORK = RUNS | {"analysis", "training"}
 ALLOWED = {
     "types": set(),
     "files": set(),
+    "progress": set(),
     "mini": set(),
-    "evaluation": {"types"},
+    "evaluation": {"progress", "types"},
     "models": {"types"},
-    "inference": {"types"},
-    "data": {"files", "types"},
+    "inference": {"progress", "types"},
+    "data": {"files", "progress", "types"},
     "penalties": {"files", "types"},
     "neighbourhoods": SCIENCE,
     "runs": SCIENCE | {"neighbourhoods"},

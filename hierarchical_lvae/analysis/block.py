@@ -98,7 +98,7 @@ class Block:
         result.seconds = self.laplace_seconds / len(points.x)
         return result
 
-    def nuts(self, progress: bool) -> Measured:
+    def nuts(self) -> Measured:
         """The truth, within Monte-Carlo error."""
         run, settings = self.run, self.settings
         draws, codes, seconds = [], [], 0.0
@@ -109,7 +109,6 @@ class Block:
                 return nuts(
                     run.vae.model, run.vae.guide, support, centre=centre, positions=self.positions,
                     num_samples=settings.num_draws // 2, warmup_steps=settings.warmup_steps, seed=seed,
-                    progress=progress,
                 )  # fmt: skip
 
             drawn, taken = timed(chains, 1)

@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 import pyro
 import torch
-from tqdm import tqdm
 
+from hierarchical_lvae import progress
 from hierarchical_lvae.analysis.codes import encode
 from hierarchical_lvae.analysis.measure import draw_points
 from hierarchical_lvae.analysis.settings import IWAE_DRAWS, ScoreSettings
@@ -22,7 +22,7 @@ UNITS_OF = 1_000
 
 @torch.no_grad()
 @single_precision()
-def likelihood(run: Run, settings: ScoreSettings, progress: bool = True) -> dict[str, Any]:
+def likelihood(run: Run, settings: ScoreSettings) -> dict[str, Any]:
     """ELBO and IWAE bounds under local weights, of points that were adapted on and of points that were not.
 
     Their difference is what peeking gains. Nats an image; also bits a dimension, squared errors of reconstructions
@@ -39,7 +39,7 @@ def likelihood(run: Run, settings: ScoreSettings, progress: bool = True) -> dict
         local = {name: q.mean for name, q in run.adapt(points.x, points.support).items()}
         parts = {"adapted_on": points.support, "held_out": points.held_out, "reference": points.x.unsqueeze(1)}
         for part, x in parts.items():
-            bar = tqdm(range(settings.draws), desc=f"IWAE ({part})", unit="draw", disable=not progress)
+            bar = progress.bar(range(settings.draws), desc=f"IWAE ({part})", unit="draw")
             weights = np.stack([log_weights(vae.model, vae.guide, x, run.elbo.sites, local).cpu().numpy() for _ in bar])
             bounds = {k: iwae(weights, k) for k in IWAE_DRAWS if k <= settings.draws}
             largest = bounds[max(bounds)]
@@ -56,6 +56,6 @@ def likelihood(run: Run, settings: ScoreSettings, progress: bool = True) -> dict
             name: float((run.decode(z[name].unsqueeze(1), x_N).squeeze(1) - points.x).square().mean())
             for name, x_N in pairs
         }
-    sample = encode(run, UNITS_OF, "local", settings.seed, progress=False)
+    sample = encode(run, UNITS_OF, "local", settings.seed)
     values["active_units"] = active_units(sample.codes)
     return values

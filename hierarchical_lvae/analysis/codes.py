@@ -12,8 +12,8 @@ import numpy as np
 import pyro
 import torch
 from numpy.typing import NDArray
-from tqdm import tqdm
 
+from hierarchical_lvae import progress
 from hierarchical_lvae.analysis.settings import ScoreSettings
 from hierarchical_lvae.data import Part
 from hierarchical_lvae.evaluation import METRICS, Dci
@@ -39,14 +39,12 @@ class Encoded(NamedTuple):
 
 @torch.no_grad()
 @single_precision()
-def encode(
-    run: Run, number: int, codes: str = "local", seed: int = 0, progress: bool = True, part: Part | None = None
-) -> Encoded:
+def encode(run: Run, number: int, codes: str = "local", seed: int = 0, part: Part | None = None) -> Encoded:
     """Encode random points of the run's data, or of a part of them: the random state is left as it was."""
     found = []
     part = part or run.dataset.sub_sets[0]
-    with random_state_kept(), pyro.validation_enabled(False), tqdm(
-        desc=" ".join(["encode", *part.name.split(), f"({codes})"]), total=number, unit="image", disable=not progress
+    with random_state_kept(), pyro.validation_enabled(False), progress.bar(
+        desc=" ".join(["encode", *part.name.split(), f"({codes})"]), total=number, unit="image"
     ) as bar:  # fmt: skip
         torch.manual_seed(seed)
         size = part.stop - part.start
@@ -59,9 +57,7 @@ def encode(
     return Encoded(torch.cat(found).numpy(), part.factors[rows.numpy()])
 
 
-def disentanglement(
-    name: str, points: Encoded, factor_names: Sequence[str], settings: ScoreSettings, progress: bool = True
-) -> dict[str, Any]:
+def disentanglement(name: str, points: Encoded, factor_names: Sequence[str], settings: ScoreSettings) -> dict[str, Any]:
     """A measure of `METRICS` on the first `settings.train` points; those that split test on the others.
 
     Factors that cannot be scored (see `unsuitable`) are left out, the same ones for each measure, and named in
@@ -74,19 +70,18 @@ def disentanglement(
     if not scored:
         listed = ", ".join(f"{factor} ({why})" for factor, why in left_out.items())
         return {"not_available": f"no factor can be scored: {listed}" if left_out else "no factors"}
-    values = _measured(name, codes, factors[:, scored], [factor_names[k] for k in scored], settings, progress)
+    values = _measured(name, codes, factors[:, scored], [factor_names[k] for k in scored], settings)
     return values | ({"left_out": left_out} if left_out else {})
 
 
 def _measured(
-    name: str, codes: NDArray, factors: NDArray, factor_names: Sequence[str], settings: ScoreSettings, progress: bool
+    name: str, codes: NDArray, factors: NDArray, factor_names: Sequence[str], settings: ScoreSettings
 ) -> dict[str, Any]:
     if len(factor_names) == 1 and name in APART:
         return {"not_available": "there is one factor only, and this score compares several"}
     metric, n = lookup(METRICS, name, "metric"), settings.train
     if name in SPLIT:
-        more = {"progress": progress} if name == "dci" else {}
-        result = metric(codes[:n], factors[:n], codes[n:], factors[n:], seed=settings.seed, **more)
+        result = metric(codes[:n], factors[:n], codes[n:], factors[n:], seed=settings.seed)
     elif name == "mig":
         result = metric(codes[:n], factors[:n])
     else:

@@ -15,8 +15,8 @@ from typing import Any, NamedTuple
 import pyro
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
+from hierarchical_lvae import progress
 from hierarchical_lvae.analysis import BLOCK_METHODS, DEFAULT_METHODS
 from hierarchical_lvae.analysis.block import Block, find_block, last_biases
 from hierarchical_lvae.analysis.measure import ComparisonSettings, Measured, Points, draw_points, measure
@@ -86,7 +86,6 @@ def compare(
     methods: Sequence[str] = DEFAULT_METHODS,
     settings: ComparisonSettings | None = None,
     block: tuple[str, ...] = (),
-    progress: bool = True,
 ) -> Comparison:
     """Compare local posteriors of a trained run. The random state is left as it was.
 
@@ -97,7 +96,6 @@ def compare(
         methods: keys of `LOCAL_INFERENCE`, "laplace-block" and "nuts".
         settings: how much to compute.
         block: patterns of names of decoder parameters; the biases of its last layers, up to 50 of them, when empty.
-        progress: show progress bars.
 
     Raises:
         ValueError: the run has no local parameters, there is no such method, or the block is too large.
@@ -124,9 +122,9 @@ def compare(
                 log.debug("the block failed", exc_info=True)
                 failed |= dict.fromkeys((OF_BLOCK, *narrow), reason(error))
             else:
-                of_block = {"laplace-block": reference.laplace, "nuts": lambda: reference.nuts(progress)}
+                of_block = {"laplace-block": reference.laplace, "nuts": reference.nuts}
                 tasks |= {OF_BLOCK: reference.one_step, **{m: of_block[m] for m in BLOCK_METHODS if m in narrow}}
-        for name, task in _with_progress(tasks, progress):
+        for name, task in _with_bar(tasks):
             baseline, on = (BASELINE, points) if name in everything else (OF_BLOCK, few)
             torch.manual_seed(settings.seed)  # no method's figures depend on which others are compared
             try:
@@ -153,8 +151,8 @@ def compare(
     )
 
 
-def _with_progress(tasks: Mapping[str, Any], progress: bool) -> Iterator[tuple[str, Any]]:
-    with tqdm(tasks.items(), desc="compare", unit="method", disable=not progress) as bar:
+def _with_bar(tasks: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    with progress.bar(tasks.items(), desc="compare", unit="method") as bar:
         for name, task in bar:
             bar.set_postfix_str(name)
             yield name, task

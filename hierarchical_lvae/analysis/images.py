@@ -13,8 +13,8 @@ from typing import Any
 import pyro
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
+from hierarchical_lvae import progress
 from hierarchical_lvae.analysis.settings import ScoreSettings
 from hierarchical_lvae.data import default_data_dir
 from hierarchical_lvae.evaluation import Features, factor_features, fidelity, inception, train_factor_classifier
@@ -34,7 +34,7 @@ _UNCACHED: dict[str, Path] = {}
 log = logging.getLogger(__name__)
 
 
-def choose_features(run: Run, settings: ScoreSettings, progress: bool = True) -> Features | None:
+def choose_features(run: Run, settings: ScoreSettings) -> Features | None:
     """What the distance sees: Inception if its weights are given or to be had, else the data's factors, if any.
 
     The classifier of the factors is trained if it was not before.
@@ -51,12 +51,12 @@ def choose_features(run: Run, settings: ScoreSettings, progress: bool = True) ->
             if settings.features == "inception" or settings.inception_weights is not None:
                 raise
             log.warning("%s; for now the distance is one of the data's own factors, and no FID", error)
-    return _factor_classifier(run, progress)
+    return _factor_classifier(run)
 
 
 @torch.no_grad()
 @single_precision()
-def distance(run: Run, features: Features, settings: ScoreSettings, progress: bool = True) -> dict[str, Any]:
+def distance(run: Run, features: Features, settings: ScoreSettings) -> dict[str, Any]:
     """The Fréchet distance of generated images to the data, with KID, precision and recall, in the given features."""
     number = min(settings.images, len(run.dataset))
     if number < FEWEST:
@@ -67,8 +67,8 @@ def distance(run: Run, features: Features, settings: ScoreSettings, progress: bo
             about["accuracy_of_factors"] = read_tensors(features.weights)["accuracy"].item()
         torch.manual_seed(settings.seed)
         queue = torch.randperm(len(run.dataset))[:number].to(run.options.device)
-        real = _Bar(lambda n, start: run.dataset.batch(queue[start : start + n]), "real images", number, progress)
-        generated = _Bar(lambda n, _: _generate(run, n), "generated images", settings.images, progress)
+        real = _Bar(lambda n, start: run.dataset.batch(queue[start : start + n]), "real images", number)
+        generated = _Bar(lambda n, _: _generate(run, n), "generated images", settings.images)
         cuda = run.options.device.startswith("cuda")
         result = fidelity(generated, real, settings.images, number, features, settings.seed, cuda)
     return {**result._asdict(), **about}
@@ -76,7 +76,7 @@ def distance(run: Run, features: Features, settings: ScoreSettings, progress: bo
 
 @torch.no_grad()
 @single_precision()
-def closeness(run: Run, settings: ScoreSettings, progress: bool = True) -> dict[str, Any]:
+def closeness(run: Run, settings: ScoreSettings) -> dict[str, Any]:
     """Root mean squared distances a pixel, of samples to their reference and to the nearest of *all* training images.
 
     Beside them, how far a reference is from the nearest other image, and how often a sample's nearest is its reference.
@@ -90,7 +90,7 @@ def closeness(run: Run, settings: ScoreSettings, progress: bool = True) -> dict[
     queries = torch.cat([samples.flatten(0, 1), x]).flatten(1)
     best = torch.full((len(queries),), torch.inf, device=queries.device)
     which = torch.zeros_like(best, dtype=torch.long)
-    for part in tqdm(torch.arange(len(run.dataset)).split(CHUNK), "nearest images", unit="k", disable=not progress):
+    for part in progress.bar(torch.arange(len(run.dataset)).split(CHUNK), "nearest images", unit="k"):
         part = part.to(queries.device)
         images = run.dataset.batch(part).flatten(1)
         squares = torch.cdist(queries, images, compute_mode="use_mm_for_euclid_dist")
@@ -119,7 +119,7 @@ def _generate(run: Run, number: int) -> Tensor:
     return _samples(run, number, 1)[2].squeeze(1)
 
 
-def _factor_classifier(run: Run, progress: bool) -> Features | None:
+def _factor_classifier(run: Run) -> Features | None:
     """The classifier of the data's factors, trained if it was not before; None if no factor can be predicted.
 
     It is kept in the data directory, or for this process alone where that cannot be written.
@@ -132,7 +132,7 @@ def _factor_classifier(run: Run, progress: bool) -> Features | None:
     name = f"hlvae-factor-features-{run.dataset.fingerprint}-{size}.safetensors"
     path = _UNCACHED.get(name) or Path(run.options.data_dir or default_data_dir()) / name
     if not _holds_a_classifier(path):
-        tensors = _train_classifier(run, factors, progress)
+        tensors = _train_classifier(run, factors)
         try:
             write_tensors(path, tensors)
         except OSError as error:
@@ -151,7 +151,7 @@ def _holds_a_classifier(path: Path) -> bool:
         return False
 
 
-def _train_classifier(run: Run, which: Sequence[int], progress: bool) -> dict[str, Tensor]:
+def _train_classifier(run: Run, which: Sequence[int]) -> dict[str, Tensor]:
     """Train the classifier of some of the data's factors, by a seed of its own: its weights serve all runs on them."""
     factors = torch.from_numpy(run.dataset.factors).long()[:, which]
 
@@ -163,19 +163,19 @@ def _train_classifier(run: Run, which: Sequence[int], progress: bool) -> dict[st
     shape, sizes = run.dataset.image_shape, [run.dataset.factor_sizes[k] for k in which]
     with random_state_kept():
         torch.manual_seed(0)
-        return train_factor_classifier(batches, shape, sizes, progress=progress).state_dict()
+        return train_factor_classifier(batches, shape, sizes).state_dict()
 
 
 class _Bar:
     """Draws images, from where the last draw ended, and shows how many there are."""
 
-    def __init__(self, draw: Callable[[int, int], Tensor], label: str, total: int, progress: bool) -> None:
-        self.draw, self.label, self.total, self.progress = draw, label, total, progress
+    def __init__(self, draw: Callable[[int, int], Tensor], label: str, total: int) -> None:
+        self.draw, self.label, self.total = draw, label, total
         self.done = 0
 
     def __call__(self, number: int) -> Tensor:
         if self.done == 0:
-            self.bar = tqdm(desc=self.label, total=self.total, unit="image", disable=not self.progress)
+            self.bar = progress.bar(desc=self.label, total=self.total, unit="image")
         images = self.draw(number, self.done)
         self.done += number
         self.bar.update(number)

@@ -41,7 +41,6 @@ def score(
     path: str | Path,
     names: Sequence[str] = SCORES,
     settings: ScoreSettings | None = None,
-    progress: bool = True,
 ) -> Iterator[tuple[str, dict[str, Any]]]:
     """Compute the scores `names` of a run one by one; each is saved in path/metrics.json and then yielded.
 
@@ -65,16 +64,16 @@ def score(
     @cache
     def points(i: int) -> Encoded:
         some = settings.within(parts[i].stop - parts[i].start)
-        return encode(run, some.train + some.test, settings.codes, settings.seed, progress, parts[i])
+        return encode(run, some.train + some.test, settings.codes, settings.seed, parts[i])
 
     for name in names:
         key = name + META if name not in DEPENDS and settings.codes == "meta" else name
         try:
-            features = choose_features(run, settings, progress) if name == "fid" else None
+            features = choose_features(run, settings) if name == "fid" else None
             about = _about(run, model, name, settings, features)
             values = store.find(key, about)
             if values is None:
-                values = {"settings": about, **_compute(run, name, settings, features, points, progress)}
+                values = {"settings": about, **_compute(run, name, settings, features, points)}
                 _refuse_infinite(values)
                 store.add(key, values)
         except Exception as error:
@@ -90,23 +89,20 @@ def _compute(
     settings: ScoreSettings,
     features: Features | None,
     points: Callable[[int], Encoded],
-    progress: bool,
 ) -> dict[str, Any]:
     if name == "iwae":
-        return likelihood(run, settings, progress)
+        return likelihood(run, settings)
     if name == "samples":
-        return closeness(run, settings, progress)
+        return closeness(run, settings)
     if features:
-        return distance(run, features, settings, progress)
+        return distance(run, features, settings)
     if name == "fid":
         return {"not_available": "no weights of Inception, and the data as a whole have no factors that can be scored"}
     parts = run.dataset.sub_sets
     if not any(part.factor_names for part in parts):
         return {"not_available": "the data have no factors"}
     each = {
-        part.name: disentanglement(
-            name, points(i), part.factor_names, settings.within(part.stop - part.start), progress
-        )
+        part.name: disentanglement(name, points(i), part.factor_names, settings.within(part.stop - part.start))
         for i, part in enumerate(parts)
     }
     return {"parts": each} if run.dataset.parts else each[""]

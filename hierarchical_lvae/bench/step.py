@@ -23,6 +23,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from hierarchical_lvae import progress
 from hierarchical_lvae.inference import LocalELBO, OneStepMAP, Shared
 from hierarchical_lvae.inference.laplace import laplace_diagonal
 from hierarchical_lvae.models import LocalVAE
@@ -54,7 +55,6 @@ def bench(
     rounds: int = 5,
     device: str = "cpu",
     seed: int = 0,
-    progress: Callable[[str], None] = lambda method: None,
     methods: Sequence[str] = METHODS,
 ) -> dict[str, Timing | None]:
     """Time a step of each method, on random images: by name, None where the library is not installed.
@@ -65,7 +65,6 @@ def bench(
         rounds: how many steps of each count.
         device: where.
         seed: of images and weights.
-        progress: told the method before each of its steps, (rounds + 1) times.
         methods: which; "plain" among them.
 
     Raises:
@@ -79,21 +78,24 @@ def bench(
     steps = {name: _step(name, query, support) for name in methods if _installed(name)}
     seconds: dict[str, list[float]] = {name: [] for name in steps}
     peaks: dict[str, float | None] = {}
-    with pyro.validation_enabled(False), pyro.get_param_store().scope():
+    bar = progress.bar(total=(rounds + 1) * len(steps), unit="step", leave=False)
+    with bar, pyro.validation_enabled(False), pyro.get_param_store().scope():
         for name, step in steps.items():  # to warm up, and for the memory
-            progress(name)
+            bar.set_description(name)
             give_back_freed_memory()
             _forget_peak(device)
             step()
             _wait(device)
             peaks[name] = _peak(device)
+            bar.update()
         for _ in range(rounds):
             for name, step in steps.items():
-                progress(name)
+                bar.set_description(name)
                 start = time.perf_counter()
                 step()
                 _wait(device)
                 seconds[name].append(time.perf_counter() - start)
+                bar.update()
     medians = {name: statistics.median(taken) for name, taken in seconds.items()}
     return {
         name: Timing(medians[name], medians[name] / medians["plain"], peaks[name]) if name in medians else None

@@ -33,22 +33,14 @@ def bench(
       hlvae bench
       hlvae bench -B 8 -K 5 --image-size 32 --json bench.json
     """
-    from tqdm import tqdm
-
-    from hierarchical_lvae.bench.step import METHODS, bench
+    from hierarchical_lvae.bench.step import bench
     from hierarchical_lvae.files import write_json
     from hierarchical_lvae.training.memory import keep_freed_memory
 
     if file is not None:
         refuse_others(file)
     keep_freed_memory()
-    with tqdm(total=(rounds + 1) * len(METHODS), unit="step", leave=False) as bar:
-
-        def progress(method: str) -> None:
-            bar.set_description(method)
-            bar.update()
-
-        timings = bench(batch, num_neighbours, (3, image_size, image_size), rounds, device, seed, progress)
+    timings = bench(batch, num_neighbours, (3, image_size, image_size), rounds, device, seed)
     click.echo(f"B = {batch}, K = {num_neighbours}, 3×{image_size}×{image_size}, {device}, median of {rounds}")
     click.echo(f"{'step':20} {'seconds':>9} {'÷ plain':>9} {'peak GiB':>9}")
     for name, timing in timings.items():

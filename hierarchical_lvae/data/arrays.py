@@ -17,8 +17,8 @@ from typing import Protocol
 
 import numpy as np
 import torch
-from tqdm import tqdm
 
+from hierarchical_lvae import progress
 from hierarchical_lvae.data.brightness import warn_if_dim
 from hierarchical_lvae.data.factor_images import FactorImages, ranks
 from hierarchical_lvae.data.framing import framed
@@ -137,7 +137,7 @@ def _read_pixels(images: Array, path: Path, image_size: int | None, frame: str) 
     rows = max(1, BLOCK // (prod(images.shape[1:]) * images.dtype.itemsize))
     in_levels = images.dtype == np.uint8
     low, high, nans, brightest, start = np.nan, np.nan, 0, 0, 0
-    with tqdm(total=len(pixels), desc=f"reading {printable(path.name)}", leave=False, delay=2) as bar:
+    with progress.bar(total=len(pixels), desc=f"reading {printable(path.name)}", leave=False, delay=2) as bar:
         for block in images.blocks(rows):
             if not in_levels:
                 low, high = np.fmin(low, np.fmin.reduce(block, None)), np.fmax(high, np.fmax.reduce(block, None))

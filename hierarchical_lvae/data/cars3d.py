@@ -17,8 +17,8 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 import torch
-from tqdm import tqdm
 
+from hierarchical_lvae import progress
 from hierarchical_lvae.data.archive import read_members
 from hierarchical_lvae.data.cache import cached
 from hierarchical_lvae.data.factor_images import FactorImages, factor_grid
@@ -84,7 +84,7 @@ def _decode(files: list[Path], num_objects: int) -> np.ndarray:
     pixels = np.empty((ELEVATIONS, AZIMUTHS, num_objects, 3, SIZE, SIZE), np.uint8)
     names: list[str] = []
     listed: list[str] = []
-    with tqdm(total=num_objects, desc="reading Cars3D", leave=False, delay=2) as bar:
+    with progress.bar(total=num_objects, desc="reading Cars3D", leave=False, delay=2) as bar:
         for name, content in _contents(files):
             if name == LIST:
                 listed = content.decode(errors="replace").split()

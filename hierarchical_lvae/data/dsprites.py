@@ -11,8 +11,8 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from tqdm import tqdm
 
+from hierarchical_lvae import progress
 from hierarchical_lvae.data.factor_images import FactorImages, factor_grid
 from hierarchical_lvae.data.npz import NpzArray, open_npz
 from hierarchical_lvae.data.paths import missing
@@ -50,7 +50,7 @@ def load_grid(data_dir: Path, factor_sizes: tuple[int, ...]) -> FactorImages:
         if classes[:, 0].any() or not np.array_equal(classes[:, 1:], factors):
             raise ValueError(f"'latents_classes' of {path} are not in the order of the grid {factor_sizes}")
         pixels = np.empty((len(factors), 1, 64, 64), np.uint8)
-        starts = tqdm(range(0, len(pixels), BLOCK), "reading dSprites", leave=False, delay=2)
+        starts = progress.bar(range(0, len(pixels), BLOCK), "reading dSprites", leave=False, delay=2)
         for start, block in zip(starts, arrays["imgs"].blocks(BLOCK), strict=True):
             if block.max() > 1:
                 raise ValueError(f"'imgs' of {path} has pixels of {block.max()}, not 0 and 1 alone")

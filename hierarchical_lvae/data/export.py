@@ -4,8 +4,8 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from tqdm import tqdm
 
+from hierarchical_lvae import progress
 from hierarchical_lvae.data.factor_images import FactorImages
 from hierarchical_lvae.files import atomic
 
@@ -35,6 +35,6 @@ def write_h5(dataset: FactorImages, path: Path, rows: int = 4800) -> None:
         images = file.create_dataset(
             "images", (n, 64, 64, 3), np.uint8, chunks=(min(n, 64), 64, 64, 3), compression="gzip"
         )
-        for start in tqdm(range(0, n, rows), f"writing {path.name}"):
+        for start in progress.bar(range(0, n, rows), f"writing {path.name}"):
             batch = dataset.images[torch.arange(start, min(start + rows, n))]
             images[start : start + len(batch)] = batch.permute(0, 2, 3, 1).cpu().numpy()

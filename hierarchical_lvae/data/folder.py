@@ -11,8 +11,8 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from tqdm import tqdm
 
+from hierarchical_lvae import progress
 from hierarchical_lvae.data.brightness import warn_if_dim
 from hierarchical_lvae.data.factor_images import FactorImages, ranks
 from hierarchical_lvae.data.framing import framed
@@ -37,7 +37,7 @@ def load_folder(path: Path, image_size: int | None, frame: str, skip_bad: bool) 
     kept: list[Path] = []
     facts: list[tuple[float, int, bool]] = []  # white, the brightest pixel, and whether there are more frames
     bad: list[Path] = []
-    for file in tqdm(files, f"reading {printable(path.name)}", leave=False, delay=2):
+    for file in progress.bar(files, f"reading {printable(path.name)}", leave=False, delay=2):
         try:
             picture = open_picture(path / file)
             image = framed(picture.image, size, frame)

@@ -18,8 +18,8 @@ from typing import TypeAlias
 import numpy as np
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
+from hierarchical_lvae import progress
 from hierarchical_lvae.data import cache, raycast
 
 FACTOR_SIZES = (10, 10, 10, raycast.SCALES, len(raycast.SHAPES), raycast.ORIENTATIONS)
@@ -98,8 +98,8 @@ class ReplicaImages:
 def render_layers(supersampling: int = raycast.SUPERSAMPLING) -> Tensor:
     """The layers of all geometries, (480, 4, 64, 64) int16 in units of 1 / LEVELS, by scale, shape and orientation."""
     geometries = itertools.product(*map(range, FACTOR_SIZES[3:]))
-    progress = tqdm(geometries, desc="rendering the replica", total=GEOMETRIES, leave=False)
-    layers = torch.stack([raycast.render_geometry(s, k, o, supersampling) for s, k, o in progress])
+    bar = progress.bar(geometries, desc="rendering the replica", total=GEOMETRIES, leave=False)
+    layers = torch.stack([raycast.render_geometry(s, k, o, supersampling) for s, k, o in bar])
     return layers.mul(LEVELS).round().short()
 
 

@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from tqdm import tqdm
 
+from hierarchical_lvae import progress
 from hierarchical_lvae.data.factor_images import FactorImages, factor_grid, ranks
 from hierarchical_lvae.data.hdf5 import whole_chunks
 from hierarchical_lvae.data.hdf5_storage import check_storage, find_dataset
@@ -62,7 +62,7 @@ def load_h5(path: Path, factor_sizes: tuple[int, ...] = FACTOR_SIZES) -> FactorI
             source = printable(file.attrs.get("source", f"3D Shapes ({path.name})"))  # an exported replica says so
             pixels = np.empty(images.shape, np.uint8)
             rows = whole_chunks(images, 2**26 // prod(images.shape[1:]))
-            for start in tqdm(range(0, len(pixels), rows), f"reading {path.name}", leave=False, delay=2):
+            for start in progress.bar(range(0, len(pixels), rows), f"reading {path.name}", leave=False, delay=2):
                 images.read_direct(pixels, np.s_[start : start + rows], np.s_[start : start + rows])
     except (OSError, RuntimeError, KeyError) as error:  # h5py has no error of its own
         raise ValueError(f"{path} cannot be read ({error}): is the download complete?") from error

@@ -16,8 +16,8 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from tqdm import tqdm
 
+from hierarchical_lvae import progress
 from hierarchical_lvae.data.cache import cached
 from hierarchical_lvae.data.factor_images import FactorImages, factor_grid
 from hierarchical_lvae.data.framing import framed
@@ -84,7 +84,7 @@ def _decode(files: dict[tuple[str, str], Path], states: tuple[int, ...]) -> np.n
     pixels = np.empty((prod(states), 1, SIZE, SIZE), np.uint8)
     blocks = [read_blocks(files[half, "dat"], "uint8", (rows, 2, 96, 96), BLOCK) for half in HALVES]
     images = (image for block in chain(*blocks) for image in block[:, 0])
-    for state, image in zip(tqdm(order, "reading SmallNORB", leave=False, delay=2), images, strict=True):
+    for state, image in zip(progress.bar(order, "reading SmallNORB", leave=False, delay=2), images, strict=True):
         pixels[state] = framed(Image.fromarray(image), SIZE)
     return pixels
 

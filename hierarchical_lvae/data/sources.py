@@ -140,7 +140,8 @@ def _is_whole(path: Path, source: Source) -> bool:
 def _fetch(url: str, part: Path) -> None:
     """Append to `part` the rest of `url`, or write all of it where the server cannot send a part."""
     import requests
-    from tqdm import tqdm
+
+    from hierarchical_lvae import progress
 
     have = part.stat().st_size if part.exists() else 0
     headers = {"Range": f"bytes={have}-"} if have else {}
@@ -151,7 +152,7 @@ def _fetch(url: str, part: Path) -> None:
             response.raise_for_status()
             have = have if response.status_code == 206 else 0
             total = int(response.headers.get("Content-Length", 0)) + have
-            bar: Any = tqdm(total=total or None, initial=have, unit="B", unit_scale=True, desc=part.stem)
+            bar: Any = progress.bar(total=total or None, initial=have, unit="B", unit_scale=True, desc=part.stem)
             with part.open("ab" if have else "wb") as file, bar:
                 for chunk in response.iter_content(2**16):
                     file.write(chunk)

@@ -12,8 +12,8 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from tqdm import tqdm
 
+from hierarchical_lvae import progress
 from hierarchical_lvae.evaluation.frechet import Features
 from hierarchical_lvae.types import single_precision
 
@@ -65,7 +65,6 @@ def train_factor_classifier(
     image_shape: Sequence[int],
     factor_sizes: Sequence[int],
     steps: int | None = None,
-    progress: bool = True,
 ) -> FactorClassifier:
     """Train the classifier by Adam on random batches of 64, by the global random state.
 
@@ -77,7 +76,7 @@ def train_factor_classifier(
     classifier = FactorClassifier(image_shape, factor_sizes).to(x.device)
     optimizer = torch.optim.Adam(classifier.parameters(), LR)
     with torch.enable_grad():
-        for _ in tqdm(range(steps or STEPS), "classifier of the factors", unit="step", disable=not progress):
+        for _ in progress.bar(range(steps or STEPS), "classifier of the factors", unit="step"):
             x, factors = batches(BATCH)
             loss = torch.stack([F.cross_entropy(f, k) for f, k in zip(classifier(x), factors.T, strict=True)]).sum()
             optimizer.zero_grad()

@@ -55,7 +55,6 @@ def dci(
     factors_test: ArrayLike,
     seed: int = 0,
     n_jobs: int = -1,
-    progress: bool = False,
 ) -> Dci:
     """DCI by scikit-learn's GradientBoostingClassifier with its defaults, one a factor, fitted in parallel.
 
@@ -64,7 +63,6 @@ def dci(
         factors_train, factors_test: (n, F), whole numbers.
         seed: `random_state` of each classifier: without one, trees break ties at random.
         n_jobs: processes; -1 is one a core. The scores do not depend on it.
-        progress: show a progress bar, factor by factor.
 
     Raises:
         ValueError: shapes that do not match, a number that is not finite, or a constant factor.
@@ -74,7 +72,7 @@ def dci(
     factors_test = check_factors(factors_test, len(codes_test), constant=True)
     if factors_train.shape[1] != factors_test.shape[1] or codes_train.shape[1] != codes_test.shape[1]:
         raise ValueError("train and test have other numbers of codes or factors")
-    fitted = _parallel(codes_train, factors_train, seed, n_jobs, progress)
+    fitted = _parallel(codes_train, factors_train, seed, n_jobs)
     importance = np.stack([np.abs(classifier.feature_importances_) for classifier in fitted], axis=1)
     accuracies = (
         np.array([c.score(codes, factors[:, k]) for k, c in enumerate(fitted)])
@@ -116,14 +114,15 @@ def _scores(importance: NDArray, train: NDArray, test: NDArray) -> Dci:
     return Dci(*dci_from_importance(importance), float(train.mean()), float(test.mean()), importance, train, test)
 
 
-def _parallel(codes: NDArray, factors: NDArray, seed: int, n_jobs: int, progress: bool) -> "list[ClassifierMixin]":
+def _parallel(codes: NDArray, factors: NDArray, seed: int, n_jobs: int) -> "list[ClassifierMixin]":
     """Fit the classifiers; those with the most classes, which take longest, first."""
     from joblib import Parallel, delayed
-    from tqdm import tqdm
+
+    from hierarchical_lvae import progress
 
     order = np.argsort([-len(np.unique(column)) for column in factors.T], kind="stable")
     jobs = Parallel(n_jobs=n_jobs, return_as="generator")(delayed(_fit)(codes, factors[:, k], seed) for k in order)
-    bar = tqdm(jobs, desc="DCI", total=len(order), unit="factor", disable=not progress)
+    bar = progress.bar(jobs, desc="DCI", total=len(order), unit="factor")
     fitted = dict(zip(order.tolist(), bar, strict=True))
     return [fitted[k] for k in range(len(order))]
 

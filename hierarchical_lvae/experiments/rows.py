@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from joblib import Parallel, cpu_count, delayed, parallel_config
-from tqdm import tqdm
 
+from hierarchical_lvae import progress
 from hierarchical_lvae.analysis import ScoreSettings, read_scores, score
 from hierarchical_lvae.experiments.paper import Place, Row, Table
 from hierarchical_lvae.files import read_json
@@ -70,7 +70,6 @@ def run_table(
     seeds: Sequence[int] = (0,),
     rows: Sequence[str] = (),
     settings: ScoreSettings | None = None,
-    progress: bool = True,
     finished_only: bool = False,
     workers: Workers | None = None,
     **options: Any,
@@ -84,7 +83,6 @@ def run_table(
         seeds: of the fits; each row is run for each.
         rows: names of the rows; all if empty.
         settings: of the scores.
-        progress: show progress bars.
         finished_only: train and score nothing: read what is there of the runs that ended, whatever their steps.
         workers: who computes; this process, one run after the other, if None.
         options: for all fits, such as the device, or fewer steps.
@@ -112,12 +110,12 @@ def run_table(
                     nothing = (None,) * len(table.columns)
                     yield Result(row, given, path, nothing, {}, remark=f"failed: {reason(error)}")
                 continue
-            call = delayed(run_row if here or workers.dask else _run_row_elsewhere)  # Dask minds its own workers
-            tasks.append(call(table, row, given, path, settings, progress and here))
+            call = delayed(run_row if here else _run_apart if workers.dask else _run_in_a_child)
+            tasks.append(call(table, row, given, path, settings))
             steps[path] = given.steps
     if not tasks:
         return
-    with _backend(workers), _followed(steps) if progress and not here else nullcontext():
+    with _backend(workers), _followed(steps) if progress.shown() and not here else nullcontext():
         yield from Parallel(return_as="generator_unordered", pre_dispatch="all")(tasks)
 
 
@@ -127,7 +125,6 @@ def run_row(
     options: FitOptions,
     path: str | Path,
     settings: ScoreSettings | None = None,
-    progress: bool = True,
 ) -> Result:
     """Train one row, or resume it, and score it; what goes wrong is part of the result.
 
@@ -138,15 +135,15 @@ def run_row(
     try:
         with _ONE_A_PROCESS:
             if not (path / "options.json").exists():  # from then on it can be resumed
-                fit(options, path, progress)
+                fit(options, path)
             else:
                 _refuse_others(options, path)
                 if (state := read_state(path)).status == "diverged":
                     raise Diverged(state.why or "its state.json does not say how")
                 steps = max(options.steps, read_options(path).steps)
-                resume(path, steps, options.data_dir, progress, device=options.device)
+                resume(path, steps, options.data_dir, device=options.device)
             run = load_run(path, options.device, options.data_dir)
-            scores = dict(score(run, path, table.metrics, settings, progress))
+            scores = dict(score(run, path, table.metrics, settings))
     except Interrupted:
         raise
     except Diverged as error:
@@ -174,10 +171,15 @@ def read_row(table: Table, row: Row, path: str | Path) -> Result:
     return Result(row, options, path, values, scores, source, remark)
 
 
-def _run_row_elsewhere(*arguments: Any) -> Result:
-    _end_with(os.getppid())
+def _run_in_a_child(*arguments: Any) -> Result:
+    _end_with(os.getppid())  # Dask minds its own workers
+    return _run_apart(*arguments)
+
+
+def _run_apart(*arguments: Any) -> Result:
     keep_freed_memory()
-    return run_row(*arguments)
+    with progress.hidden():
+        return run_row(*arguments)
 
 
 @cache
@@ -247,7 +249,9 @@ def _followed(steps: Mapping[Path, int]) -> Iterator[None]:
             bar.update(done() - bar.n)
 
     ended = threading.Event()
-    with tqdm(desc="steps of all runs", total=sum(steps.values()), initial=done(), unit="step", smoothing=0) as bar:
+    with progress.bar(
+        desc="steps of all runs", total=sum(steps.values()), initial=done(), unit="step", smoothing=0
+    ) as bar:
         watcher = threading.Thread(target=follow, daemon=True)
         watcher.start()
         try:

@@ -18,6 +18,7 @@ from pyro.poutine.messenger import Messenger
 from pyro.poutine.util import site_is_subsample
 from torch import Tensor
 
+from hierarchical_lvae import progress
 from hierarchical_lvae.inference.bound import Program, negative_elbo, trace_pair
 from hierarchical_lvae.inference.curvature import ggn_matrix
 from hierarchical_lvae.inference.sites import LocalSites, base
@@ -38,7 +39,6 @@ def nuts(
     num_chains: int = 2,
     sites: Collection[str] = ("theta_N", "phi_N"),
     seed: int = 0,
-    progress: bool = True,
 ) -> dict[str, Tensor]:
     """Draw from p(θ_N, z | N), or from its block given the other local parameters.
 
@@ -52,7 +52,6 @@ def nuts(
         num_samples, warmup_steps, num_chains: of each chain; chains run one after another.
         sites: names of all local sites.
         seed: of the chains. The random state is left as it was.
-        progress: show Pyro's progress bar.
 
     Returns:
         Draws by site: of the local site's parameters (chains, draws, p), of the codes (chains, draws, 1, K, D).
@@ -100,7 +99,7 @@ def nuts(
         with torch.enable_grad(), random_state_kept(), pyro.get_param_store().scope():
             torch.manual_seed(seed + chain)
             kernel = NUTS(program, init_strategy=init_to_value(values=start), max_tree_depth=LARGEST_DEPTH)
-            mcmc = MCMC(kernel, num_samples, warmup_steps, disable_progbar=not progress)
+            mcmc = MCMC(kernel, num_samples, warmup_steps, disable_progbar=not progress.shown())
             mcmc.run(data)
             chains.append(mcmc.get_samples())
     draws = {name: torch.stack([chain[name] for chain in chains]) for name in start}

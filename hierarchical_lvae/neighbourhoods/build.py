@@ -67,7 +67,6 @@ class Surroundings:
     """After how many steps all codes are computed anew; never if 0."""
     cache: Path | None = None
     """A directory where tables that take long are kept, by fingerprint."""
-    progress: bool = True
 
 
 class Neighbourhood(Protocol):

@@ -10,8 +10,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
+from hierarchical_lvae import progress
 from hierarchical_lvae.neighbourhoods.build import Neighbourhood, Surroundings, gather, without_self
 
 CHUNK = 1_000
@@ -56,9 +56,9 @@ class NearestCodes(Neighbourhood):
         return self.surroundings.encode(x).float()
 
     def _encode_all(self) -> Tensor:
-        data, progress = self.surroundings.data, self.surroundings.progress
+        data = self.surroundings.data
         parts = torch.arange(len(data)).split(CHUNK)
-        bar = tqdm(parts, "codes of all points", unit="k", disable=not progress, leave=False, delay=2)
+        bar = progress.bar(parts, "codes of all points", unit="k", leave=False, delay=2)
         return torch.cat([self._encode(data.batch(part)) for part in bar])
 
 

@@ -34,10 +34,10 @@ class NearestPixels(Neighbourhood):
         data, number, cache = self.surroundings.data, self.surroundings.num_neighbours, self._cache()
         ids = _read(cache, (len(data), number))
         if ids is None:
-            ids = all_neighbours(data, number, self.index, self.surroundings.progress)
+            ids = all_neighbours(data, number, self.index)
             _write(cache, ids)
             if self.index != EXACT:
-                found = recall(data, ids, progress=self.surroundings.progress)
+                found = recall(data, ids)
                 log.info("recall@%d of %s: %.3f, of 200 images, against exact search", number, self.index, found)
         if data.factors.shape[1]:
             log.info("nearest images: %s", describe_steps(data.factors, data.factor_names, ids))

@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
+from hierarchical_lvae import progress
 from hierarchical_lvae.neighbourhoods.build import Data, without_self
 from hierarchical_lvae.types import random_state_kept
 
@@ -38,15 +38,15 @@ def choose_index(number: int, dimension: int) -> str:
     return f"PCA{min(256, dimension)},IVF{cells},Flat"
 
 
-def all_neighbours(data: Data, number: int, factory: str, progress: bool = True) -> np.ndarray:
+def all_neighbours(data: Data, number: int, factory: str) -> np.ndarray:
     """The `number` nearest other points of each point, nearest first: ids (n, number) int32.
 
     Raises:
         ValueError: Faiss knows no such index, or it finds too few.
     """
-    project, index = _build(data, factory, progress)
+    project, index = _build(data, factory)
     ids = np.empty((len(data), number), np.int32)
-    for rows, x in _chunks(data, "nearest images", progress):
+    for rows, x in _chunks(data, "nearest images"):
         try:
             found = torch.from_numpy(index.search(project(x), number + 1)[1])
         except RuntimeError as error:
@@ -57,7 +57,7 @@ def all_neighbours(data: Data, number: int, factory: str, progress: bool = True)
     return ids
 
 
-def recall(data: Data, ids: np.ndarray, sample: int = 200, seed: int = 0, progress: bool = True) -> float:
+def recall(data: Data, ids: np.ndarray, sample: int = 200, seed: int = 0) -> float:
     """The share of the exact neighbours of a sample of points that stand in the table ids (n, K)."""
     import faiss
 
@@ -65,7 +65,7 @@ def recall(data: Data, ids: np.ndarray, sample: int = 200, seed: int = 0, progre
     queries = _pixels(data, rows)
     number = ids.shape[1] + 1
     heap = faiss.ResultHeap(len(rows), number)
-    for part, x in _chunks(data, "exact neighbours of a sample", progress):
+    for part, x in _chunks(data, "exact neighbours of a sample"):
         distances, found = faiss.knn(queries, x, min(number, len(x)))
         heap.add_result(distances, found + int(part[0]))
     heap.finalize()
@@ -73,7 +73,7 @@ def recall(data: Data, ids: np.ndarray, sample: int = 200, seed: int = 0, progre
     return float(np.mean([len(np.intersect1d(a, b)) / len(a) for a, b in zip(exact, ids[rows], strict=True)]))
 
 
-def _build(data: Data, factory: str, progress: bool) -> tuple[Callable[[np.ndarray], np.ndarray], Any]:
+def _build(data: Data, factory: str) -> tuple[Callable[[np.ndarray], np.ndarray], Any]:
     """A projection of pixels on principal components (of a sample), and an index of all points in it."""
     import faiss
 
@@ -98,14 +98,14 @@ def _build(data: Data, factory: str, progress: bool) -> tuple[Callable[[np.ndarr
         count = TRAIN_BYTES // (4 * dimension)
         if ivf := re.search(r"IVF(\d+)", rest):
             count = min(count, 64 * int(ivf[1]))
-        parts = [project(x) for _, x in _chunks(data, "sample for the index", progress, shuffled[:count])]
+        parts = [project(x) for _, x in _chunks(data, "sample for the index", shuffled[:count])]
         try:
             index.train(np.concatenate(parts))
         except RuntimeError as error:
             raise ValueError(f"the index {factory} cannot be trained on these data ({_reason(error)})") from error
     if (ivf_index := faiss.try_extract_index_ivf(index)) is not None:
         ivf_index.nprobe = PROBES
-    for _, x in _chunks(data, "building the index", progress):
+    for _, x in _chunks(data, "building the index"):
         index.add(project(x))
     return project, index
 
@@ -119,11 +119,11 @@ def _principal_components(sample: np.ndarray, number: int) -> Callable[[np.ndarr
     return lambda pixels: ((torch.from_numpy(pixels) - mean) @ axes).numpy()
 
 
-def _chunks(data: Data, label: str, progress: bool, rows: Tensor | None = None) -> Iterator[tuple[Tensor, np.ndarray]]:
+def _chunks(data: Data, label: str, rows: Tensor | None = None) -> Iterator[tuple[Tensor, np.ndarray]]:
     """Rows, and their pixels (m, C·H·W), some 64 MB at a time."""
     rows = torch.arange(len(data)) if rows is None else rows
     size = max(1, CHUNK_BYTES // (4 * int(np.prod(data.image_shape))))
-    with tqdm(desc=label, total=len(rows), unit="image", disable=not progress, leave=False, delay=2) as bar:
+    with progress.bar(desc=label, total=len(rows), unit="image", leave=False, delay=2) as bar:
         for part in rows.split(size):
             yield part, _pixels(data, part)
             bar.update(len(part))

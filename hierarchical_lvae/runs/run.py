@@ -89,7 +89,7 @@ class Run:
 
 
 @single_precision()
-def prepare(options: FitOptions, dataset: FactorImages | None = None, progress: bool = True) -> Run:
+def prepare(options: FitOptions, dataset: FactorImages | None = None) -> Run:
     """Load the data, if they are not given, and build an untrained run; its parameters follow from the seed."""
     size, options = options.image_size, replace(options, device=resolve_device(options.device))
     if dataset is None:
@@ -118,7 +118,6 @@ def prepare(options: FitOptions, dataset: FactorImages | None = None, progress: 
         index=options.index,
         refresh=options.refresh,
         cache=Path(options.data_dir or default_data_dir()),
-        progress=progress,
     )
     return Run(options, vae, elbo, dataset, build_neighbourhood(options.neighbourhood, surroundings))
 

@@ -6,7 +6,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import asdict, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -14,8 +14,8 @@ from typing import Any
 
 import pyro
 import torch
-from tqdm import tqdm
 
+from hierarchical_lvae import progress
 from hierarchical_lvae.files import append_json_line, named, read_tensors, write_json, write_tensors
 from hierarchical_lvae.inference import diagnose, reestimate
 from hierarchical_lvae.runs.checkpoint import NEIGHBOURHOOD, PENALTY, pack, unpack
@@ -38,7 +38,6 @@ Watcher = Callable[[Run, dict[str, Any]], None]
 def fit(
     options: FitOptions,
     out: str | Path,
-    progress: bool = True,
     checkpoint_every: float = 60.0,
     watchers: tuple[Watcher, ...] = (),
     ready: Callable[[Run], None] = lambda run: None,
@@ -52,7 +51,6 @@ def fit(
     Args:
         options: what to train, on what, for how long.
         out: the run directory, new or empty.
-        progress: show a progress bar.
         checkpoint_every: seconds between checkpoints; the first is written before step 1.
         watchers: called with the run and each line of the log.
         ready: called with the run before the first step.
@@ -63,12 +61,11 @@ def fit(
         OSError: `out` holds files already, is held by another process, or cannot be written.
     """
     out, ranks = Path(out), Ranks()
-    progress = progress and ranks.writes
     options = shared(options, ranks)
-    with claimed(out, new=True) if ranks.writes else nullcontext():
-        run = prepare(options, progress=progress)
+    with claimed(out, new=True) if ranks.writes else progress.hidden():
+        run = prepare(options)
         ready(run)
-        return _train(run, out, ranks, progress, checkpoint_every, watchers)
+        return _train(run, out, ranks, checkpoint_every, watchers)
 
 
 @single_precision()
@@ -76,7 +73,6 @@ def resume(
     path: str | Path,
     steps: int | None = None,
     data_dir: str | Path | None = None,
-    progress: bool = True,
     checkpoint_every: float = 60.0,
     watchers: tuple[Watcher, ...] = (),
     device: str | None = None,
@@ -97,16 +93,15 @@ def resume(
     """
     path, ranks = Path(path), Ranks()
     options = read_options(path)
-    progress = progress and ranks.writes
     if steps is not None and steps < options.steps:
         raise ValueError(f"{path} was started for {options.steps} steps: {steps} steps would be fewer")
-    with claimed(path, new=False) if ranks.writes else nullcontext():
+    with claimed(path, new=False) if ranks.writes else progress.hidden():
         options = replace(moved(options, device, data_dir, dataset), steps=steps or options.steps)
         alone, options = options, shared(options, ranks)
         if options != alone and ranks.writes:
             log.info("from here on %d processes share each batch, and draw other codes than one did", ranks.world)
-        run = prepare(options, load_data(options, path), progress=progress)
-        return _train(run, path, ranks, progress, checkpoint_every, watchers)
+        run = prepare(options, load_data(options, path))
+        return _train(run, path, ranks, checkpoint_every, watchers)
 
 
 @single_precision()
@@ -123,9 +118,7 @@ def estimate_seconds(run: Run, options: FitOptions) -> float:
     return seconds * options.batch / len(index) * options.steps
 
 
-def _train(
-    run: Run, out: Path, ranks: Ranks, progress: bool, checkpoint_every: float, watchers: tuple[Watcher, ...]
-) -> Run:
+def _train(run: Run, out: Path, ranks: Ranks, checkpoint_every: float, watchers: tuple[Watcher, ...]) -> Run:
     options, vae, elbo, dataset = run.options, run.vae, run.elbo, run.dataset
     penalty = elbo.penalty
     optimizer = torch.optim.Adam(vae.parameters(), lr=options.lr)
@@ -166,12 +159,11 @@ def _train(
         return time.monotonic()
 
     written = checkpoint("running" if done < options.steps else "finished")
-    bar = tqdm(
+    bar = progress.bar(
         desc="fit",
         total=options.steps,
         initial=done,
         unit="step",
-        disable=not progress,
         smoothing=0.05,
     )
     logged, start = done, time.perf_counter()

@@ -29,7 +29,7 @@ def run():
 
 @pytest.fixture(scope="module")
 def result(run):
-    return compare(run, settings=SMALL, progress=False)
+    return compare(run, settings=SMALL)
 
 
 def test_all_methods_have_a_row_and_what_applies_to_them(result):
@@ -82,7 +82,7 @@ def test_pictures_have_the_shapes_of_the_references(result):
 def test_it_is_seeded_and_leaves_the_random_state(run):
     state = torch.get_rng_state()
     methods = ("one-step", "laplace", "laplace-block")
-    first, again = (compare(run, methods, SMALL, progress=False) for _ in range(2))
+    first, again = (compare(run, methods, SMALL) for _ in range(2))
     assert torch.equal(state, torch.get_rng_state())
     for a, b in zip(first.all_weights + first.block, again.all_weights + again.block, strict=True):
         assert a._replace(cost=0) == b._replace(cost=0)
@@ -98,21 +98,21 @@ def test_the_cost_is_in_one_steps(run, monkeypatch):
         return found, seconds[type(found[0].local)]
 
     monkeypatch.setattr("hierarchical_lvae.analysis.measure.timed", timed)
-    result = compare(run, ("one-step", "laplace"), SMALL, progress=False)
+    result = compare(run, ("one-step", "laplace"), SMALL)
     assert [row.cost for row in result.all_weights] == pytest.approx([1, 2.5])
 
 
 def test_only_what_is_asked_for_is_done(run):
-    result = compare(run, ("laplace",), SMALL, progress=False)
+    result = compare(run, ("laplace",), SMALL)
     assert [row.method for row in result.all_weights] == ["laplace"]
     assert result.block == []
     assert result.posteriors == {}
-    more = compare(run, ("shared", "laplace"), SMALL, progress=False)
+    more = compare(run, ("shared", "laplace"), SMALL)
     assert more.all_weights[-1]._replace(cost=0) == result.all_weights[0]._replace(cost=0)
 
 
 def test_a_block_by_name(run):
-    result = compare(run, ("laplace-block",), SMALL, block=("5.bias",), progress=False)
+    result = compare(run, ("laplace-block",), SMALL, block=("5.bias",))
     assert [row.random_parameters for row in result.block] == [0, 1]
     assert list(result.posteriors["laplace-block"]["posterior"]["parameter"].values) == ["5.bias[0]"]
 
@@ -177,7 +177,7 @@ WHY = "unexpected FloatingPointError: the curvature is not finite"
 
 def test_a_method_that_fails_leaves_the_others(run, result, broken):
     broken("measure.estimate_evidence")
-    found = compare(run, ("one-step", "laplace", "shared"), SMALL, progress=False)
+    found = compare(run, ("one-step", "laplace", "shared"), SMALL)
     assert found.failed == {"laplace": WHY}
     expected = {row.method: row._replace(cost=0) for row in result.all_weights}
     assert [row._replace(cost=0) for row in found.all_weights] == [expected["one-step"], expected["shared"]]
@@ -186,7 +186,7 @@ def test_a_method_that_fails_leaves_the_others(run, result, broken):
 
 def test_a_block_that_fails_leaves_all_weights(run, broken):
     broken("block.LocalELBO")
-    found = compare(run, ("one-step", "laplace-block", "nuts"), SMALL, progress=False)
+    found = compare(run, ("one-step", "laplace-block", "nuts"), SMALL)
     assert found.failed == {"one-step (block)": WHY, "laplace-block": WHY, "nuts": WHY}
     assert [row.method for row in found.all_weights] == ["one-step"]
     assert (found.block, found.posteriors) == ([], {})
@@ -194,7 +194,7 @@ def test_a_block_that_fails_leaves_all_weights(run, broken):
 
 def test_a_method_of_the_block_that_fails_leaves_the_others(run, broken):
     broken("block.pareto_k")
-    found = compare(run, ("laplace-block", "laplace"), SMALL, progress=False)
+    found = compare(run, ("laplace-block", "laplace"), SMALL)
     assert found.failed == {"laplace-block": WHY}
     assert [row.method for row in found.all_weights + found.block] == ["laplace", "one-step (block)"]
 
@@ -202,14 +202,14 @@ def test_a_method_of_the_block_that_fails_leaves_the_others(run, broken):
 def test_without_the_one_step_estimate_there_is_nothing_to_compare_with(run, broken):
     broken("measure.foretell")
     with pytest.raises(FloatingPointError, match="the curvature"):
-        compare(run, ("laplace",), SMALL, progress=False)
+        compare(run, ("laplace",), SMALL)
 
 
 def test_the_default_precision_is_left_to_the_caller(run, double):
     methods = ("one-step", "laplace", "laplace-block")
-    found = compare(run, methods, SMALL, progress=False)
+    found = compare(run, methods, SMALL)
     assert torch.get_default_dtype() == torch.float64
     torch.set_default_dtype(torch.float32)
-    expected = compare(run, methods, SMALL, progress=False)
+    expected = compare(run, methods, SMALL)
     for a, b in zip(found.all_weights + found.block, expected.all_weights + expected.block, strict=True):
         assert a._replace(cost=0) == b._replace(cost=0)

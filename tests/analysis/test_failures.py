@@ -35,14 +35,14 @@ def test_a_failed_score_leaves_the_others(run, tmp_path, monkeypatch):
     names = ("mig", "samples", "iwae", "sap")
     with monkeypatch.context() as patch:
         patch.setattr("hierarchical_lvae.analysis.scores.closeness", fail)
-        scores = dict(score(run, tmp_path, names, FEW, progress=False))
+        scores = dict(score(run, tmp_path, names, FEW))
     assert scores["samples"] == {"failed": r"unexpected KeyError: 'a mistake\nof ours'"}
     assert failed(scores) == ["samples"]
     assert list(read_scores(tmp_path)) == ["mig", "sap", "iwae"]  # a failure is not a result
-    assert "to_reference" in dict(score(run, tmp_path, names, FEW, progress=False))["samples"]
+    assert "to_reference" in dict(score(run, tmp_path, names, FEW))["samples"]
     monkeypatch.setattr("hierarchical_lvae.analysis.scores.encode", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        dict(score(run, tmp_path, names, FEW._replace(seed=1), progress=False))
+        dict(score(run, tmp_path, names, FEW._replace(seed=1)))
 
 
 def interrupted(*_, **__):
@@ -54,10 +54,10 @@ def test_a_diverged_model_fails_score_by_score(run, tmp_path):
     with torch.no_grad():
         run.vae.phi[:] = math.nan
     try:
-        scores = dict(score(run, tmp_path, settings=FEW, progress=False))
+        scores = dict(score(run, tmp_path, settings=FEW))
         with torch.no_grad():
             run.vae.theta[:] = math.nan
-        images = dict(score(run, tmp_path, ("fid",), FEW, progress=False))
+        images = dict(score(run, tmp_path, ("fid",), FEW))
     finally:
         with torch.no_grad():
             run.vae.phi[:], run.vae.theta[:] = phi, theta
@@ -87,14 +87,14 @@ def test_factors_that_cannot_be_scored_are_left_out_and_named():
     more = Encoded(points.codes, np.column_stack([bad[0], good[:, 0], *bad[1:], good[:, 1]]))
     names = ("camera", "level", "id", "rare", "once", "shade")
     for name in ("dci", "mig", "sap", "factor-vae", "beta-vae", "modularity"):
-        found = disentanglement(name, more, names, FEW, progress=False)
+        found = disentanglement(name, more, names, FEW)
         assert found.pop("left_out") == {
             "camera": "constant at the 120 points fitted on",
             "id": "120 values at 120 points",
             "rare": "constant at the 120 points fitted on",
             "once": "constant at the 60 points tested on",
         }
-        assert found == disentanglement(name, points, ("level", "shade"), FEW, progress=False)
+        assert found == disentanglement(name, points, ("level", "shade"), FEW)
     none = disentanglement("dci", Encoded(points.codes, more.factors[:, [0, 2]]), ("camera", "id"), FEW)
     assert none["not_available"] == (
         "no factor can be scored: camera (constant at the 120 points fitted on), id (120 values at 120 points)"
@@ -106,7 +106,7 @@ def test_classes_that_are_rare_or_in_one_set_alone_are_scored():
     factors[5, 0], factors[170, 0] = 3, 4  # one member each, to fit on and to test on
     points = made_up(factors)
     for name in ("dci", "mig", "sap", "factor-vae", "beta-vae", "modularity"):
-        found = disentanglement(name, points, ("level", "shade"), FEW, progress=False)
+        found = disentanglement(name, points, ("level", "shade"), FEW)
         assert "left_out" not in found
         assert all(0 <= value <= 1 for value in found.values() if isinstance(value, float))
 
@@ -120,7 +120,7 @@ def test_a_distance_in_the_factors_features_is_finite_on_odd_data(run, tmp_path,
     data = replace(data, factors=factors, factor_names=("digit", bad), factor_sizes=(10, int(column.max()) + 1))
     if bad == "alike":
         data = replace(data, images=torch.full_like(data.images, 128))
-    values = dict(score(replace(run, dataset=data), tmp_path, ("fid", "samples"), FEW, progress=False))
+    values = dict(score(replace(run, dataset=data), tmp_path, ("fid", "samples"), FEW))
     assert all(math.isfinite(values["fid"][key]) for key in ("distance", "kid", "kid_std", "precision", "recall"))
     assert failed(values) == []
     (weights,) = (tmp_path / "data").glob("hlvae-factor-features-*")
@@ -131,16 +131,14 @@ def test_a_distance_in_the_factors_features_is_finite_on_odd_data(run, tmp_path,
     if bad == "alike":
         assert tensors["scale"] == 1
         write_tensors(weights, {**tensors, "scale": torch.tensor(0.0)})  # as earlier versions left it: made again
-        assert dict(score(replace(run, dataset=data), tmp_path / "2", ("fid",), FEW, progress=False))["fid"] == {
-            **values["fid"]
-        }
+        assert dict(score(replace(run, dataset=data), tmp_path / "2", ("fid",), FEW))["fid"] == {**values["fid"]}
 
 
 def test_data_that_are_too_few_for_a_score_are_not_a_failure(run, tmp_path):
     def of(number):
         data = replace(run.dataset, images=run.dataset.images[:number], factors=run.dataset.factors[:number])
         few = replace(run, dataset=data)
-        return dict(score(few, tmp_path / str(number), ("mig", "fid", "samples"), FEW, progress=False))
+        return dict(score(few, tmp_path / str(number), ("mig", "fid", "samples"), FEW))
 
     one, four = of(1), of(4)
     assert failed(one) == failed(four) == []
@@ -151,7 +149,7 @@ def test_data_that_are_too_few_for_a_score_are_not_a_failure(run, tmp_path):
 
 
 def test_a_single_neighbourhood_has_no_standard_error(run, tmp_path):
-    values = dict(score(run, tmp_path, ("iwae",), FEW._replace(neighbourhoods=1), progress=False))["iwae"]
+    values = dict(score(run, tmp_path, ("iwae",), FEW._replace(neighbourhoods=1)))["iwae"]
     assert values["held_out"]["standard_error"] is None
     assert values["held_out"]["nats"]["k=10"] < 0
 
@@ -166,7 +164,7 @@ def test_two_processes_do_not_lose_each_others_scores(run, tmp_path):
         list(pool.map(lambda i: Store(tmp_path).add(f"score {i}", {"value": i}), range(40)))
     assert len(read_scores(tmp_path)) == 42
     assert second.find("score 7", {}) is None
-    scores = score(run, tmp_path, ("samples", "mig"), FEW, progress=False)
+    scores = score(run, tmp_path, ("samples", "mig"), FEW)
     next(scores)
     Store(tmp_path).add("beta-vae", {"score": 0.5})
     next(scores)
@@ -178,7 +176,7 @@ def test_a_file_system_without_locks_is_scored_on_too(run, tmp_path, monkeypatch
         raise OSError(errno.ENOLCK, "No locks available")
 
     monkeypatch.setattr("fcntl.flock", refuse)
-    dict(score(run, tmp_path, ("samples", "mig"), FEW, progress=False))
+    dict(score(run, tmp_path, ("samples", "mig"), FEW))
     assert list(read_scores(tmp_path)) == ["mig", "samples"]
     assert [record.message for record in caplog.records if "has no file locks" in record.message] == [
         f"{tmp_path} has no file locks (No locks available): do not use it from two processes"
@@ -193,7 +191,7 @@ def test_scores_that_cannot_be_saved_are_given_all_the_same(run, tmp_path, monke
         raise explained(path, OSError(number, "of the disk"))
 
     monkeypatch.setattr("hierarchical_lvae.analysis.store.write_json", refuse)
-    scores = score(run, tmp_path, ("samples", "mig"), FEW, progress=False)
+    scores = score(run, tmp_path, ("samples", "mig"), FEW)
     assert [(name, failed({name: values})) for name, values in (next(scores), next(scores))] == [
         ("samples", []), ("mig", [])
     ]  # fmt: skip
@@ -213,23 +211,23 @@ def test_a_classifier_that_cannot_be_cached_is_used(run, tmp_path, monkeypatch, 
     monkeypatch.setattr(images, "train_factor_classifier", lambda *a, **k: trained.append(1) or original(*a, **k))
     (tmp_path / "data").write_text("a file, where the directory would be")
     for seed in (0, 1):
-        values = dict(score(run, tmp_path / "run", ("fid",), FEW._replace(seed=seed), progress=False))["fid"]
+        values = dict(score(run, tmp_path / "run", ("fid",), FEW._replace(seed=seed)))["fid"]
         assert values["name"] == "FD-factors"
     assert trained == [1]
     assert [r.message.partition(":")[0] for r in caplog.records] == ["cannot cache the classifier of the factors"]
 
 
 def test_a_damaged_classifier_is_trained_again(run, tmp_path):
-    first = choose_features(run, FEW, progress=False)
+    first = choose_features(run, FEW)
     content = first.weights.read_bytes()
     first.weights.write_bytes(content[:100])
-    assert choose_features(run, FEW, progress=False).weights.read_bytes() == content
+    assert choose_features(run, FEW).weights.read_bytes() == content
 
 
 def test_double_precision_is_left_to_the_caller(run, tmp_path, double):
     names = ("mig", "fid", "samples", "iwae")
-    for name, values in score(run, tmp_path / "double", names, FEW, progress=False):
+    for name, values in score(run, tmp_path / "double", names, FEW):
         assert torch.get_default_dtype() == torch.float64, name
         assert failed({name: values}) == []
     torch.set_default_dtype(torch.float32)
-    assert read_scores(tmp_path / "double") == dict(score(run, tmp_path / "single", names, FEW, progress=False))
+    assert read_scores(tmp_path / "double") == dict(score(run, tmp_path / "single", names, FEW))

@@ -30,7 +30,7 @@ def failed(scores):
 
 
 def test_all_scores_are_written_one_by_one(run, tmp_path):
-    for i, (name, values) in enumerate(score(run, tmp_path, settings=FEW, progress=False)):
+    for i, (name, values) in enumerate(score(run, tmp_path, settings=FEW)):
         saved = json.loads((tmp_path / "metrics.json").read_text())
         assert list(saved) == list(SCORES[: i + 1])
         assert saved[name] == values
@@ -41,17 +41,17 @@ def test_all_scores_are_written_one_by_one(run, tmp_path):
 
 
 def test_what_is_there_is_not_computed_again(run, tmp_path, monkeypatch):
-    first = dict(score(run, tmp_path, ("mig", "iwae"), FEW, progress=False))
+    first = dict(score(run, tmp_path, ("mig", "iwae"), FEW))
     monkeypatch.setattr("hierarchical_lvae.analysis.scores.encode", None)
     monkeypatch.setattr("hierarchical_lvae.analysis.scores.likelihood", None)
-    assert dict(score(run, tmp_path, ("mig", "iwae"), FEW, progress=False)) == first
-    assert dict(score(run, tmp_path, ("mig",), FEW._replace(draws=20), progress=False))["mig"] == first["mig"]
+    assert dict(score(run, tmp_path, ("mig", "iwae"), FEW)) == first
+    assert dict(score(run, tmp_path, ("mig",), FEW._replace(draws=20)))["mig"] == first["mig"]
     for other in (FEW._replace(seed=1), FEW._replace(codes="meta")):  # other settings: it is
-        assert failed(dict(score(run, tmp_path, ("mig",), other, progress=False))) == ["mig"]
+        assert failed(dict(score(run, tmp_path, ("mig",), other))) == ["mig"]
     with torch.no_grad():
         run.vae.theta += 1
     try:
-        assert failed(dict(score(run, tmp_path, ("mig",), FEW, progress=False))) == ["mig"]  # trained further: again
+        assert failed(dict(score(run, tmp_path, ("mig",), FEW))) == ["mig"]  # trained further: again
     finally:
         with torch.no_grad():
             run.vae.theta -= 1
@@ -62,7 +62,7 @@ def test_a_score_is_of_the_weights_that_were_scored(run, tmp_path):
     """Not of those that another process writes in the meantime; and `model_digest` reads the same off the file."""
     write_tensors(tmp_path / "model.safetensors", run.vae.state_dict())
     before = model_digest(str(tmp_path))
-    for _, values in score(run, str(tmp_path), ("samples", "mig"), FEW, progress=False):
+    for _, values in score(run, str(tmp_path), ("samples", "mig"), FEW):
         write_tensors(tmp_path / "model.safetensors", {"theta": torch.zeros(3)})
         assert values["settings"]["model"] == before
     assert model_digest(tmp_path) != before
@@ -70,7 +70,7 @@ def test_a_score_is_of_the_weights_that_were_scored(run, tmp_path):
 
 def test_scores_of_meta_codes_stand_beside_those_of_local_ones(run, tmp_path):
     for codes in ("meta", "local"):
-        dict(score(run, tmp_path, ("samples", "mig"), FEW._replace(codes=codes), progress=False))
+        dict(score(run, tmp_path, ("samples", "mig"), FEW._replace(codes=codes)))
     saved = read_scores(tmp_path)
     assert list(saved) == ["mig", "mig-meta", "samples"]  # in one order, whichever was first
     assert saved["mig"]["mig"] != saved["mig-meta"]["mig"]
@@ -79,8 +79,7 @@ def test_scores_of_meta_codes_stand_beside_those_of_local_ones(run, tmp_path):
 def test_codes_are_seeded_local_or_meta(run):
     state = torch.get_rng_state()
     local, again, meta, other = (
-        encode(run, 70, codes, seed, progress=False)
-        for codes, seed in (("local", 0), ("local", 0), ("meta", 0), ("local", 1))
+        encode(run, 70, codes, seed) for codes, seed in (("local", 0), ("local", 0), ("meta", 0), ("local", 1))
     )
     assert torch.equal(state, torch.get_rng_state())
     np.testing.assert_array_equal(local.codes, again.codes)
@@ -97,7 +96,7 @@ def test_codes_are_seeded_local_or_meta(run):
 
 
 def test_the_likelihood_knows_peeking_from_foretelling(run):
-    values = likelihood(run, FEW, progress=False)
+    values = likelihood(run, FEW)
     for part in ("adapted_on", "held_out", "reference"):
         assert set(values[part]["nats"]) == {"k=1", "k=10"}
         assert values[part]["bits_per_dimension"] == pytest.approx(-values[part]["nats"]["k=10"] / 64 / np.log(2))
@@ -108,7 +107,7 @@ def test_the_likelihood_knows_peeking_from_foretelling(run):
 
 def test_without_factors_only_what_needs_none_is_available(run, tmp_path):
     bare = replace(run.dataset, factors=np.zeros((len(run.dataset), 0), int), factor_names=(), factor_sizes=())
-    scores = dict(score(replace(run, dataset=bare), tmp_path, settings=FEW, progress=False))
+    scores = dict(score(replace(run, dataset=bare), tmp_path, settings=FEW))
     for name in SCORES[:-2]:
         assert "have no factors" in scores[name]["not_available"]
     assert scores["samples"]["to_reference"] > 0
@@ -121,21 +120,21 @@ def test_the_distance_of_generated_images_is_named_by_its_features(run, tmp_path
 
     monkeypatch.setattr("hierarchical_lvae.analysis.images.inception", refuse)
     settings = FEW._replace(features="auto")
-    values = dict(score(run, tmp_path, ("fid",), settings, progress=False))["fid"]
+    values = dict(score(run, tmp_path, ("fid",), settings))["fid"]
     assert (values["name"], values["generated"], values["real"]) == ("FD-factors", 20, 20)
     assert values["settings"]["features"] == "FD-factors"
     assert values["distance"] > 0
     assert 0 < values["accuracy_of_factors"] < 1
     (weights,) = (tmp_path / "data").iterdir()
     assert weights.name == f"hlvae-factor-features-{run.dataset.fingerprint}-8x8.safetensors"
-    again = distance(run, choose_features(run, settings), settings, progress=False)  # by the classifier on file
+    again = distance(run, choose_features(run, settings), settings)  # by the classifier on file
     assert again == {key: value for key, value in values.items() if key != "settings"}
     with pytest.raises(OSError, match="no weights here"):
         choose_features(run, FEW._replace(features="inception"))
 
 
 def test_samples_are_set_against_all_images_by_brute_force(run):
-    values = closeness(run, FEW, progress=False)
+    values = closeness(run, FEW)
     with torch.random.fork_rng():
         torch.manual_seed(0)
         index = torch.randint(len(run.dataset), (3,))
@@ -200,7 +199,7 @@ def test_small_data_are_not_tested_on_what_they_were_fitted_on(run, monkeypatch)
 
 def test_of_a_single_factor_nothing_is_told_apart(run, tmp_path):
     names = ("dci", "factor-vae", "beta-vae", "modularity")
-    scores = dict(score(run, tmp_path, names, ScoreSettings(train=40, test=20), progress=False))
+    scores = dict(score(run, tmp_path, names, ScoreSettings(train=40, test=20)))
     assert "disentanglement" not in scores["dci"]
     assert 0 <= scores["dci"]["informativeness_test"] <= 1
     assert all(scores[name]["not_available"].startswith("there is one factor only") for name in names[1:])

@@ -30,7 +30,7 @@ def train(path, **bad):
     factors |= bad
     np.savez(path / "mine.npz", images=images, factors=np.stack([*factors.values()], 1), factor_names=[*factors])
     options = {"dataset": str(path / "mine.npz"), "steps": 2, "batch": 2, "num_neighbours": 2, "latent_dim": 3}
-    fit(FitOptions.of("quick", **options), path / "run", progress=False)
+    fit(FitOptions.of("quick", **options), path / "run")
     return path / "run"
 
 

@@ -32,7 +32,7 @@ def run(tmp_path, monkeypatch):
     """A run of two steps; data files lie in a directory of this test."""
     monkeypatch.setenv("HLVAE_DATA", str(tmp_path / "data"))
     options = FitOptions.of("quick", dataset="digits", steps=2, batch=2, num_neighbours=3, neighbourhood="noise")
-    fit(options, tmp_path / "run", progress=False)
+    fit(options, tmp_path / "run")
     return tmp_path / "run"
 
 

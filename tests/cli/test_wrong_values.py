@@ -156,7 +156,7 @@ def places(tmp_path_factory):
     """Paths by the names in braces above."""
     directory = tmp_path_factory.mktemp("wrong")
     small = FitOptions.of("quick", dataset="digits", steps=1, batch=2, num_neighbours=2, neighbourhood="noise")
-    fit(small, directory / "run", progress=False)
+    fit(small, directory / "run")
     (directory / "full").mkdir()
     (directory / "table").mkdir()
     for file in ("full/mine", "table/table.md", "text", "text.npz", "text.h5"):

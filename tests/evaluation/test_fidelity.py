@@ -106,7 +106,7 @@ def classifier(tmp_path_factory):
     from hierarchical_lvae.files import write_tensors
 
     torch.manual_seed(0)
-    trained = train_factor_classifier(squares, (1, 16, 16), (2, 2), steps=60, progress=False)
+    trained = train_factor_classifier(squares, (1, 16, 16), (2, 2), steps=60)
     assert trained.accuracy > 0.95
     path = tmp_path_factory.mktemp("weights") / "factors.safetensors"
     write_tensors(path, trained.state_dict())
@@ -150,7 +150,7 @@ def test_a_classifier_of_images_that_are_all_alike_is_of_use(tmp_path):
     def grey(number):
         return torch.full((number, 1, 16, 16), 0.5), torch.randint(2, (number, 2))
 
-    trained = train_factor_classifier(grey, (1, 16, 16), (2, 2), steps=5, progress=False)
+    trained = train_factor_classifier(grey, (1, 16, 16), (2, 2), steps=5)
     assert trained.scale == 1
     write_tensors(tmp_path / "alike.safetensors", trained.state_dict())
     same, other = grey(20)[0], torch.rand(20, 1, 16, 16)

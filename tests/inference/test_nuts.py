@@ -29,7 +29,7 @@ def close(draws, mean, sd):
 
 
 def test_draws_are_of_the_posterior(program, data):
-    draws = nuts(program.model, program.guide, data, num_samples=200, warmup_steps=100, progress=False)["theta_N"]
+    draws = nuts(program.model, program.guide, data, num_samples=200, warmup_steps=100)["theta_N"]
     assert draws.shape == (2, 200, P)
     truth = program.posterior(data)
     close(draws, truth.mean[0].detach(), truth.variance[0].sqrt())
@@ -43,7 +43,7 @@ def test_draws_are_of_the_posterior(program, data):
 def test_draws_of_a_block_are_given_the_rest(program, data):
     centre = torch.randn(1, 1, P)
     positions = torch.tensor([0, 2])
-    args = {"num_samples": 300, "warmup_steps": 100, "num_chains": 1, "progress": False}
+    args = {"num_samples": 300, "warmup_steps": 100, "num_chains": 1}
     draws = nuts(program.model, program.guide, data, centre={"theta_N": centre}, positions=positions, **args)["theta_N"]
     precision = torch.eye(P) / TAU**2 + program.curvature(data)[0]
     mean = program.posterior(data).mean[0].detach()
@@ -59,7 +59,7 @@ def test_codes_are_drawn_with_the_weights_and_the_random_state_is_kept():
     centre = {name: q.mean.detach() for name, q in posterior.items()}
     positions = vae.decoder.layout.positions("5.bias")
     state = torch.get_rng_state()
-    args = {"centre": centre, "positions": positions, "num_samples": 5, "warmup_steps": 5, "progress": False}
+    args = {"centre": centre, "positions": positions, "num_samples": 5, "warmup_steps": 5}
     with torch.no_grad():
         first, again = (nuts(vae.model, vae.guide, support, seed=4, **args) for _ in range(2))
     assert torch.equal(state, torch.get_rng_state())

@@ -28,7 +28,6 @@ def surroundings(data, tmp_path):
             "around": Bernoulli,
             "encode": lambda x: x.mean((1, 3)),
             "cache": tmp_path / "cache",
-            "progress": False,
         }
         return Surroundings(num_neighbours, **{**given, **changes})
 

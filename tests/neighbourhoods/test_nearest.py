@@ -30,14 +30,14 @@ def test_nearest_pixels_are_those_of_brute_force(surroundings, data):
     expected = brute_force(x.flatten(1), 5)
     assert torch.equal(neighbourhood.state["ids"].long(), expected)
     assert torch.equal(neighbourhood(index, x), x[expected])
-    assert recall(data, expected.numpy(), progress=False) == 1
+    assert recall(data, expected.numpy()) == 1
     wrong = expected.roll(1, 0).numpy()
-    assert recall(data, wrong, progress=False) < 0.3
+    assert recall(data, wrong) < 0.3
 
 
 def test_copies_of_the_query_are_neighbours_and_the_query_is_not(surroundings):
     images = torch.randint(256, (1, 1, 8, 8), dtype=torch.uint8).repeat(20, 1, 1, 1)
-    ids = all_neighbours(of_pixels(images), 4, "Flat", progress=False)
+    ids = all_neighbours(of_pixels(images), 4, "Flat")
     assert ids.shape == (20, 4)
     for own, row in enumerate(ids):
         assert len(set(row.tolist()) - {own}) == 4
@@ -56,7 +56,7 @@ def test_an_index_finds_nearly_all_and_says_how_many(factory, surroundings, capl
     share = np.mean([len(np.intersect1d(a, b)) / 5 for a, b in zip(ids, exact, strict=True)])
     assert share > 0.2
     # distances are rounded: of those nearly equal, the two exact searches may differ in one or two of the 6,000
-    assert recall(data, ids, sample=1200, progress=False) == pytest.approx(share, abs=5e-4)
+    assert recall(data, ids, sample=1200) == pytest.approx(share, abs=5e-4)
     assert f"recall@5 of {factory}: " in caplog.text
     assert (ids // 40 == np.arange(1200)[:, None] // 40).mean() > 0.95  # all of the same blob
 

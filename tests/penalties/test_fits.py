@@ -40,18 +40,18 @@ def stop(run, entry):
 @pytest.mark.parametrize("penalty", PENALTIES)
 def test_a_resumed_fit_is_the_unbroken_one(tmp_path, penalty, alpha):
     wanted = options(penalty=penalty, alpha=alpha)
-    fit(wanted, tmp_path / "unbroken", progress=False)
+    fit(wanted, tmp_path / "unbroken")
     with pytest.raises(Interrupted, match="stopped after step 4"):
-        fit(wanted, tmp_path / "broken", progress=False, watchers=(stop,))
+        fit(wanted, tmp_path / "broken", watchers=(stop,))
     torch.manual_seed(99)
-    resume(tmp_path / "broken", progress=False)
+    resume(tmp_path / "broken")
     assert kept(tmp_path / "broken") == kept(tmp_path / "unbroken")
 
 
 def test_a_fit_that_grows_keeps_its_schedule(tmp_path):
-    fit(options(8, penalty="annealed"), tmp_path / "whole", progress=False)
-    fit(options(5, penalty="annealed"), tmp_path / "grown", progress=False)
-    resume(tmp_path / "grown", 8, progress=False)
+    fit(options(8, penalty="annealed"), tmp_path / "whole")
+    fit(options(5, penalty="annealed"), tmp_path / "grown")
+    resume(tmp_path / "grown", 8)
     assert kept(tmp_path / "grown") == kept(tmp_path / "whole")
     assert load_run(tmp_path / "grown").elbo.penalty.state["steps"] == 8
 
@@ -60,13 +60,13 @@ def test_a_fit_that_grows_keeps_its_schedule(tmp_path):
 def test_a_penalty_without_weight_changes_no_byte(tmp_path, penalty):
     """So it disturbs neither the draws of the fit nor its inner step."""
     for name, given in (("without", None), ("with", penalty)):
-        fit(options(4, penalty=given), tmp_path / name, progress=False)
+        fit(options(4, penalty=given), tmp_path / name)
     assert kept(tmp_path / "with")[0] == kept(tmp_path / "without")[0]
 
 
 def test_the_log_tells_it_and_a_large_one_is_no_divergence(tmp_path, monkeypatch):
     monkeypatch.setattr("hierarchical_lvae.training.loop.DIAGNOSE_EVERY", 4)
-    fit(options(4, penalty="annealed:2e6"), tmp_path / "run", progress=False)
+    fit(options(4, penalty="annealed:2e6"), tmp_path / "run")
     (entry,) = map(json.loads, (tmp_path / "run/log.jsonl").read_text().splitlines())
     assert entry["penalty"] == pytest.approx(1000 * 60, rel=0.2)  # the capacity of step 4 is 60 nats
     assert entry["loss"] > 10 * entry["loss_before"] / 2
@@ -81,7 +81,7 @@ def test_it_needs_the_whole_batch(tmp_path, monkeypatch):
     ranks.world = 2
     monkeypatch.setattr("hierarchical_lvae.training.loop.Ranks", lambda: ranks)
     with pytest.raises(ValueError, match="and train in one process"):
-        fit(options(penalty="tc"), tmp_path / "run", progress=False)
+        fit(options(penalty="tc"), tmp_path / "run")
     assert not (tmp_path / "run").exists()
     with pytest.raises(ValueError, match="no penalty is called 'tcc': did you mean 'tc'"):
         FitOptions(dataset="digits", penalty="tcc")
@@ -93,7 +93,7 @@ def test_it_is_not_captured():
 
 
 def test_older_runs_had_none(tmp_path):
-    fit(options(1), tmp_path / "run", progress=False)
+    fit(options(1), tmp_path / "run")
     file = tmp_path / "run/options.json"
     saved = json.loads(file.read_text())
     assert saved.pop("penalty") is None

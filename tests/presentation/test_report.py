@@ -31,7 +31,7 @@ def report(run, *args):
 def fitted(tmp_path_factory):
     """A run whose figures are drawn."""
     run = tmp_path_factory.mktemp("report") / "run"
-    fit(FitOptions.of("quick", **DIGITS), run, progress=False)
+    fit(FitOptions.of("quick", **DIGITS), run)
     result = report(run)
     assert result.exit_code == 0, result.output
     return run
@@ -220,7 +220,7 @@ def test_an_unfinished_run_is_reported_with_fresh_figures(run):
 
 
 def test_a_plain_vae_has_no_local_posteriors_to_compare(tmp_path):
-    fit(FitOptions.of("quick", **DIGITS, alpha=0.0), tmp_path / "plain", progress=False)
+    fit(FitOptions.of("quick", **DIGITS, alpha=0.0), tmp_path / "plain")
     lines = page(tmp_path / "plain").lines
     assert any(line.startswith("VAE (α = 0)") for line in lines)
     assert "With α = 0 no weights are local, and there is nothing to compare." in lines

@@ -30,7 +30,7 @@ def images(path, seed=0):
 def run(tmp_path):
     """A run whose data were moved away."""
     images(tmp_path / "mine.npz")
-    fit(FitOptions.of("quick", dataset=tmp_path / "mine.npz", **SMALL), tmp_path / "run", progress=False)
+    fit(FitOptions.of("quick", dataset=tmp_path / "mine.npz", **SMALL), tmp_path / "run")
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / "mine.npz").rename(tmp_path / "elsewhere/mine.npz")
     return tmp_path / "run"
@@ -46,13 +46,13 @@ class TestData:
     def test_a_run_is_loaded_and_resumed_with_the_new_place(self, run, tmp_path):
         now = tmp_path / "elsewhere/mine.npz"
         assert len(load_run(run, dataset=now).dataset) == 12
-        resume(run, steps=3, dataset=str(now), progress=False)
+        resume(run, steps=3, dataset=str(now))
         assert load_run(run).options.dataset == str(now)  # from now on it is known
 
     def test_relative_paths_work_from_another_directory(self, tmp_path, monkeypatch):
         images(tmp_path / "mine.npz")
         monkeypatch.chdir(tmp_path)
-        fit(FitOptions.of("quick", dataset="mine.npz", data_dir=".", **SMALL), "run", progress=False)
+        fit(FitOptions.of("quick", dataset="mine.npz", data_dir=".", **SMALL), "run")
         monkeypatch.chdir("/")
         assert load_run(tmp_path / "run").options.data_dir == str(tmp_path)
 
@@ -78,7 +78,7 @@ class TestData:
     def test_a_data_directory_that_is_gone_is_named_if_it_is_needed(self, tmp_path):
         (tmp_path / "data").mkdir()
         options = FitOptions.of("quick", dataset="digits", data_dir=tmp_path / "data", **SMALL)
-        fit(options, tmp_path / "run", progress=False)
+        fit(options, tmp_path / "run")
         (tmp_path / "data").rmdir()
         assert len(load_run(tmp_path / "run").dataset) == 1797
         file = tmp_path / "run/options.json"
@@ -103,7 +103,7 @@ class TestData:
 class TestDevice:
     @pytest.fixture
     def of_a_gpu(self, tmp_path):
-        fit(FitOptions.of("quick", dataset="digits", **SMALL), tmp_path / "run", progress=False)
+        fit(FitOptions.of("quick", dataset="digits", **SMALL), tmp_path / "run")
         file = tmp_path / "run/options.json"
         file.write_text(json.dumps({**json.loads(file.read_text()), "device": "cuda:3"}))
         return tmp_path / "run"
@@ -116,7 +116,7 @@ class TestDevice:
     def test_a_run_of_a_gpu_is_loaded_and_resumed_without_one(self, of_a_gpu, caplog):
         assert load_run(of_a_gpu).options.device == "cpu"
         assert caplog.messages == ["device 'cuda:3' is not available: using cpu"]
-        assert resume(of_a_gpu, steps=3, progress=False, device="cpu").options.device == "cpu"
+        assert resume(of_a_gpu, steps=3, device="cpu").options.device == "cpu"
 
     @pytest.mark.parametrize("command", COMMANDS)
     def test_each_command_takes_it(self, of_a_gpu, command):

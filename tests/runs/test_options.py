@@ -25,9 +25,9 @@ def test_what_is_exact_is_converted(tmp_path):
     for name, kind in (("steps", int), ("seed", int), ("first_order", bool), ("batch", int), ("lr", float),
                        ("alpha", float), ("data_dir", str), ("beta", float), ("skip_bad", bool)):  # fmt: skip
         assert type(getattr(options, name)) is kind
-    fit(options, str(tmp_path / "run"), progress=False)
+    fit(options, str(tmp_path / "run"))
     assert read_options(str(tmp_path / "run")) == load_run(str(tmp_path / "run")).options == options
-    assert resume(str(tmp_path / "run"), progress=False).options == options
+    assert resume(str(tmp_path / "run")).options == options
 
 
 @pytest.mark.parametrize(
@@ -75,7 +75,7 @@ def test_nobody_can_give_a_label():
 
 
 def test_a_run_says_its_preset(tmp_path):
-    fit(FitOptions.of("quick", **SMALL, steps=1), tmp_path / "run", progress=False)
+    fit(FitOptions.of("quick", **SMALL, steps=1), tmp_path / "run")
     assert json.loads((tmp_path / "run/options.json").read_text())["preset"] == "quick, changed"
 
 
@@ -91,14 +91,14 @@ def test_paths_are_absolute(monkeypatch, tmp_path):
 
 def test_the_callers_default_type_is_of_no_account(tmp_path, double):
     options = FitOptions.of("quick", **SMALL, steps=2)
-    in_double = fit(options, tmp_path / "double", progress=False)
+    in_double = fit(options, tmp_path / "double")
     index = torch.arange(2)
     x = in_double.dataset.batch(index)
     codes = in_double.encode(x, in_double.neighbourhood(index, x))
     assert in_double.sample(x, None, 2).dtype == codes.dtype == torch.float32
     assert torch.get_default_dtype() == torch.float64
     torch.set_default_dtype(torch.float32)
-    single = fit(options, tmp_path / "single", progress=False)
+    single = fit(options, tmp_path / "single")
     weights = [(tmp_path / name / "model.safetensors").read_bytes() for name in ("single", "double")]
     assert weights[0] == weights[1]
     assert torch.equal(single.encode(x, single.neighbourhood(index, x)), codes)

@@ -29,7 +29,7 @@ def fits(place):
         neighbourhood = f"graph:{place / 'ring.npz'}" if name == "graph" else name
         given = {**SMALL, "num_neighbours": 1} if name == "noise-mean" else SMALL
         options = FitOptions.of("quick", data_dir=str(place), local=local, neighbourhood=neighbourhood, **given)
-        fit(options, out, progress=False)
+        fit(options, out)
         found[out.name] = hashlib.sha256((out / "model.safetensors").read_bytes()).hexdigest()
     return found
 

@@ -22,7 +22,7 @@ def diverge(out, spoil=lambda run: None, **changes):
     """The message of a fit that must fail, on one line."""
     options = FitOptions.of("quick", **{**SMALL, "steps": 3, **changes})
     with pytest.raises(Diverged) as caught:
-        fit(options, out, progress=False, ready=spoil)
+        fit(options, out, ready=spoil)
     assert "\n" not in str(caught.value)
     return str(caught.value)
 
@@ -55,7 +55,7 @@ def test_a_meta_parameter_that_is_not_finite_is_named(tmp_path, monkeypatch, nam
 
 
 def test_it_is_never_saved(tmp_path, monkeypatch):
-    fit(FitOptions.of("quick", **SMALL, steps=2), tmp_path / "run", progress=False)
+    fit(FitOptions.of("quick", **SMALL, steps=2), tmp_path / "run")
     kept = (tmp_path / "run/state.safetensors").read_bytes()
     step = torch.optim.Adam.step
 
@@ -65,7 +65,7 @@ def test_it_is_never_saved(tmp_path, monkeypatch):
 
     monkeypatch.setattr(torch.optim.Adam, "step", spoiled)
     with pytest.raises(Diverged, match="theta is not finite after step 3"):
-        resume(tmp_path / "run", steps=3, progress=False)
+        resume(tmp_path / "run", steps=3)
     assert (tmp_path / "run/state.safetensors").read_bytes() == kept
 
 
@@ -105,4 +105,4 @@ def test_a_gradient_that_is_not_finite_is_named(tmp_path, monkeypatch):
 
 def test_looking_costs_a_step_nothing(tmp_path, monkeypatch):
     monkeypatch.setattr(loop, "first_not_finite", lambda *_: pytest.fail("it was looked for"))
-    fit(FitOptions.of("quick", **SMALL, steps=2), tmp_path / "run", progress=False)
+    fit(FitOptions.of("quick", **SMALL, steps=2), tmp_path / "run")

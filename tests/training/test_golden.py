@@ -23,7 +23,7 @@ def losses(local, place):
     """Mean losses of each two of ten steps, in nats an image."""
     alpha = 0.0 if local == "shared" else 1.0
     options = FitOptions.of("quick", local=local, alpha=alpha, steps=10, **SMALL)
-    fit(options, place / local, progress=False)
+    fit(options, place / local)
     return [json.loads(line)["loss"] for line in (place / local / "log.jsonl").read_text().splitlines()]
 
 

@@ -67,7 +67,7 @@ def test_parts_draw_by_seeds_of_their_own():
 
 def test_two_processes_give_what_one_gives(tmp_path):
     process = start(*TORCHRUN, *FIT, *FEW, "--steps", "30", "--out", tmp_path / "two")
-    one = fit(options(micro_batch=2), tmp_path / "one", progress=False)
+    one = fit(options(micro_batch=2), tmp_path / "one")
     output, errors = process.communicate(timeout=240)
     assert process.returncode == 0, errors
     assert output.count("trained on") == 1
@@ -82,7 +82,7 @@ def test_two_processes_give_what_one_gives(tmp_path):
 
 def test_processes_share_the_work_of_a_run_that_one_began(tmp_path):
     """Each of two takes half of a batch of four, and does not repeat the work of the other."""
-    fit(options(), tmp_path / "run", progress=False)
+    fit(options(), tmp_path / "run")
     process = start(*TORCHRUN, *FIT[:4], "--resume", tmp_path / "run", "--steps", "32", "--device", "cpu")
     _, errors = process.communicate(timeout=240)
     assert process.returncode == 0, errors
@@ -129,4 +129,4 @@ def test_a_lost_process_ends_the_fit_with_one_line_and_a_good_checkpoint(tmp_pat
     assert all("one of the 2 processes was lost" in line or "continues" in line for line in reported)
     step = json.loads((out / "state.json").read_text())["step"]
     (out / "options.json").write_text((out / "options.json").read_text().replace("100000", str(step + 2)))
-    assert resume(out, progress=False).options.steps == step + 2
+    assert resume(out).options.steps == step + 2

@@ -58,9 +58,9 @@ def test_a_resumed_fit_is_the_unbroken_one(tmp_path, local, neighbourhood):
         np.savez(tmp_path / "ring.npz", ids=(np.arange(1797)[:, None] + np.arange(1, 5)) % 1797)
         neighbourhood = f"graph:{tmp_path / 'ring.npz'}"
     wanted = options(110, local=local, neighbourhood=neighbourhood, refresh=40)
-    fit(wanted, tmp_path / "unbroken", progress=False)
+    fit(wanted, tmp_path / "unbroken")
     with pytest.raises(Interrupted, match="stopped after step 50: `hlvae fit --resume"):
-        fit(wanted, tmp_path / "broken", progress=False, watchers=stop_at(50))
+        fit(wanted, tmp_path / "broken", watchers=stop_at(50))
     assert json.loads((tmp_path / "broken/state.json").read_text()) == {
         "status": "interrupted",
         "step": 50,
@@ -68,7 +68,7 @@ def test_a_resumed_fit_is_the_unbroken_one(tmp_path, local, neighbourhood):
     }
     assert model_bytes(tmp_path / "broken") != model_bytes(tmp_path / "unbroken")
     torch.manual_seed(99)  # a new process has another random state
-    resume(tmp_path / "broken", progress=False)
+    resume(tmp_path / "broken")
     assert model_bytes(tmp_path / "broken") == model_bytes(tmp_path / "unbroken")
     logs = [
         [(entry["step"], entry["loss"]) for entry in lines(tmp_path / name / "log.jsonl")]
@@ -80,42 +80,42 @@ def test_a_resumed_fit_is_the_unbroken_one(tmp_path, local, neighbourhood):
 
 def test_watching_changes_nothing(tmp_path):
     """Contact sheets are drawn by the clock: what they draw of the random state must not count."""
-    fit(options(60), tmp_path / "unwatched", progress=False)
+    fit(options(60), tmp_path / "unwatched")
 
     def watch(run, entry):
         torch.randn(7)
         draw_reconstructions(run, tmp_path / "watched")
 
-    fit(options(60), tmp_path / "watched", progress=False, watchers=(watch,))
+    fit(options(60), tmp_path / "watched", watchers=(watch,))
     assert (tmp_path / "watched/figures/reconstructions.png").exists()
     assert model_bytes(tmp_path / "watched") == model_bytes(tmp_path / "unwatched")
 
 
 def test_figures_leave_the_random_state(tmp_path):
-    run = fit(options(2), tmp_path / "run", progress=False)
+    run = fit(options(2), tmp_path / "run")
     state = torch.get_rng_state()
     draw_all(run, tmp_path / "run")
     assert torch.equal(state, torch.get_rng_state())
 
 
 def test_losses_not_yet_logged_are_not_lost(tmp_path):
-    fit(options(70), tmp_path / "unbroken", progress=False)
-    fit(options(30), tmp_path / "grown", progress=False)
-    resume(tmp_path / "grown", steps=70, progress=False)
+    fit(options(70), tmp_path / "unbroken")
+    fit(options(30), tmp_path / "grown")
+    resume(tmp_path / "grown", steps=70)
     assert model_bytes(tmp_path / "grown") == model_bytes(tmp_path / "unbroken")
     assert json.loads((tmp_path / "grown/options.json").read_text())["steps"] == 70
 
 
 def test_a_finished_fit_is_left_as_it_is(tmp_path):
-    fit(options(5), tmp_path / "run", progress=False)
+    fit(options(5), tmp_path / "run")
     before = model_bytes(tmp_path / "run")
-    resume(tmp_path / "run", progress=False)
+    resume(tmp_path / "run")
     assert model_bytes(tmp_path / "run") == before
     assert json.loads((tmp_path / "run/state.json").read_text())["status"] == "finished"
 
 
 def test_steps_cannot_shrink(tmp_path):
-    fit(options(5), tmp_path / "run", progress=False)
+    fit(options(5), tmp_path / "run")
     with pytest.raises(ValueError, match="3 steps would be fewer"):
         resume(tmp_path / "run", steps=3)
 
@@ -126,11 +126,11 @@ def test_the_first_checkpoint_is_before_step_1(tmp_path, monkeypatch):
 
     monkeypatch.setattr(torch.optim.Adam, "step", fail)
     with pytest.raises(RuntimeError, match="at once"):
-        fit(options(5), tmp_path / "run", progress=False)
+        fit(options(5), tmp_path / "run")
     monkeypatch.undo()
     assert json.loads((tmp_path / "run/state.json").read_text())["step"] == 0
-    resume(tmp_path / "run", progress=False)
-    fit(options(5), tmp_path / "other", progress=False)
+    resume(tmp_path / "run")
+    fit(options(5), tmp_path / "other")
     assert model_bytes(tmp_path / "run") == model_bytes(tmp_path / "other")
 
 
@@ -189,7 +189,7 @@ def test_signals_leave_a_checkpoint_and_their_exit_code(tmp_path, number, code):
 
 
 def test_a_full_disk_is_one_line_and_the_checkpoint_stays(tmp_path):
-    fit(options(5), tmp_path / "run", progress=False)
+    fit(options(5), tmp_path / "run")
     kept = (tmp_path / "run/state.safetensors").read_bytes()
     code = (
         "import resource, sys; from hierarchical_lvae.cli import main; "
@@ -202,15 +202,15 @@ def test_a_full_disk_is_one_line_and_the_checkpoint_stays(tmp_path):
     assert "state.safetensors cannot be written (File too large): free space there" in line
     assert (tmp_path / "run/state.safetensors").read_bytes() == kept
     assert not [file for file in (tmp_path / "run").iterdir() if file.name.startswith(".hlvae-")]
-    resume(tmp_path / "run", progress=False)
+    resume(tmp_path / "run")
 
 
 def test_one_process_at_a_time(tmp_path):
-    fit(options(5), tmp_path / "run", progress=False)
+    fit(options(5), tmp_path / "run")
     with (tmp_path / "run/.hlvae.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         with pytest.raises(BlockingIOError, match="another process is training in"):
-            resume(tmp_path / "run", progress=False)
+            resume(tmp_path / "run")
 
 
 def test_a_new_directory_is_removed_if_nothing_came_of_it(tmp_path):
@@ -221,14 +221,14 @@ def test_a_new_directory_is_removed_if_nothing_came_of_it(tmp_path):
 
 def test_an_empty_directory_is_as_good_as_none(tmp_path):
     (tmp_path / "run").mkdir()
-    fit(options(1), tmp_path / "run", progress=False)
+    fit(options(1), tmp_path / "run")
     assert (tmp_path / "run/model.safetensors").exists()
 
 
 def test_places_that_cannot_be_written_are_named(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(OSError, match=r"file/run cannot be written \(Not a directory\): make .*, or choose another"):
-        fit(options(1), tmp_path / "file" / "run", progress=False)
+        fit(options(1), tmp_path / "file" / "run")
 
 
 def test_leftovers_of_a_killed_process_are_swept_up(tmp_path):
@@ -236,21 +236,21 @@ def test_leftovers_of_a_killed_process_are_swept_up(tmp_path):
     run = tmp_path / "run"
     run.mkdir()
     (run / ".hlvae-options-0123abcd.json").write_text("{")
-    fit(options(1), run, progress=False)
+    fit(options(1), run)
     (run / "figures").mkdir()
     for name in (".hlvae-state-0123abcd.safetensors", "figures/.hlvae-figure3-0123abcd.png"):
         (run / name).write_text("half")
         os.utime(run / name, (time.time() - 3601,) * 2)
-    resume(run, progress=False)
+    resume(run)
     assert sorted(file.name for file in run.rglob(".*")) == [".hlvae-options-0123abcd.json", ".hlvae.lock"]
 
 
 def test_the_data_may_have_moved(tmp_path):
-    fit(options(1), tmp_path / "run", progress=False)
+    fit(options(1), tmp_path / "run")
     (tmp_path / "elsewhere").mkdir()
-    assert resume(tmp_path / "run", data_dir=str(tmp_path / "elsewhere"), progress=False).options.data_dir
+    assert resume(tmp_path / "run", data_dir=str(tmp_path / "elsewhere")).options.data_dir
     with pytest.raises(FileNotFoundError, match="does not exist"):
-        resume(tmp_path / "run", data_dir=str(tmp_path / "nowhere"), progress=False)
+        resume(tmp_path / "run", data_dir=str(tmp_path / "nowhere"))
 
 
 def test_half_a_line_of_log_is_dropped(tmp_path):
@@ -273,15 +273,15 @@ def test_half_a_line_of_log_is_dropped(tmp_path):
     ],
 )
 def test_a_damaged_run_is_named(tmp_path, damage, message):
-    fit(options(2), tmp_path / "run", progress=False)
+    fit(options(2), tmp_path / "run")
     damage(tmp_path / "run")
     with pytest.raises((ValueError, FileNotFoundError), match=message):
-        resume(tmp_path / "run", progress=False)
+        resume(tmp_path / "run")
 
 
 def test_an_unfinished_run_says_so(tmp_path, caplog):
     run = tmp_path / "run"
-    fit(options(2), run, progress=False)
+    fit(options(2), run)
     load_run(run)
     assert not caplog.messages
     write_json(run / "state.json", {"status": "diverged", "step": 1, "steps": 2, "why": "…"})
@@ -296,7 +296,7 @@ def test_an_unfinished_run_says_so(tmp_path, caplog):
 
 def test_other_threads_may_fit_too(tmp_path):
     """Signal handlers belong to the main thread; a fit elsewhere goes without."""
-    thread = threading.Thread(target=fit, args=(options(2), tmp_path / "run"), kwargs={"progress": False})
+    thread = threading.Thread(target=fit, args=(options(2), tmp_path / "run"))
     thread.start()
     thread.join()
     assert (tmp_path / "run/model.safetensors").exists()

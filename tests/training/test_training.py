@@ -70,7 +70,7 @@ def test_impossible_options_are_refused(name, value):
 @pytest.mark.parametrize("local", LOCAL_INFERENCE)
 def test_a_fit_lowers_the_loss_and_leaves_a_run(local, tmp_path):
     slow = local in ("laplace-low-rank", "laplace-last-layer")
-    run = fit(options(2 if slow else 60, local=local, alpha=1.0), tmp_path / "run", progress=False)
+    run = fit(options(2 if slow else 60, local=local, alpha=1.0), tmp_path / "run")
     log = [json.loads(line) for line in (tmp_path / "run/log.jsonl").read_text().splitlines()]
     assert [entry["step"] for entry in log] == ([2] if slow else [50, 60])
     assert slow or log[1]["loss"] < log[0]["loss"]
@@ -86,14 +86,14 @@ def test_a_fit_lowers_the_loss_and_leaves_a_run(local, tmp_path):
 def test_alpha_can_follow_the_evidence_and_a_resumed_fit_follows_the_same(tmp_path, monkeypatch):
     monkeypatch.setattr("hierarchical_lvae.training.loop.REESTIMATE_EVERY", 3)
     monkeypatch.setattr("hierarchical_lvae.training.loop.REESTIMATE_ON", 1)
-    run = fit(options(6, alpha="auto"), tmp_path / "run", progress=False)
+    run = fit(options(6, alpha="auto"), tmp_path / "run")
     log = [json.loads(line) for line in (tmp_path / "run/log.jsonl").read_text().splitlines()]
     assert log[-1]["alpha"] == pytest.approx(run.vae.alpha)
     assert run.vae.alpha != 1
     assert 1 / 4 <= run.vae.alpha <= 4  # twice by two at most
     assert load_run(tmp_path / "run").vae.alpha == run.vae.alpha
-    fit(options(4, alpha="auto"), tmp_path / "resumed", progress=False)
-    resume(tmp_path / "resumed", 6, progress=False)
+    fit(options(4, alpha="auto"), tmp_path / "resumed")
+    resume(tmp_path / "resumed", 6)
     first, second = ((tmp_path / name / "model.safetensors").read_bytes() for name in ("run", "resumed"))
     assert first == second
 
@@ -112,10 +112,10 @@ def test_alpha_that_means_nothing_is_refused():
 )
 def test_equal_runs_are_equal_byte_for_byte(tmp_path, changes):
     for name in ("a", "b"):
-        fit(options(5, **changes), tmp_path / name, progress=False)
+        fit(options(5, **changes), tmp_path / name)
     first, second = ((tmp_path / name / "model.safetensors").read_bytes() for name in ("a", "b"))
     assert first == second
-    fit(options(5, seed=1, **changes), tmp_path / "c", progress=False)
+    fit(options(5, seed=1, **changes), tmp_path / "c")
     assert (tmp_path / "c/model.safetensors").read_bytes() != first
 
 
@@ -142,18 +142,18 @@ CHANGES = [
 @pytest.mark.parametrize("changes", CHANGES, ids=str)
 def test_every_option_matters(tmp_path, changes):
     for name, change in {"a": {}, "b": changes}.items():
-        fit(options(**{"steps": 3, "clip": None, **change}), tmp_path / name, progress=False)
+        fit(options(**{"steps": 3, "clip": None, **change}), tmp_path / name)
     first, second = ((tmp_path / name / "model.safetensors").read_bytes() for name in ("a", "b"))
     assert first != second
 
 
 @pytest.mark.parametrize("local", LOCAL_INFERENCE)
 def test_first_order_goes_with_every_local(tmp_path, local):
-    fit(options(2, local=local, first_order=True), tmp_path / "run", progress=False)
+    fit(options(2, local=local, first_order=True), tmp_path / "run")
 
 
 def test_the_adaptation_is_diagnosed_every_500_steps(tmp_path):
-    fit(options(500, batch=1, num_neighbours=2), tmp_path / "run", progress=False)
+    fit(options(500, batch=1, num_neighbours=2), tmp_path / "run")
     log = [json.loads(line) for line in (tmp_path / "run/log.jsonl").read_text().splitlines()]
     assert {"loss_before", "loss_after", "distance", "sharpness"} <= log[-1].keys()
     assert "loss_before" not in log[0]
@@ -166,7 +166,7 @@ def local_values(run, site, x_N, seed=1):
 
 
 def test_a_run_is_read_back_and_used(tmp_path):
-    trained = fit(options(20), tmp_path / "run", progress=False)
+    trained = fit(options(20), tmp_path / "run")
     state = torch.get_rng_state()
     run = load_run(tmp_path / "run")
     assert torch.equal(state, torch.get_rng_state())
@@ -193,7 +193,7 @@ def test_a_run_is_read_back_and_used(tmp_path):
 
 
 def test_a_run_with_shared_weights_is_used_alike(tmp_path):
-    run = fit(options(3, alpha=0.0), tmp_path / "run", progress=False)
+    run = fit(options(3, alpha=0.0), tmp_path / "run")
     x = run.dataset.batch(torch.arange(2))
     x_N = run.neighbourhood(torch.arange(2), x)
     assert run.adapt(x, x_N) == {}
@@ -202,7 +202,7 @@ def test_a_run_with_shared_weights_is_used_alike(tmp_path):
 
 
 def test_a_run_needs_the_data_it_was_trained_on(tmp_path):
-    fit(options(1), tmp_path / "run", progress=False)
+    fit(options(1), tmp_path / "run")
     path = tmp_path / "run/options.json"
     path.write_text(path.read_text().replace(load_dataset("digits").fingerprint, "0" * 16))
     with pytest.raises(ValueError, match="was trained on"):
@@ -210,7 +210,7 @@ def test_a_run_needs_the_data_it_was_trained_on(tmp_path):
 
 
 def test_neighbourhoods_must_be_as_many_as_images(tmp_path):
-    run = fit(options(1), tmp_path / "run", progress=False)
+    run = fit(options(1), tmp_path / "run")
     x = run.dataset.batch(torch.arange(3))
     with pytest.raises(ValueError, match="3 images and 2 neighbourhoods"):
         run.encode(x, run.neighbourhood(torch.arange(2), x[:2]))
@@ -220,7 +220,7 @@ def test_a_divergence_is_named_with_its_step(tmp_path):
     with pytest.raises(
         Diverged, match=r"the loss is \S+ nats and its gradient \S+ at step \d+ \(.+\): lower --alpha"
     ) as error:
-        fit(options(200, alpha=1e6, lr=0.1), tmp_path / "run", progress=False)
+        fit(options(200, alpha=1e6, lr=0.1), tmp_path / "run")
     state = json.loads((tmp_path / "run/state.json").read_text())
     assert (state["status"], state["step"]) == ("diverged", 0)  # the last good checkpoint, here the first
     assert state["why"] == str(error.value)
@@ -230,17 +230,17 @@ def test_a_divergence_is_named_with_its_step(tmp_path):
 def test_a_gradient_that_is_not_finite_stops_the_fit_before_it_does_harm(tmp_path, monkeypatch):
     monkeypatch.setattr(torch.nn.utils, "clip_grad_norm_", lambda *_: torch.tensor(math.nan))
     with pytest.raises(Diverged, match="its gradient nan at step 1"):
-        fit(options(), tmp_path / "run", progress=False)
+        fit(options(), tmp_path / "run")
 
 
 def test_a_step_that_overshoots_is_a_divergence_even_if_clipping_keeps_it_finite(tmp_path):
     with pytest.raises(Diverged, match=r"at step 500 the loss is .* with the local step and .* without: lower"):
-        fit(options(600, alpha=200.0, clip=1.0, lr=1e-5, batch=1, num_neighbours=1), tmp_path / "run", progress=False)
+        fit(options(600, alpha=200.0, clip=1.0, lr=1e-5, batch=1, num_neighbours=1), tmp_path / "run")
 
 
 def test_a_fit_that_cannot_start_leaves_nothing(tmp_path):
     with pytest.raises(ValueError, match="no local inference is called 'one-stop': did you mean 'one-step'"):
-        fit(options(local="one-stop"), tmp_path / "run", progress=False)
+        fit(options(local="one-stop"), tmp_path / "run")
     assert not list(tmp_path.iterdir())
     with pytest.raises(ValueError, match="no preset is called 'quik': did you mean 'quick'"):
         FitOptions.of("quik", dataset="digits")
@@ -249,11 +249,11 @@ def test_a_fit_that_cannot_start_leaves_nothing(tmp_path):
 def test_an_existing_directory_is_not_written_to(tmp_path):
     (tmp_path / "kept").write_text("precious")
     with pytest.raises(FileExistsError, match=r"is not empty .it holds kept.: choose another --out$"):
-        fit(options(), tmp_path, progress=False)
+        fit(options(), tmp_path)
     assert [p.name for p in tmp_path.iterdir()] == ["kept"]
     (tmp_path / "options.json").write_text("{}")
     with pytest.raises(FileExistsError, match="choose another --out, or continue that run with `hlvae fit --resume"):
-        fit(options(), tmp_path, progress=False)
+        fit(options(), tmp_path)
 
 
 def test_what_is_no_run_is_refused(tmp_path):
