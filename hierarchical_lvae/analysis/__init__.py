@@ -4,7 +4,7 @@ import lazy_loader
 
 from hierarchical_lvae.evaluation import METRICS
 
-SCORES = (*METRICS, "fid", "samples", "iwae")
+SCORES = (*METRICS, "swap", "fid", "samples", "iwae")
 """What `score` can compute."""
 
 CODES = ("local", "meta")

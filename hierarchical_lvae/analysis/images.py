@@ -6,8 +6,7 @@ there is.
 """
 
 import logging
-from collections.abc import Callable, Sequence
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 import pyro
@@ -15,21 +14,16 @@ import torch
 from torch import Tensor
 
 from hierarchical_lvae import progress
+from hierarchical_lvae.analysis.classifier import classifier_file
 from hierarchical_lvae.analysis.settings import ScoreSettings
-from hierarchical_lvae.data import default_data_dir
-from hierarchical_lvae.evaluation import Features, factor_features, fidelity, inception, train_factor_classifier
-from hierarchical_lvae.evaluation.arrays import unsuitable
-from hierarchical_lvae.evaluation.factor_classifier import load_classifier
+from hierarchical_lvae.evaluation import Features, factor_features, fidelity, inception
 from hierarchical_lvae.evaluation.frechet import FEWEST
-from hierarchical_lvae.files import read_tensors, scratch, write_tensors
+from hierarchical_lvae.files import read_tensors
 from hierarchical_lvae.runs import Run
 from hierarchical_lvae.types import random_state_kept, single_precision
 
 SAMPLES = 4
 CHUNK = 1_000
-
-_UNCACHED: dict[str, Path] = {}
-"""Where the classifiers of this process are that could not be cached, by the names of their files."""
 
 log = logging.getLogger(__name__)
 
@@ -51,7 +45,8 @@ def choose_features(run: Run, settings: ScoreSettings) -> Features | None:
             if settings.features == "inception" or settings.inception_weights is not None:
                 raise
             log.warning("%s; for now the distance is one of the data's own factors, and no FID", error)
-    return _factor_classifier(run)
+    file = classifier_file(run)
+    return None if file is None else factor_features(file)
 
 
 @torch.no_grad()
@@ -117,53 +112,6 @@ def _samples(run: Run, references: int, number: int) -> tuple[Tensor, Tensor, Te
 
 def _generate(run: Run, number: int) -> Tensor:
     return _samples(run, number, 1)[2].squeeze(1)
-
-
-def _factor_classifier(run: Run) -> Features | None:
-    """The classifier of the data's factors, trained if it was not before; None if no factor can be predicted.
-
-    It is kept in the data directory, or for this process alone where that cannot be written.
-    """
-    reasons = unsuitable(run.dataset.factors)
-    factors = [k for k in range(len(run.dataset.factor_names)) if k not in reasons]
-    if not factors:
-        return None
-    size = "x".join(map(str, run.dataset.image_shape[1:]))
-    name = f"hlvae-factor-features-{run.dataset.fingerprint}-{size}.safetensors"
-    path = _UNCACHED.get(name) or Path(run.options.data_dir or default_data_dir()) / name
-    if not _holds_a_classifier(path):
-        tensors = _train_classifier(run, factors)
-        try:
-            write_tensors(path, tensors)
-        except OSError as error:
-            log.warning("cannot cache the classifier of the factors: %s", error)
-            path = _UNCACHED[name] = scratch() / name
-            write_tensors(path, tensors)
-    return factor_features(path)
-
-
-def _holds_a_classifier(path: Path) -> bool:
-    """Whether the cache can be used; one that is damaged is made again."""
-    try:
-        return path.is_file() and bool(load_classifier(read_tensors(path)).scale > 0)
-    except Exception as error:  # whatever is wrong with the file, its content can be made again
-        log.warning("ignoring the unreadable cache %s: %s", path, error)
-        return False
-
-
-def _train_classifier(run: Run, which: Sequence[int]) -> dict[str, Tensor]:
-    """Train the classifier of some of the data's factors, by a seed of its own: its weights serve all runs on them."""
-    factors = torch.from_numpy(run.dataset.factors).long()[:, which]
-
-    def batches(number: int) -> tuple[Tensor, Tensor]:
-        index = torch.randint(len(run.dataset), (number,))
-        device = run.options.device
-        return run.dataset.batch(index.to(device)), factors[index].to(device)
-
-    shape, sizes = run.dataset.image_shape, [run.dataset.factor_sizes[k] for k in which]
-    with random_state_kept():
-        torch.manual_seed(0)
-        return train_factor_classifier(batches, shape, sizes).state_dict()
 
 
 class _Bar:

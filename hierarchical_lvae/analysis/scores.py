@@ -18,12 +18,14 @@ from hierarchical_lvae.analysis.codes import Encoded, disentanglement, encode
 from hierarchical_lvae.analysis.images import choose_features, closeness, distance
 from hierarchical_lvae.analysis.settings import ScoreSettings
 from hierarchical_lvae.analysis.store import META, Store
+from hierarchical_lvae.analysis.swap import swap
 from hierarchical_lvae.evaluation import Features
 from hierarchical_lvae.files import read_tensors
 from hierarchical_lvae.runs import Run
 from hierarchical_lvae.types import nearest, reason
 
 DEPENDS = {
+    "swap": ("seed", "test"),
     "fid": ("seed", "images"),
     "samples": ("seed", "neighbourhoods"),
     "iwae": ("seed", "neighbourhoods", "draws"),
@@ -92,6 +94,8 @@ def _compute(
 ) -> dict[str, Any]:
     if name == "iwae":
         return likelihood(run, settings)
+    if name == "swap":
+        return swap(run, settings)
     if name == "samples":
         return closeness(run, settings)
     if features:

@@ -43,8 +43,9 @@ def evaluate(
     """Score RUN, print a table, and leave metrics.json in it; what stands there already is not computed again.
 
     Disentanglement by DCI, MIG, SAP, the FactorVAE and BetaVAE scores and modularity, with the field's settings;
-    generated images by FID, KID, precision and recall, and by how close they come to their references and to the data;
-    likelihood by ELBO and IWAE, of points that were adapted on and of points that were not.
+    whether pictures follow the code or the local weights when both are swapped (swap); generated images by FID, KID,
+    precision and recall, and by how close they come to their references and to the data; likelihood by ELBO and IWAE,
+    of points that were adapted on and of points that were not.
 
     FID is called so only with the reference weights of Inception. Where they are not to be had, the distance is one of
     features of the data's own factors, FD-factors.

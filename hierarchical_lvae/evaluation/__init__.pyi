@@ -33,5 +33,7 @@ from .posterior import summarise as summarise
 from .posterior import to_arviz as to_arviz
 from .predictability import Sap as Sap
 from .predictability import sap as sap
+from .swap import Swap as Swap
+from .swap import swap_score as swap_score
 
 METRICS: dict[str, str]

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from hierarchical_lvae import progress
 from hierarchical_lvae.evaluation.frechet import Features
-from hierarchical_lvae.types import single_precision
+from hierarchical_lvae.types import random_state_kept, single_precision
 
 EXTRACTOR, LAYER, WIDTH = "factor-classifier", "features", 64
 STEPS, BATCH, LR = 1_000, 64, 1e-3
@@ -135,7 +135,9 @@ def _register() -> None:
 
 def load_classifier(tensors: dict[str, Tensor]) -> FactorClassifier:
     """Rebuild a classifier from its `state_dict`, tensors of any shapes by name."""
-    sizes = [value.shape[0] for name, value in tensors.items() if name.startswith("heads.") and name.endswith("bias")]
-    classifier = FactorClassifier(tensors["image_shape"].tolist(), sizes)
+    number = sum(name.startswith("heads.") and name.endswith(".bias") for name in tensors)  # files keep no order
+    sizes = [len(tensors[f"heads.{i}.bias"]) for i in range(number)]
+    with random_state_kept():  # its first weights are replaced
+        classifier = FactorClassifier(tensors["image_shape"].tolist(), sizes)
     classifier.load_state_dict(tensors)
     return classifier

@@ -13,6 +13,9 @@ Lines = list[tuple[str, str]]
 NOTES = {
     "dci mig sap factor-vae beta-vae modularity": "of the codes: 1 is best; informativeness and scores are accuracies "
     "· a factor alone has no disentanglement",
+    "swap": "swap: 1 if a factor of the picture follows the code, 0 if it follows the local weights · of pairs that "
+    "differ in it, the shares that show the value of the code's image and of the weights' image, of those whose own "
+    "reconstruction shows it",
     "fid": "distances of features, squared, and KID: 0 is best (FD-factors is no FID) · precision, recall: 1 is best",
     "samples": "samples: root mean square a pixel, to the reference they were made under, to the nearest training "
     "image, and of references to the nearest other image",
@@ -30,7 +33,9 @@ def lines(name: str, values: dict[str, Any]) -> Lines:
     for key in ("failed", "not_available"):
         if key in values:
             return [(name, f"– ({_short(values[key])})"), *_left_out(name, values)]
-    shown = {"fid": _fid, "samples": _samples, "iwae": _iwae}.get(name, lambda v: _numbers(name, v))(values)
+    shown = {"swap": _swap, "fid": _fid, "samples": _samples, "iwae": _iwae}.get(name, lambda v: _numbers(name, v))(
+        values
+    )
     return [*shown, *_left_out(name, values)]
 
 
@@ -61,6 +66,18 @@ def _numbers(name: str, values: dict[str, Any]) -> Lines:
             str(value) if isinstance(value, int) else f"{value:.3f}",
         )
         for key, value in shown.items()
+    ]
+
+
+def _swap(values: dict[str, Any]) -> Lines:
+    columns = (values[key] for key in ("factors", "in_code", "error", "code", "weights", "ceiling"))
+    return [
+        (
+            f"swap {name}",
+            ("follows neither" if a is None else f"{a:.2f} ± {error:.2f}")
+            + f" (code {code:.2f}, weights {weights:.2f} of {ceiling:.2f})",
+        )
+        for name, a, error, code, weights, ceiling in zip(*columns, strict=True)
     ]
 
 

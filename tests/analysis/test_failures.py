@@ -12,7 +12,7 @@ import torch
 from hierarchical_lvae.analysis import (
     Encoded,
     ScoreSettings,
-    images,
+    classifier,
     read_scores,
     score,
 )
@@ -206,9 +206,9 @@ def test_scores_that_cannot_be_saved_are_given_all_the_same(run, tmp_path, monke
 def test_a_classifier_that_cannot_be_cached_is_used(run, tmp_path, monkeypatch, caplog):
     """By all scores of this process: it is trained once."""
     trained = []
-    monkeypatch.setattr(images, "_UNCACHED", {})
-    original = images.train_factor_classifier
-    monkeypatch.setattr(images, "train_factor_classifier", lambda *a, **k: trained.append(1) or original(*a, **k))
+    monkeypatch.setattr(classifier, "_UNCACHED", {})
+    original = classifier.train_factor_classifier
+    monkeypatch.setattr(classifier, "train_factor_classifier", lambda *a, **k: trained.append(1) or original(*a, **k))
     (tmp_path / "data").write_text("a file, where the directory would be")
     for seed in (0, 1):
         values = dict(score(run, tmp_path / "run", ("fid",), FEW._replace(seed=seed)))["fid"]

@@ -4,8 +4,15 @@ import numpy as np
 import pytest
 import torch
 
-from hierarchical_lvae.evaluation import factor_features, fidelity, inception, train_factor_classifier
+from hierarchical_lvae.evaluation import (
+    FactorClassifier,
+    factor_features,
+    fidelity,
+    inception,
+    train_factor_classifier,
+)
 from hierarchical_lvae.evaluation.factor_classifier import load_classifier
+from hierarchical_lvae.files import read_tensors, write_tensors
 
 INCEPTION = "torch_fidelity.feature_extractor_inceptionv3"
 
@@ -165,3 +172,14 @@ def test_a_classifier_is_rebuilt_from_its_tensors(classifier):
     assert trained.features(x).var(0).mean().item() == pytest.approx(1, rel=0.1)
     rebuilt = load_classifier(dict(trained.state_dict()))
     assert torch.equal(rebuilt.features(x), trained.features(x))
+
+
+def test_a_classifier_is_read_back_whatever_the_order_in_its_file(tmp_path):
+    torch.manual_seed(0)
+    classifier = FactorClassifier((3, 8, 8), [10, 8, 4, 15, 2])
+    write_tensors(tmp_path / "weights.safetensors", classifier.state_dict())
+    state = torch.get_rng_state()
+    read = load_classifier(dict(reversed(read_tensors(tmp_path / "weights.safetensors").items())))
+    assert torch.equal(torch.get_rng_state(), state)
+    x = torch.rand(2, 3, 8, 8)
+    assert all(torch.equal(a, b) for a, b in zip(read(x), classifier(x), strict=True))
