@@ -149,14 +149,14 @@ def write_text(path: str | Path, text: str) -> None:
 
 
 def write_tensors(path: str | Path, tensors: Mapping[str, Tensor]) -> None:
-    """Write tensors of any shapes by name as safetensors, atomically; equal tensors give equal bytes."""
+    """Write tensors by name as safetensors, atomically; equal tensors give equal bytes."""
     content = save({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()})
     with atomic(path) as temporary:
         temporary.write_bytes(content)
 
 
 def read_tensors(path: str | Path, prefix: str = "") -> dict[str, Tensor]:
-    """Read what `write_tensors` wrote: the tensors, of any shapes, whose names begin with a prefix, which is taken off.
+    """Read what `write_tensors` wrote: the tensors whose names begin with a prefix, which is taken off.
 
     Raises:
         ValueError: the file is damaged.
@@ -210,7 +210,7 @@ def explained(path: Path, error: OSError) -> OSError:
 
 
 def named(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    """Those (of any shapes) whose names begin with a prefix, which is taken off.
+    """Those whose names begin with a prefix, which is taken off.
 
     >>> named({"a.x": torch.tensor(1), "b.x": torch.tensor(2)}, "b.")
     {'x': tensor(2)}
@@ -219,13 +219,13 @@ def named(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
 
 
 def moments(optimizer: Optimizer) -> dict[str, Tensor]:
-    """What an optimizer has gathered, of any shapes, by name: optimizer.INDEX.KEY."""
+    """What an optimizer has gathered, by name: optimizer.INDEX.KEY."""
     slots = optimizer.state_dict()["state"]
     return {f"optimizer.{i}.{key}": value for i, values in slots.items() for key, value in values.items()}
 
 
 def restore_moments(optimizer: Optimizer, tensors: Mapping[str, Tensor]) -> None:
-    """Put back what `moments` gave, tensors of any shapes, found by its names."""
+    """Put back what `moments` gave."""
     slots: dict[int, dict[str, Tensor]] = {}
     for name, tensor in named(tensors, "optimizer.").items():
         index, key = name.split(".")

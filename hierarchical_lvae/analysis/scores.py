@@ -145,6 +145,6 @@ def model_digest(path: str | Path) -> str | None:
 
 
 def digest(tensors: Mapping[str, Tensor]) -> str:
-    """A hash of tensors, of any shapes, by name: 16 hexadecimal digits."""
+    """A hash of tensors by name: 16 hexadecimal digits."""
     content = safetensors.torch.save({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()})
     return hashlib.sha256(content).hexdigest()[:16]

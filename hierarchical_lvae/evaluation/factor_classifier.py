@@ -134,7 +134,7 @@ def _register() -> None:
 
 
 def load_classifier(tensors: dict[str, Tensor]) -> FactorClassifier:
-    """Rebuild a classifier from its `state_dict`, tensors of any shapes by name."""
+    """Rebuild a classifier from its `state_dict`."""
     number = sum(name.startswith("heads.") and name.endswith(".bias") for name in tensors)  # files keep no order
     sizes = [len(tensors[f"heads.{i}.bias"]) for i in range(number)]
     with random_state_kept():  # its first weights are replaced

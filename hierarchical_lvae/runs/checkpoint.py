@@ -18,7 +18,7 @@ def pack(
     step: int,
     losses: list[float],
 ) -> dict[str, Tensor]:
-    """All that a fit needs to go on exactly: tensors of any shapes by name, in `states` those of others by prefix."""
+    """All that a fit needs to resume exactly: tensors by name; `states` are those of other objects, by prefix."""
     tensors = {f"vae.{name}": value for name, value in vae.state_dict().items()}
     tensors |= moments(optimizer)
     tensors |= {f"{prefix}{name}": value for prefix, state in states.items() for name, value in state.items()}
@@ -34,7 +34,7 @@ def unpack(
     vae: torch.nn.Module,
     optimizer: torch.optim.Optimizer,
 ) -> tuple[int, list[float]]:
-    """Put what `pack` gave, tensors of any shapes, back in place, but for the states of others (see `named`).
+    """Put what `pack` gave back in place, but for the states of others (see `named`).
 
     Returns the step and the losses not yet logged.
 

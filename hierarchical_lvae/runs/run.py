@@ -13,17 +13,17 @@ import pyro
 import torch
 from torch import Tensor
 
-from hierarchical_lvae.runs.checkpoint import NEIGHBOURHOOD, PENALTY
 from hierarchical_lvae.data import DATASETS, FactorImages, default_data_dir, load_dataset
 from hierarchical_lvae.data.sources import SOURCES
-from hierarchical_lvae.runs.devices import device_here, resolve_device
-from hierarchical_lvae.runs.directory import command, read_state
 from hierarchical_lvae.files import read_json, read_tensors
 from hierarchical_lvae.inference import LOCAL_INFERENCE, LocalELBO
 from hierarchical_lvae.models import LocalVAE
 from hierarchical_lvae.neighbourhoods import Neighbourhood, Surroundings, build_neighbourhood
-from hierarchical_lvae.runs.options import AUTO, FitOptions
 from hierarchical_lvae.penalties import build_penalty
+from hierarchical_lvae.runs.checkpoint import NEIGHBOURHOOD, PENALTY
+from hierarchical_lvae.runs.devices import device_here, resolve_device
+from hierarchical_lvae.runs.directory import command, read_state
+from hierarchical_lvae.runs.options import AUTO, FitOptions
 from hierarchical_lvae.types import LocalInference, lookup, random_state_kept, single_precision
 
 if TYPE_CHECKING:

@@ -28,7 +28,7 @@ class Ranks:
         return self.rank == 0
 
     def sum(self, tensors: Sequence[Tensor]) -> None:
-        """Sum each tensor, of any shape, over all processes, in place.
+        """Sum each tensor over all processes, in place.
 
         Raises:
             ConnectionError: a process was lost.
