@@ -79,7 +79,11 @@ class LocalLoss(Protocol):
 
 
 class LocalInference(Protocol):
-    """Infers the local parameters of B neighbourhoods from their local loss."""
+    """Infers the local parameters of B neighbourhoods from their local loss.
+
+    One that looks at its numbers (as linear algebra does) has the attribute `capturable = False`: a step that contains
+    it cannot be replayed on a GPU.
+    """
 
     def __call__(self, local_loss: LocalLoss) -> dict[str, TorchDistribution]:
         """Return q(θ_N | N) for each local site: batch (B, 1), event (P,).
