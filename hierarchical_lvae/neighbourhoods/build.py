@@ -2,7 +2,9 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from inspect import signature
 from pathlib import Path
+from pkgutil import resolve_name
 from typing import TYPE_CHECKING, ClassVar, Protocol
 
 import numpy as np
@@ -13,9 +15,6 @@ from hierarchical_lvae.types import lookup
 
 if TYPE_CHECKING:
     from pyro.distributions import TorchDistribution
-
-
-WITH_ARGUMENT = ("graph", "labels")
 
 
 class Data(Protocol):
@@ -102,16 +101,21 @@ def build_neighbourhood(name: str, surroundings: Surroundings) -> Neighbourhood:
     if surroundings.num_neighbours < 1:
         raise ValueError(f"K is {surroundings.num_neighbours}: a neighbourhood has at least one point")
     name, _, argument = name.partition(":")
-    if argument and name not in WITH_ARGUMENT:
-        raise ValueError(f"{name} takes no argument, and {argument!r} was given: only {' and '.join(WITH_ARGUMENT)} do")
     make = lookup(NEIGHBOURHOODS, name, "neighbourhood")
+    if argument and not _takes_argument(make):
+        able = " and ".join(sorted(n for n, entry in NEIGHBOURHOODS.items() if _takes_argument(resolve_name(entry))))
+        raise ValueError(f"{name} takes no argument, and {argument!r} was given: only {able} do")
     number = len(surroundings.data)
     if getattr(make, "of_data", True) and surroundings.num_neighbours >= number:
         raise ValueError(
             f"K is {surroundings.num_neighbours} and there are {number} images: {name} gives {number - 1} at most, "
             "lower -K"
         )
-    return make(surroundings, argument)
+    return make(surroundings, argument) if _takes_argument(make) else make(surroundings)
+
+
+def _takes_argument(make: Callable[..., Neighbourhood]) -> bool:
+    return "argument" in signature(make).parameters
 
 
 def gather(data: Data, ids: Tensor, x: Tensor) -> Tensor:

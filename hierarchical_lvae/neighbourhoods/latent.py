@@ -20,7 +20,7 @@ CHUNK = 1_000
 class NearestCodes(Neighbourhood):
     """The K points whose codes are nearest to the query's, by Euclidean distance."""
 
-    def __init__(self, surroundings: Surroundings, argument: str = "") -> None:
+    def __init__(self, surroundings: Surroundings) -> None:
         self.surroundings = surroundings
         self.state = {}
 

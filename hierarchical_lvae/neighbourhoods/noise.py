@@ -19,7 +19,7 @@ class ObservationNoise(Neighbourhood):
 
     fresh, of_data = True, False
 
-    def __init__(self, surroundings: Surroundings, argument: str = "") -> None:
+    def __init__(self, surroundings: Surroundings) -> None:
         self.surroundings = surroundings
         self.state = {}
 

@@ -45,7 +45,7 @@ class NoiseMean(Neighbourhood):
 
     of_data = False
 
-    def __init__(self, surroundings: Surroundings, argument: str = "") -> None:
+    def __init__(self, surroundings: Surroundings) -> None:
         if surroundings.num_neighbours != 1:
             raise ValueError(
                 f"K is {surroundings.num_neighbours}, and noise-mean has one neighbour, the mean: give K = 1, or noise"

@@ -21,7 +21,7 @@ log = logging.getLogger(__name__)
 class NearestPixels(Neighbourhood):
     """The K images that are nearest by their pixels; copies of the query count, the query itself does not."""
 
-    def __init__(self, surroundings: Surroundings, argument: str = "") -> None:
+    def __init__(self, surroundings: Surroundings) -> None:
         self.surroundings = surroundings
         size = len(surroundings.data), int(np.prod(surroundings.data.image_shape))
         self.index = choose_index(*size) if surroundings.index is None else surroundings.index
