@@ -1,5 +1,6 @@
 """Data sets by name, and the user's own data: a folder of images, or a file of arrays."""
 
+from importlib import import_module
 from pathlib import Path
 from pkgutil import resolve_name
 
@@ -43,6 +44,17 @@ def load_dataset(
     needed = data_dir is not None or SOURCES[name]
     dataset = resolve_name(DATASETS[name])(data_directory(data_dir) if needed else Path())
     return dataset.resized(image_size) if image_size and image_size < min(dataset.image_shape[1:]) else dataset
+
+
+def default_neighbourhood(name: str) -> str:
+    """What is local in a data set: its module's `NEIGHBOURHOOD`; in others, and in the user's own data, the noise.
+
+    >>> default_neighbourhood("digits"), default_neighbourhood("3dshapes"), default_neighbourhood("mine.npz")
+    ('latent-knn', 'noise', 'noise')
+    """
+    if name not in DATASETS:
+        return "noise"
+    return getattr(import_module(DATASETS[name].partition(":")[0]), "NEIGHBOURHOOD", "noise")
 
 
 def load_own(
