@@ -9,8 +9,8 @@ import pytest
 from click.testing import CliRunner
 
 from hierarchical_lvae.cli import main
-from hierarchical_lvae.runs.devices import device_here, resolve_device
 from hierarchical_lvae.runs import FitOptions, load_run
+from hierarchical_lvae.runs.devices import device_here, resolve_device
 from hierarchical_lvae.training import fit, resume
 
 COMMANDS = [["figures"], ["evaluate", "--metrics", "mig"], ["report"], ["fit", "--resume"]]

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from hierarchical_lvae.runs.options import PRESETS, QUICK_ON
 from hierarchical_lvae.runs import FitOptions, load_run, read_options
+from hierarchical_lvae.runs.options import PRESETS, QUICK_ON
 from hierarchical_lvae.training import fit, resume
 
 SMALL = {"dataset": "digits", "batch": 2, "num_neighbours": 2, "latent_dim": 3}
