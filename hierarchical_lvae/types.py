@@ -7,7 +7,7 @@
 | `LocalInference` | ℓ_N ↦ q(θ_N given N) and φ_N: `Shared`, `OneStepMAP`, `MultiStepMAP`, `Laplace`, … |
 | `Penalty` | a further term of the global loss, on the `Codes` of a batch: DIP, total correlation, … |
 | `ParameterLayout` | where each weight lies in a flat vector: one network is one Pyro site of P numbers |
-| `lookup` | an entry of a table of names, such as `DATASETS` |
+| `lookup` | an entry of a table of names, such as `DATASETS`; `accepted`, the arguments that it takes |
 """
 
 from __future__ import annotations
@@ -15,9 +15,10 @@ from __future__ import annotations
 import difflib
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from fnmatch import fnmatchcase
+from inspect import signature
 from math import prod
 from pkgutil import resolve_name
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol, get_args
@@ -263,6 +264,15 @@ def lookup(table: Mapping[str, str], name: str, kind: str) -> Any:
     if name not in table:
         raise ValueError(f"no {kind} is called {name!r}: {nearest(name, table)}")
     return resolve_name(table[name])
+
+
+def accepted(function: Callable[..., Any], **given: Any) -> dict[str, Any]:
+    """Those of the arguments `given` that a function has a parameter for, by name.
+
+    >>> accepted(round, ndigits=1, seed=0)
+    {'ndigits': 1}
+    """
+    return {name: value for name, value in given.items() if name in signature(function).parameters}
 
 
 @contextmanager

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from inspect import signature
 from pathlib import Path
 from pkgutil import resolve_name
 from typing import TYPE_CHECKING, ClassVar, Protocol
@@ -11,7 +10,7 @@ import numpy as np
 from torch import Tensor
 
 from hierarchical_lvae.neighbourhoods import NEIGHBOURHOODS
-from hierarchical_lvae.types import lookup
+from hierarchical_lvae.types import accepted, lookup
 
 if TYPE_CHECKING:
     from pyro.distributions import TorchDistribution
@@ -102,8 +101,8 @@ def build_neighbourhood(name: str, surroundings: Surroundings) -> Neighbourhood:
         raise ValueError(f"K is {surroundings.num_neighbours}: a neighbourhood has at least one point")
     name, _, argument = name.partition(":")
     make = lookup(NEIGHBOURHOODS, name, "neighbourhood")
-    if argument and not _takes_argument(make):
-        able = " and ".join(sorted(n for n, entry in NEIGHBOURHOODS.items() if _takes_argument(resolve_name(entry))))
+    if argument and not accepted(make, argument=argument):
+        able = " and ".join(sorted(n for n, e in NEIGHBOURHOODS.items() if accepted(resolve_name(e), argument="")))
         raise ValueError(f"{name} takes no argument, and {argument!r} was given: only {able} do")
     number = len(surroundings.data)
     if getattr(make, "of_data", True) and surroundings.num_neighbours >= number:
@@ -111,11 +110,7 @@ def build_neighbourhood(name: str, surroundings: Surroundings) -> Neighbourhood:
             f"K is {surroundings.num_neighbours} and there are {number} images: {name} gives {number - 1} at most, "
             "lower -K"
         )
-    return make(surroundings, argument) if _takes_argument(make) else make(surroundings)
-
-
-def _takes_argument(make: Callable[..., Neighbourhood]) -> bool:
-    return "argument" in signature(make).parameters
+    return make(surroundings, **accepted(make, argument=argument))
 
 
 def gather(data: Data, ids: Tensor, x: Tensor) -> Tensor:

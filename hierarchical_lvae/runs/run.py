@@ -5,7 +5,6 @@ import math
 import shlex
 from dataclasses import dataclass, fields, replace
 from functools import partial
-from inspect import signature
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,18 +12,18 @@ import pyro
 import torch
 from torch import Tensor
 
-from hierarchical_lvae.runs.checkpoint import NEIGHBOURHOOD, PENALTY
 from hierarchical_lvae.data import DATASETS, FactorImages, default_data_dir, load_dataset
 from hierarchical_lvae.data.sources import SOURCES
-from hierarchical_lvae.runs.devices import device_here, resolve_device
-from hierarchical_lvae.runs.directory import command, read_state
 from hierarchical_lvae.files import read_json, read_tensors
 from hierarchical_lvae.inference import LOCAL_INFERENCE, LocalELBO
 from hierarchical_lvae.models import LocalVAE
 from hierarchical_lvae.neighbourhoods import Neighbourhood, Surroundings, build_neighbourhood
-from hierarchical_lvae.runs.options import AUTO, FitOptions
 from hierarchical_lvae.penalties import build_penalty
-from hierarchical_lvae.types import LocalInference, lookup, random_state_kept, single_precision
+from hierarchical_lvae.runs.checkpoint import NEIGHBOURHOOD, PENALTY
+from hierarchical_lvae.runs.devices import device_here, resolve_device
+from hierarchical_lvae.runs.directory import command, read_state
+from hierarchical_lvae.runs.options import AUTO, FitOptions
+from hierarchical_lvae.types import LocalInference, accepted, lookup, random_state_kept, single_precision
 
 if TYPE_CHECKING:
     from pyro.distributions import TorchDistribution
@@ -242,5 +241,4 @@ def load_data(options: FitOptions, path: Path) -> FactorImages:
 
 def _local_inference(options: FitOptions) -> LocalInference:
     local = lookup(LOCAL_INFERENCE, options.local, "local inference")
-    takes_first_order = "first_order" in signature(local).parameters
-    return local(first_order=True) if options.first_order and takes_first_order else local()
+    return local(**accepted(local, first_order=True) if options.first_order else {})
