@@ -143,7 +143,7 @@ def foretell(run: Run, values: Iterable[Values], points: Points, num_codes: int)
 
 
 def timed(function: Callable[[], Any], rounds: int, enough: float = math.inf) -> tuple[Any, float]:
-    """The last result of a function, and its median seconds over `rounds` calls, or fewer that took `enough` seconds."""
+    """The last result of a function, and its median seconds: of `rounds` calls, or fewer that took `enough` seconds."""
     seconds = list[float]()
     while len(seconds) < rounds and sum(seconds) < enough:
         start = time.perf_counter()
