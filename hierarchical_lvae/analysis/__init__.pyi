@@ -14,6 +14,7 @@ from .settings import ScoreSettings as ScoreSettings
 from .store import is_read_only as is_read_only
 from .store import read_scores as read_scores
 
+OF_RUN: dict[str, str]
 SCORES: tuple[str, ...]
 CODES: tuple[str, ...]
 FEATURES: tuple[str, ...]
