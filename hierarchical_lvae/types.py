@@ -5,6 +5,7 @@
 | `Observation` | a factor of the likelihood, for the curvature of ℓ_N |
 | `LocalLoss` | ℓ_N as a function of the local values, of a model, a guide and a support set |
 | `LocalInference` | ℓ_N ↦ q(θ_N given N) and φ_N: `Shared`, `OneStepMAP`, `MultiStepMAP`, `Laplace`, … |
+| `Stateful` | what has a `state_dict` in the checkpoint: penalties and neighbourhoods |
 | `Penalty` | a further term of the global loss, on the `Codes` of a batch: DIP, total correlation, … |
 | `ParameterLayout` | where each weight lies in a flat vector: one network is one Pyro site of P numbers |
 | `lookup` | an entry of a table of names, such as `DATASETS`; `accepted`, the arguments that it takes |
@@ -107,13 +108,26 @@ class Codes(NamedTuple):
     """KL(q(z | x, φ_N) ‖ p(z)): (n,), in nats."""
 
 
-class Penalty(Protocol):
+class Stateful(Protocol):
+    """What a resumed fit continues with, saved and restored as PyTorch's modules and optimizers are."""
+
+    kept: ClassVar[tuple[str, ...]] = ()
+    """The attributes that make up the state: tensors."""
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Return the state as tensors of any shapes, by name: part of the checkpoint."""
+        return {name: getattr(self, name) for name in self.kept}
+
+    def load_state_dict(self, state_dict: Mapping[str, Tensor]) -> None:
+        """Put back what `state_dict` gave, tensors of any shapes; an attribute that is missing stays as it is."""
+        vars(self).update({name: tensor for name, tensor in state_dict.items() if name in self.kept})
+
+
+class Penalty(Stateful, Protocol):
     """A further term of the global loss, on the codes of a batch: see `hierarchical_lvae.penalties`."""
 
     replaces_kl: ClassVar[bool] = False
     """Whether it stands in place of β KL(q(z | x, φ_N) ‖ p(z)) of the queries, and not beside it."""
-    state: dict[str, Tensor]
-    """What it has learnt and a resumed fit goes on with: part of the checkpoint."""
 
     def __call__(self, codes: Codes) -> Tensor:
         """Its value: a scalar to differentiate, in nats an image."""

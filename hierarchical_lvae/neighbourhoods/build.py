@@ -10,7 +10,7 @@ import numpy as np
 from torch import Tensor
 
 from hierarchical_lvae.neighbourhoods import NEIGHBOURHOODS
-from hierarchical_lvae.types import accepted, lookup
+from hierarchical_lvae.types import Stateful, accepted, lookup
 
 if TYPE_CHECKING:
     from pyro.distributions import TorchDistribution
@@ -67,18 +67,16 @@ class Surroundings:
     """A directory where tables that take long are kept, by fingerprint."""
 
 
-class Neighbourhood(Protocol):
+class Neighbourhood(Stateful, Protocol):
     """Draws neighbours: K points near each query, distinct, by the global random state."""
 
     fresh: ClassVar[bool] = False
     """Whether a second draw gives other points than the first, for sure."""
     of_data: ClassVar[bool] = True
     """Whether neighbours are other points of the data, and never the query itself."""
-    state: dict[str, Tensor]
-    """What it has found out and a resumed fit goes on with: part of the checkpoint."""
 
     def prepare(self) -> None:
-        """Find out what must be known before the first step, if `state` has it not; it may take minutes.
+        """Find out what must be known before the first step, if it was not restored; it may take minutes.
 
         A neighbourhood that is asked before that prepares itself.
         """

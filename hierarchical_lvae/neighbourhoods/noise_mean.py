@@ -51,7 +51,6 @@ class NoiseMean(Neighbourhood):
                 f"K is {surroundings.num_neighbours}, and noise-mean has one neighbour, the mean: give K = 1, or noise"
             )
         self.surroundings = surroundings
-        self.state = {}
 
     def __call__(self, index: Tensor, x: Tensor) -> Tensor:
         """The mean (B, 1, C, H, W) of the noise around x (B, C, H, W); the index is not used."""

@@ -14,16 +14,15 @@ from torch import Tensor
 
 from hierarchical_lvae.data import DATASETS, FactorImages, default_data_dir, load_dataset
 from hierarchical_lvae.data.sources import SOURCES
-from hierarchical_lvae.files import read_json, read_tensors
+from hierarchical_lvae.files import named, read_json, read_tensors
 from hierarchical_lvae.inference import LOCAL_INFERENCE, LocalELBO
 from hierarchical_lvae.models import LocalVAE
 from hierarchical_lvae.neighbourhoods import Neighbourhood, Surroundings, build_neighbourhood
 from hierarchical_lvae.penalties import build_penalty
-from hierarchical_lvae.runs.checkpoint import NEIGHBOURHOOD, PENALTY
 from hierarchical_lvae.runs.devices import device_here, resolve_device
 from hierarchical_lvae.runs.directory import command, read_state
 from hierarchical_lvae.runs.options import AUTO, FitOptions
-from hierarchical_lvae.types import LocalInference, accepted, lookup, random_state_kept, single_precision
+from hierarchical_lvae.types import LocalInference, Stateful, accepted, lookup, random_state_kept, single_precision
 
 if TYPE_CHECKING:
     from pyro.distributions import TorchDistribution
@@ -48,6 +47,12 @@ class Run:
     elbo: LocalELBO
     dataset: FactorImages
     neighbourhood: Neighbourhood
+
+    @property
+    def stateful(self) -> dict[str, Stateful]:
+        """What has a state beside the model, by how the names of its tensors begin in a checkpoint."""
+        penalty = {"penalty.": self.elbo.penalty} if self.elbo.penalty is not None else {}
+        return {"neighbourhood.": self.neighbourhood, **penalty}
 
     def adapt(self, x: Tensor, x_N: Tensor) -> "dict[str, TorchDistribution]":
         """The local posterior at x, by site that inference moves: batch (B, 1), event (P,).
@@ -167,9 +172,9 @@ def load_run(
             f"{path / 'model.safetensors'} does not hold the weights of this model: restore it, or fit again"
         ) from error
     if (path / "state.safetensors").is_file():
-        run.neighbourhood.state.update(read_tensors(path / "state.safetensors", NEIGHBOURHOOD))
-        if run.elbo.penalty is not None:
-            run.elbo.penalty.state = read_tensors(path / "state.safetensors", PENALTY)
+        saved = read_tensors(path / "state.safetensors")
+        for prefix, part in run.stateful.items():
+            part.load_state_dict(named(saved, prefix))
     run.neighbourhood.prepare()
     return run
 

@@ -75,9 +75,9 @@ def test_what_it_knows_is_in_its_state(name, build, data, tmp_path, monkeypatch)
     x = data.batch(index)
     first = build(name)
     first.update(index, 1 - x)
-    saved = {key: value.clone() for key, value in first.state.items()}
+    saved = {key: value.clone() for key, value in first.state_dict().items()}
     second = build_neighbourhood("graph:gone.npz" if name == "graph" else name, first.surroundings)
-    second.state.update(saved)
+    second.load_state_dict(saved)
     monkeypatch.setattr("hierarchical_lvae.neighbourhoods.pixels.all_neighbours", None)
     second.prepare()
     results = []
