@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from hierarchical_lvae.data import DATASETS, FactorImages, default_data_dir, load_dataset
+from hierarchical_lvae.data.factor_images import shrunk
 from hierarchical_lvae.data.sources import SOURCES
 from hierarchical_lvae.files import named, read_json, read_tensors
 from hierarchical_lvae.inference import LOCAL_INFERENCE, LocalELBO
@@ -99,7 +100,7 @@ def prepare(options: FitOptions, dataset: FactorImages | None = None) -> Run:
     if dataset is None:
         loaded = load_dataset(options.dataset, options.data_dir, size, options.frame, options.skip_bad)
         dataset = loaded.to(options.device)
-    dataset = replace(dataset, image_size=size if size and size < min(dataset.images.shape[2:]) else None)
+    dataset = dataset.resized(shrunk(size, dataset.images.shape[2:]))
     if ":" in options.device:
         torch.cuda.set_device(options.device)  # streams, graphs and libraries take the current one
     torch.manual_seed(options.seed)
