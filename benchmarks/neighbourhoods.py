@@ -29,7 +29,7 @@ def timed(function, *args):
 
 def codes():
     run = prepare(FitOptions.of("paper", dataset="3dshapes", neighbourhood="latent-knn"))
-    run.neighbourhood.state.update(codes=torch.randn(len(run.dataset), 10), steps=torch.tensor(0))
+    run.neighbourhood.load_state_dict({"codes": torch.randn(len(run.dataset), 10)})
     elbo, seconds = LocalELBO(OneStepMAP()), []
     for _ in range(ROUNDS + 1):
         index = torch.randint(len(run.dataset), (25,))

@@ -155,17 +155,16 @@ def write_tensors(path: str | Path, tensors: Mapping[str, Tensor]) -> None:
         temporary.write_bytes(content)
 
 
-def read_tensors(path: str | Path, prefix: str = "") -> dict[str, Tensor]:
-    """Read what `write_tensors` wrote: the tensors whose names begin with a prefix, which is taken off.
+def read_tensors(path: str | Path) -> dict[str, Tensor]:
+    """Read what `write_tensors` wrote: tensors by name.
 
     Raises:
         ValueError: the file is damaged.
     """
     try:
-        tensors = load(Path(path).read_bytes())  # safetensors itself opens no path that is not UTF-8
+        return load(Path(path).read_bytes())  # safetensors itself opens no path that is not UTF-8
     except (SafetensorError, KeyError) as error:
         raise ValueError(f"{path} is damaged ({error}): restore it, or fit again") from error
-    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
 
 
 def append_json_line(path: Path, content: Mapping[str, Any]) -> None:

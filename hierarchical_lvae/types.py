@@ -5,9 +5,10 @@
 | `Observation` | a factor of the likelihood, for the curvature of ℓ_N |
 | `LocalLoss` | ℓ_N as a function of the local values, of a model, a guide and a support set |
 | `LocalInference` | ℓ_N ↦ q(θ_N given N) and φ_N: `Shared`, `OneStepMAP`, `MultiStepMAP`, `Laplace`, … |
+| `Stateful` | what has a `state_dict` in the checkpoint: penalties and neighbourhoods |
 | `Penalty` | a further term of the global loss, on the `Codes` of a batch: DIP, total correlation, … |
 | `ParameterLayout` | where each weight lies in a flat vector: one network is one Pyro site of P numbers |
-| `lookup` | an entry of a table of names, such as `DATASETS` |
+| `lookup` | an entry of a table of names, such as `DATASETS`; `accepted`, the arguments that it takes |
 """
 
 from __future__ import annotations
@@ -15,9 +16,10 @@ from __future__ import annotations
 import difflib
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from fnmatch import fnmatchcase
+from inspect import signature
 from math import prod
 from pkgutil import resolve_name
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol, get_args
@@ -79,7 +81,11 @@ class LocalLoss(Protocol):
 
 
 class LocalInference(Protocol):
-    """Infers the local parameters of B neighbourhoods from their local loss."""
+    """Infers the local parameters of B neighbourhoods from their local loss.
+
+    One that looks at its numbers (as linear algebra does) has the attribute `capturable = False`: a step that contains
+    it cannot be replayed on a GPU.
+    """
 
     def __call__(self, local_loss: LocalLoss) -> dict[str, TorchDistribution]:
         """Return q(θ_N | N) for each local site: batch (B, 1), event (P,).
@@ -102,13 +108,26 @@ class Codes(NamedTuple):
     """KL(q(z | x, φ_N) ‖ p(z)): (n,), in nats."""
 
 
-class Penalty(Protocol):
+class Stateful(Protocol):
+    """What a resumed fit continues with, saved and restored as PyTorch's modules and optimizers are."""
+
+    kept: ClassVar[tuple[str, ...]] = ()
+    """The attributes that make up the state: tensors."""
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Return the state as tensors by name: part of the checkpoint."""
+        return {name: getattr(self, name) for name in self.kept}
+
+    def load_state_dict(self, state_dict: Mapping[str, Tensor]) -> None:
+        """Put back what `state_dict` gave; an attribute that is missing stays as it is."""
+        vars(self).update({name: tensor for name, tensor in state_dict.items() if name in self.kept})
+
+
+class Penalty(Stateful, Protocol):
     """A further term of the global loss, on the codes of a batch: see `hierarchical_lvae.penalties`."""
 
     replaces_kl: ClassVar[bool] = False
     """Whether it stands in place of β KL(q(z | x, φ_N) ‖ p(z)) of the queries, and not beside it."""
-    state: dict[str, Tensor]
-    """What it has learnt and a resumed fit goes on with: part of the checkpoint."""
 
     def __call__(self, codes: Codes) -> Tensor:
         """Its value: a scalar to differentiate, in nats an image."""
@@ -259,6 +278,15 @@ def lookup(table: Mapping[str, str], name: str, kind: str) -> Any:
     if name not in table:
         raise ValueError(f"no {kind} is called {name!r}: {nearest(name, table)}")
     return resolve_name(table[name])
+
+
+def accepted(function: Callable[..., Any], **given: Any) -> dict[str, Any]:
+    """Those of the arguments `given` that a function has a parameter for, by name.
+
+    >>> accepted(round, ndigits=1, seed=0)
+    {'ndigits': 1}
+    """
+    return {name: value for name, value in given.items() if name in signature(function).parameters}
 
 
 @contextmanager

@@ -18,7 +18,7 @@ from hierarchical_lvae import files
 from hierarchical_lvae.analysis import read_scores
 from hierarchical_lvae.data import archive, cars3d, dsprites, load_own, norb_matrix, shapes3d
 from hierarchical_lvae.data import cache as data_cache
-from hierarchical_lvae.neighbourhoods import graph, pixels
+from hierarchical_lvae.neighbourhoods import graph, latent, pixels
 from hierarchical_lvae.runs import checkpoint as packing
 from hierarchical_lvae.runs import directory, read_options
 from hierarchical_lvae.runs.options import FitOptions
@@ -102,13 +102,16 @@ def small_model() -> tuple[torch.nn.Module, torch.optim.Optimizer]:
 def checkpoint() -> list[bytes]:
     from safetensors.torch import save
 
-    states = {packing.NEIGHBOURHOOD: {"codes": torch.ones(4, 2), "steps": torch.tensor(3)}}
-    return [save(packing.pack(*small_model(), states, 7, [1.0]))]
+    bank = latent.NearestCodes(surroundings=None)
+    bank.load_state_dict({"codes": torch.ones(4, 2), "steps": torch.tensor(3)})
+    return [save(packing.pack(*small_model(), {"neighbourhood.": bank}, 7, [1.0]))]
 
 
 def read_checkpoint(path: Path) -> None:
     try:
-        packing.unpack(files.read_tensors(path), *small_model())
+        packing.unpack(
+            files.read_tensors(path), *small_model(), {"neighbourhood.": latent.NearestCodes(surroundings=None)}
+        )
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error  # as `fit` does
 

@@ -93,10 +93,10 @@ def test_a_program_in_a_program_is_named_after_it_and_a_shallow_copy_changes_no_
 def test_a_penalty_that_learns_learns_under_svi():
     torch.manual_seed(0)
     vae, penalty = LocalVAE(0.0, K, SHAPE, 3), Factor(latent_dim=3)
-    before = {name: value.clone() for name, value in penalty.state.items() if name.startswith("network")}
+    before = {name: value.clone() for name, value in penalty.state_dict().items() if name.startswith("network")}
     svi = pyro.infer.SVI(vae.model, vae.guide, pyro.optim.Adam({"lr": 1e-3}), LocalELBO(Shared(), penalty=penalty))
     svi.step(torch.rand(8, *SHAPE), None)
-    assert all(not torch.equal(penalty.state[name], value) for name, value in before.items())
+    assert all(not torch.equal(penalty.state_dict()[name], value) for name, value in before.items())
 
 
 @pytest.fixture
@@ -125,7 +125,7 @@ def test_a_run_can_be_copied_and_its_neighbourhood_goes_along(run, way, tmp_path
 
 
 def test_a_neighbourhood_can_be_updated_before_it_is_prepared(run):
-    run.neighbourhood.state = {}
+    run.neighbourhood.load_state_dict({"codes": torch.empty(0), "steps": torch.tensor(0)})
     index = torch.arange(2)
     run.neighbourhood.update(index, run.dataset.batch(index))
-    assert run.neighbourhood.state["steps"] == 1
+    assert run.neighbourhood.steps == 1

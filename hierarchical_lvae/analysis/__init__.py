@@ -4,7 +4,15 @@ import lazy_loader
 
 from hierarchical_lvae.evaluation import METRICS
 
-SCORES = (*METRICS, "swap", "fid", "samples", "iwae")
+OF_RUN = {
+    "swap": "hierarchical_lvae.analysis.swap:swap",
+    "fid": "hierarchical_lvae.analysis.images:distance",
+    "samples": "hierarchical_lvae.analysis.images:closeness",
+    "iwae": "hierarchical_lvae.analysis.bounds:likelihood",
+}
+"""Scores of a run as a whole: "module:attribute", each a function of the run and of the settings that it depends on."""
+
+SCORES = (*METRICS, *OF_RUN)
 """What `score` can compute."""
 
 CODES = ("local", "meta")

@@ -15,6 +15,7 @@ from .store import is_read_only as is_read_only
 from .store import read_scores as read_scores
 from .swap import swap as swap
 
+OF_RUN: dict[str, str]
 SCORES: tuple[str, ...]
 CODES: tuple[str, ...]
 FEATURES: tuple[str, ...]

@@ -10,7 +10,7 @@ import torch
 from hierarchical_lvae import progress
 from hierarchical_lvae.analysis.codes import encode
 from hierarchical_lvae.analysis.measure import draw_points
-from hierarchical_lvae.analysis.settings import IWAE_DRAWS, ScoreSettings
+from hierarchical_lvae.analysis.settings import IWAE_DRAWS
 from hierarchical_lvae.evaluation import active_units, bits_per_dimension, iwae
 from hierarchical_lvae.inference.bound import log_weights
 from hierarchical_lvae.runs import Run
@@ -22,7 +22,7 @@ UNITS_OF = 1_000
 
 @torch.no_grad()
 @single_precision()
-def likelihood(run: Run, settings: ScoreSettings) -> dict[str, Any]:
+def likelihood(run: Run, seed: int, neighbourhoods: int, draws: int) -> dict[str, Any]:
     """ELBO and IWAE bounds under local weights, of points that were adapted on and of points that were not.
 
     Their difference is what peeking gains. Nats an image; also bits a dimension, squared errors of reconstructions
@@ -31,17 +31,17 @@ def likelihood(run: Run, settings: ScoreSettings) -> dict[str, Any]:
     vae = run.vae
     values: dict[str, Any] = {}
     with random_state_kept(), pyro.validation_enabled(False), pyro.get_param_store().scope():
-        torch.manual_seed(settings.seed)
+        torch.manual_seed(seed)
         try:
-            points = draw_points(run, settings.neighbourhoods)
+            points = draw_points(run, neighbourhoods)
         except ValueError as error:
             return {"not_available": str(error)}
         local = {name: q.mean for name, q in run.adapt(points.x, points.support).items()}
         parts = {"adapted_on": points.support, "held_out": points.held_out, "reference": points.x.unsqueeze(1)}
         for part, x in parts.items():
-            bar = progress.bar(range(settings.draws), desc=f"IWAE ({part})", unit="draw")
+            bar = progress.bar(range(draws), desc=f"IWAE ({part})", unit="draw")
             weights = np.stack([log_weights(vae.model, vae.guide, x, run.elbo.sites, local).cpu().numpy() for _ in bar])
-            bounds = {k: iwae(weights, k) for k in IWAE_DRAWS if k <= settings.draws}
+            bounds = {k: iwae(weights, k) for k in IWAE_DRAWS if k <= draws}
             largest = bounds[max(bounds)]
             values[part] = {
                 "nats": {f"k={k}": float(bound.mean()) for k, bound in bounds.items()},
@@ -56,6 +56,6 @@ def likelihood(run: Run, settings: ScoreSettings) -> dict[str, Any]:
             name: float((run.decode(z[name].unsqueeze(1), x_N).squeeze(1) - points.x).square().mean())
             for name, x_N in pairs
         }
-    sample = encode(run, UNITS_OF, "local", settings.seed)
+    sample = encode(run, UNITS_OF, "local", seed)
     values["active_units"] = active_units(sample.codes)
     return values

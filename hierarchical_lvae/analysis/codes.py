@@ -19,12 +19,8 @@ from hierarchical_lvae.data import Part
 from hierarchical_lvae.evaluation import METRICS, Dci
 from hierarchical_lvae.evaluation.arrays import unsuitable
 from hierarchical_lvae.runs import Run
-from hierarchical_lvae.types import is_colour, lookup, random_state_kept, single_precision
+from hierarchical_lvae.types import accepted, is_colour, lookup, random_state_kept, single_precision
 
-SPLIT = ("dci", "sap", "modularity")
-"""Measures that fit on some points and test on others."""
-APART = ("factor-vae", "beta-vae", "modularity")
-"""Measures that need two factors or more."""
 BATCH, LARGE = 50, 10
 
 
@@ -77,15 +73,11 @@ def disentanglement(name: str, points: Encoded, factor_names: Sequence[str], set
 def _measured(
     name: str, codes: NDArray, factors: NDArray, factor_names: Sequence[str], settings: ScoreSettings
 ) -> dict[str, Any]:
-    if len(factor_names) == 1 and name in APART:
-        return {"not_available": "there is one factor only, and this score compares several"}
     metric, n = lookup(METRICS, name, "metric"), settings.train
-    if name in SPLIT:
-        result = metric(codes[:n], factors[:n], codes[n:], factors[n:], seed=settings.seed)
-    elif name == "mig":
-        result = metric(codes[:n], factors[:n])
-    else:
-        result = metric(codes[:n], factors[:n], seed=settings.seed)
+    if len(factor_names) == 1 and getattr(metric, "compares_factors", False):
+        return {"not_available": "there is one factor only, and this score compares several"}
+    more = accepted(metric, codes_test=codes[n:], factors_test=factors[n:], seed=settings.seed)
+    result = metric(codes[:n], factors[:n], **more)
     values = _plain(result)
     if len(factor_names) == 1:
         values.pop("disentanglement", None)  # of a single factor it is 1, whatever the codes

@@ -51,27 +51,29 @@ def choose_features(run: Run, settings: ScoreSettings) -> Features | None:
 
 @torch.no_grad()
 @single_precision()
-def distance(run: Run, features: Features, settings: ScoreSettings) -> dict[str, Any]:
+def distance(run: Run, features: Features | None, seed: int, images: int) -> dict[str, Any]:
     """The Fréchet distance of generated images to the data, with KID, precision and recall, in the given features."""
-    number = min(settings.images, len(run.dataset))
+    if features is None:
+        return {"not_available": "no weights of Inception, and the data as a whole have no factors that can be scored"}
+    number = min(images, len(run.dataset))
     if number < FEWEST:
         return {"not_available": f"{number} images, and at least {FEWEST} are needed"}
     about = {}
     with random_state_kept(), pyro.validation_enabled(False):
         if features.name == "FD-factors":
             about["accuracy_of_factors"] = read_tensors(features.weights)["accuracy"].item()
-        torch.manual_seed(settings.seed)
+        torch.manual_seed(seed)
         queue = torch.randperm(len(run.dataset))[:number].to(run.options.device)
         real = _Bar(lambda n, start: run.dataset.batch(queue[start : start + n]), "real images", number)
-        generated = _Bar(lambda n, _: _generate(run, n), "generated images", settings.images)
+        generated = _Bar(lambda n, _: _generate(run, n), "generated images", images)
         cuda = run.options.device.startswith("cuda")
-        result = fidelity(generated, real, settings.images, number, features, settings.seed, cuda)
+        result = fidelity(generated, real, images, number, features, seed, cuda)
     return {**result._asdict(), **about}
 
 
 @torch.no_grad()
 @single_precision()
-def closeness(run: Run, settings: ScoreSettings) -> dict[str, Any]:
+def closeness(run: Run, seed: int, neighbourhoods: int) -> dict[str, Any]:
     """Root mean squared distances a pixel, of samples to their reference and to the nearest of *all* training images.
 
     Beside them, how far a reference is from the nearest other image, and how often a sample's nearest is its reference.
@@ -79,8 +81,8 @@ def closeness(run: Run, settings: ScoreSettings) -> dict[str, Any]:
     if len(run.dataset) < 2:
         return {"not_available": "there is one image only, and no other to be near to"}
     with random_state_kept(), pyro.validation_enabled(False):
-        torch.manual_seed(settings.seed)
-        index, x, samples = _samples(run, settings.neighbourhoods, SAMPLES)
+        torch.manual_seed(seed)
+        index, x, samples = _samples(run, neighbourhoods, SAMPLES)
     number = len(x)
     queries = torch.cat([samples.flatten(0, 1), x]).flatten(1)
     best = torch.full((len(queries),), torch.inf, device=queries.device)

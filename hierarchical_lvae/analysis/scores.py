@@ -4,7 +4,7 @@ import hashlib
 import logging
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import cache
+from functools import cache, partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -12,26 +12,18 @@ from typing import Any
 import safetensors.torch
 from torch import Tensor
 
-from hierarchical_lvae.analysis import SCORES
-from hierarchical_lvae.analysis.bounds import likelihood
+from hierarchical_lvae.analysis import OF_RUN, SCORES
 from hierarchical_lvae.analysis.codes import Encoded, disentanglement, encode
-from hierarchical_lvae.analysis.images import choose_features, closeness, distance
+from hierarchical_lvae.analysis.images import choose_features
 from hierarchical_lvae.analysis.settings import ScoreSettings
 from hierarchical_lvae.analysis.store import META, Store
-from hierarchical_lvae.analysis.swap import swap
-from hierarchical_lvae.evaluation import Features
+from hierarchical_lvae.evaluation import METRICS
 from hierarchical_lvae.files import read_tensors
 from hierarchical_lvae.runs import Run
-from hierarchical_lvae.types import nearest, reason
+from hierarchical_lvae.types import accepted, lookup, nearest, reason
 
-DEPENDS = {
-    "swap": ("seed", "test"),
-    "fid": ("seed", "images"),
-    "samples": ("seed", "neighbourhoods"),
-    "iwae": ("seed", "neighbourhoods", "draws"),
-}
-"""The settings that a score of a run depends on; the others, on these:"""
 POINTS = ("seed", "codes", "train", "test")
+"""The settings that a score of the codes depends on; one of the run depends on its arguments."""
 VERSION = 2
 """Of how scores are computed: when one of them changes, those of before are computed again."""
 
@@ -69,13 +61,21 @@ def score(
         return encode(run, some.train + some.test, settings.codes, settings.seed, parts[i])
 
     for name in names:
-        key = name + META if name not in DEPENDS and settings.codes == "meta" else name
+        key = name + META if name in METRICS and settings.codes == "meta" else name
         try:
             features = choose_features(run, settings) if name == "fid" else None
-            about = _about(run, model, name, settings, features)
+            if name in METRICS:
+                compute = partial(_of_codes, run, name, settings, points)
+                about = {key: getattr(settings, key) for key in POINTS}
+            else:
+                compute = partial(lookup(OF_RUN, name, "score"), run, *([features] if name == "fid" else []))
+                about = accepted(compute, **settings._asdict())
+                compute = partial(compute, **about)
+            about |= {"model": model, "data": run.dataset.fingerprint, "versions": _versions(name)}
+            about |= {"features": features.name, "weights": features.digest} if features else {}
             values = store.find(key, about)
             if values is None:
-                values = {"settings": about, **_compute(run, name, settings, features, points)}
+                values = {"settings": about, **compute()}
                 _refuse_infinite(values)
                 store.add(key, values)
         except Exception as error:
@@ -85,23 +85,7 @@ def score(
     store.check()
 
 
-def _compute(
-    run: Run,
-    name: str,
-    settings: ScoreSettings,
-    features: Features | None,
-    points: Callable[[int], Encoded],
-) -> dict[str, Any]:
-    if name == "iwae":
-        return likelihood(run, settings)
-    if name == "swap":
-        return swap(run, settings)
-    if name == "samples":
-        return closeness(run, settings)
-    if features:
-        return distance(run, features, settings)
-    if name == "fid":
-        return {"not_available": "no weights of Inception, and the data as a whole have no factors that can be scored"}
+def _of_codes(run: Run, name: str, settings: ScoreSettings, points: Callable[[int], Encoded]) -> dict[str, Any]:
     parts = run.dataset.sub_sets
     if not any(part.factor_names for part in parts):
         return {"not_available": "the data have no factors"}
@@ -110,13 +94,6 @@ def _compute(
         for i, part in enumerate(parts)
     }
     return {"parts": each} if run.dataset.parts else each[""]
-
-
-def _about(run: Run, model: str, name: str, settings: ScoreSettings, features: Features | None) -> dict[str, Any]:
-    """All that a score depends on: what stands by the same is not computed again."""
-    about = {key: getattr(settings, key) for key in DEPENDS.get(name, POINTS)}
-    about |= {"model": model, "data": run.dataset.fingerprint, "versions": _versions(name)}
-    return about | ({"features": features.name, "weights": features.digest} if features else {})
 
 
 def _versions(name: str) -> dict[str, str]:

@@ -9,7 +9,6 @@ import torch
 from hierarchical_lvae import progress
 from hierarchical_lvae.analysis.classifier import classified_factors, factor_classifier
 from hierarchical_lvae.analysis.codes import geometry
-from hierarchical_lvae.analysis.settings import ScoreSettings
 from hierarchical_lvae.evaluation import swap_score
 from hierarchical_lvae.runs import Run
 from hierarchical_lvae.types import random_state_kept, single_precision
@@ -19,8 +18,8 @@ BATCH = 50
 
 @torch.no_grad()
 @single_precision()
-def swap(run: Run, settings: ScoreSettings) -> dict[str, Any]:
-    """Whether each factor follows the code or the weights, of `settings.test` pairs of images.
+def swap(run: Run, seed: int = 0, test: int = 5_000) -> dict[str, Any]:
+    """Whether each factor follows the code or the weights, of `test` pairs of images.
 
     Each image gives its code to one picture and its weights to another. Beside the score: `ceiling`, the share of
     images whose own reconstruction shows their value, and `accuracy`, that of the classifier on the images themselves.
@@ -28,8 +27,8 @@ def swap(run: Run, settings: ScoreSettings) -> dict[str, Any]:
     """
     factors, which = run.dataset.factors, classified_factors(run)
     with random_state_kept():
-        torch.manual_seed(settings.seed)
-        rows = torch.randperm(len(run.dataset))[: settings.test]
+        torch.manual_seed(seed)
+        rows = torch.randperm(len(run.dataset))[:test]
     others = rows.roll(1)
     true, of_weights = factors[rows.numpy()], factors[others.numpy()]
     differ = (true != of_weights).any(0)
@@ -40,7 +39,7 @@ def swap(run: Run, settings: ScoreSettings) -> dict[str, Any]:
     names, sizes = [run.dataset.factor_names[k] for k in scored], [run.dataset.factor_sizes[k] for k in scored]
     seen = []
     with random_state_kept(), pyro.validation_enabled(False):
-        torch.manual_seed(settings.seed)
+        torch.manual_seed(seed)
         parts = zip(rows.split(BATCH), others.split(BATCH), strict=True)
         for part in progress.bar([*parts], "swap codes and weights", unit="batch"):
             index, other = (i.to(run.options.device) for i in part)

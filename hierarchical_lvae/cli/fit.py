@@ -184,8 +184,8 @@ def train(
         raise click.UsageError(f"Missing option '--dataset'. There are {', '.join(DATASETS)}.")
     options = resolve(**given)
     now = time.strftime("%Y%m%d-%H%M%S")
-    alpha = options.alpha if isinstance(options.alpha, str) else f"{options.alpha:g}"
-    out = out or Path("runs", f"{Path(options.dataset).stem}-{alpha}-{options.seed}-{now}")
+    name = f"{Path(options.dataset).stem}-{said(options, usual=options.alpha_unit)}-{options.seed}-{now}"
+    out = out or Path("runs", name)
     watchers = (ContactSheets(out), *tensorboard(out))
     with interruption(lambda: how_to_continue(out)):
         run = training.fit(options, out, checkpoint_every=checkpoint_every, watchers=watchers, ready=ready)

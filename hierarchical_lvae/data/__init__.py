@@ -10,6 +10,7 @@ DATASETS = {
     "carsnorb": "hierarchical_lvae.data.carsnorb:load",
     "dsprites": "hierarchical_lvae.data.dsprites:load",
 }
-"""Data sets by name, each a function of the data directory: "module:attribute", for `pkgutil.resolve_name`."""
+"""Data sets by name, each a function of the data directory: "module:attribute", for `pkgutil.resolve_name`. Its module
+may name the `NEIGHBOURHOOD` that suits it; else that is the noise."""
 
 __getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

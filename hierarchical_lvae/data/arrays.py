@@ -20,7 +20,7 @@ import torch
 
 from hierarchical_lvae import progress
 from hierarchical_lvae.data.brightness import warn_if_dim
-from hierarchical_lvae.data.factor_images import FactorImages, ranks
+from hierarchical_lvae.data.factor_images import FactorImages, ranks, shrunk
 from hierarchical_lvae.data.framing import framed
 from hierarchical_lvae.data.hdf5 import open_hdf5
 from hierarchical_lvae.data.npz import open_npz
@@ -131,7 +131,7 @@ def _read_pixels(images: Array, path: Path, image_size: int | None, frame: str) 
     """All images, (n, C, H, W) uint8; square if they are larger than the size that is asked for."""
     axis = _channel_axis(images.shape)
     height, width = (side for i, side in enumerate(images.shape) if i not in (0, axis))
-    image_size = image_size if image_size and image_size < min(height, width) else None
+    image_size = shrunk(image_size, (height, width))
     shape = (images.shape[0], images.shape[axis] if axis else 1, image_size or height, image_size or width)
     pixels = np.empty(shape, np.uint8)
     rows = max(1, BLOCK // (prod(images.shape[1:]) * images.dtype.itemsize))

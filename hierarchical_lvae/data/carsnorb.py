@@ -11,6 +11,8 @@ import torch
 from hierarchical_lvae.data import cars3d, smallnorb
 from hierarchical_lvae.data.factor_images import FactorImages, Part
 
+NEIGHBOURHOOD = "latent-knn"
+
 
 def load(data_dir: Path) -> FactorImages:
     """Load Cars3D and SmallNORB from `data_dir` as one set.

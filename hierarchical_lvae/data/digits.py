@@ -7,6 +7,8 @@ import torch
 
 from hierarchical_lvae.data.factor_images import FactorImages
 
+NEIGHBOURHOOD = "latent-knn"
+
 
 def load(data_dir: Path) -> FactorImages:
     """Load the digits; nothing is looked for in `data_dir`. Their 17 grey levels are scaled to 0 … 255."""

@@ -1,6 +1,7 @@
 """A data set: images by index, and what is known of the factors that made them."""
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import NamedTuple, Protocol
@@ -97,8 +98,8 @@ class FactorImages:
         """Hold the images on another device."""
         return replace(self, images=self.images.to(device))
 
-    def resized(self, image_size: int) -> "FactorImages":
-        """Give square images of `image_size` pixels a side (antialiased, at each `batch`)."""
+    def resized(self, image_size: int | None) -> "FactorImages":
+        """Give square images of `image_size` pixels a side (antialiased, at each `batch`); the images' own if None."""
         return replace(self, image_size=image_size)
 
     @cached_property
@@ -117,6 +118,15 @@ class FactorImages:
             digest.update(repr((name, start, stop, *rest)).encode())
             digest.update(np.ascontiguousarray(factors, dtype=np.int64).tobytes())
         return digest.hexdigest()[:16]
+
+
+def shrunk(image_size: int | None, sides: Sequence[int]) -> int | None:
+    """The side that images of these sides are shrunk to; None if they are not larger, and stay as they are.
+
+    >>> shrunk(32, (64, 48)), shrunk(48, (64, 48)), shrunk(None, (64, 48))
+    (32, None, None)
+    """
+    return image_size if image_size and image_size < min(sides) else None
 
 
 def factor_grid(sizes: tuple[int, ...]) -> np.ndarray:

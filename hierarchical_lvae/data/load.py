@@ -1,12 +1,13 @@
 """Data sets by name, and the user's own data: a folder of images, or a file of arrays."""
 
+from importlib import import_module
 from pathlib import Path
 from pkgutil import resolve_name
 
 from hierarchical_lvae.data import DATASETS
 from hierarchical_lvae.data.arrays import MIN_SIDE, load_arrays
 from hierarchical_lvae.data.directory import data_directory
-from hierarchical_lvae.data.factor_images import FactorImages
+from hierarchical_lvae.data.factor_images import FactorImages, shrunk
 from hierarchical_lvae.data.folder import load_folder
 from hierarchical_lvae.data.framing import FRAMES
 from hierarchical_lvae.data.paths import ARRAY_SUFFIXES, OWN_DATA, is_path
@@ -42,7 +43,18 @@ def load_dataset(
         raise ValueError(f"no data set is called {name!r}: {nearest(name, DATASETS)} (or give {OWN_DATA})")
     needed = data_dir is not None or SOURCES[name]
     dataset = resolve_name(DATASETS[name])(data_directory(data_dir) if needed else Path())
-    return dataset.resized(image_size) if image_size and image_size < min(dataset.image_shape[1:]) else dataset
+    return dataset.resized(shrunk(image_size, dataset.images.shape[2:]))
+
+
+def default_neighbourhood(name: str) -> str:
+    """What is local in a data set: its module's `NEIGHBOURHOOD`; in others, and in the user's own data, the noise.
+
+    >>> default_neighbourhood("digits"), default_neighbourhood("3dshapes"), default_neighbourhood("mine.npz")
+    ('latent-knn', 'noise', 'noise')
+    """
+    if name not in DATASETS:
+        return "noise"
+    return getattr(import_module(DATASETS[name].partition(":")[0]), "NEIGHBOURHOOD", "noise")
 
 
 def load_own(

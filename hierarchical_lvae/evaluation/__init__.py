@@ -10,6 +10,7 @@ METRICS = {
     "beta-vae": "hierarchical_lvae.evaluation.fixed_factor:beta_vae_score",
     "modularity": "hierarchical_lvae.evaluation.information:modularity",
 }
-"""Measures of disentanglement by name: "module:attribute". All take codes, factors and a seed where one is needed."""
+"""Measures of disentanglement by name, "module:attribute": each of codes and factors, and (by these names) of
+codes_test, factors_test and a seed where it needs them."""
 
 __getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -1,10 +1,20 @@
 """What the metrics demand of codes and factors."""
 
+from collections.abc import Callable
+from typing import Any, TypeVar
+
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+Metric = TypeVar("Metric", bound=Callable[..., Any])
 MOST_VALUES = 500
 """Of a factor: DCI fits 100 trees for each value, and the data sets of the field have 183 at most (Cars3D)."""
+
+
+def compares_factors(metric: Metric) -> Metric:
+    """Mark a metric that compares factors with each other, and has no meaning for a single one."""
+    vars(metric)["compares_factors"] = True
+    return metric
 
 
 def check_codes(codes: ArrayLike) -> NDArray[np.float64]:

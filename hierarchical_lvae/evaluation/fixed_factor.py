@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from hierarchical_lvae.evaluation.arrays import check_codes, check_factors
+from hierarchical_lvae.evaluation.arrays import check_codes, check_factors, compares_factors
 
 BATCH, VOTES_TRAIN, VOTES_TEST, THRESHOLD = 64, 10_000, 5_000, 0.05
 
@@ -33,6 +33,7 @@ class BetaVaeScore(NamedTuple):
     score_train: float
 
 
+@compares_factors
 def factor_vae_score(
     codes: ArrayLike,
     factors: ArrayLike,
@@ -76,6 +77,7 @@ def factor_vae_score(
     return FactorVaeScore(test, train, int(active.sum()))
 
 
+@compares_factors
 def beta_vae_score(
     codes: ArrayLike,
     factors: ArrayLike,

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from hierarchical_lvae.evaluation.arrays import check_codes, check_factors
+from hierarchical_lvae.evaluation.arrays import check_codes, check_factors, compares_factors
 
 BINS = 20
 
@@ -74,6 +74,7 @@ def mig(codes: ArrayLike, factors: ArrayLike, bins: int = BINS) -> Mig:
     return Mig(float(gaps.mean()), gaps, information)
 
 
+@compares_factors
 def modularity(
     codes_train: ArrayLike,
     factors_train: ArrayLike,

@@ -21,7 +21,6 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 Variables = Mapping[str, ArrayLike]
-MARKOV_CHAINS = frozenset({"nuts"})
 
 
 class Loo(NamedTuple):
@@ -114,8 +113,7 @@ def loo(data: Any) -> Loo:
 
 def summarise(data: Any) -> Any:
     """ArviZ's table of means and intervals; with r̂ and effective sample sizes for Markov chains alone."""
-    kind = "all" if data.attrs.get("inference_method") in MARKOV_CHAINS else "stats"
-    return _arviz().summary(data, kind=kind)
+    return _arviz().summary(data, kind="all" if data.attrs.get("inference_method") == "nuts" else "stats")
 
 
 def merge(data: Mapping[str, Any]) -> Any:

@@ -81,6 +81,7 @@ class LowRank:
     """
 
     rank: int = 10
+    capturable = False
 
     def __post_init__(self) -> None:
         if self.rank < 1:
@@ -96,6 +97,8 @@ class LowRank:
 @dataclass(frozen=True)
 class Dense:
     """The whole matrix: for small programs, or for a block of a large one."""
+
+    capturable = False
 
     def __call__(
         self, at: LocalLossAt, site: str, positions: Tensor | None, mean: Tensor, precision: Tensor
@@ -136,6 +139,11 @@ class Laplace:
     centre: LocalInference = field(default_factory=OneStepMAP)
     structure: Structure = field(default_factory=Diagonal)
     block: str | tuple[str, ...] | None = None
+
+    @property
+    def capturable(self) -> bool:
+        """Whether neither the centre nor the structure looks at its numbers."""
+        return all(getattr(part, "capturable", True) for part in (self.centre, self.structure))
 
     def __call__(self, local_loss: LocalLoss) -> dict[str, dist.TorchDistribution]:
         """Return q(θ_N | N), Gaussian, and φ_N, a point: batch (B, 1), event (P,).

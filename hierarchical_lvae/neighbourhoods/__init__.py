@@ -10,6 +10,7 @@ NEIGHBOURHOODS = {
     "labels": "hierarchical_lvae.neighbourhoods.labels:SharedLabels",
     "graph": "hierarchical_lvae.neighbourhoods.graph:Graph",
 }
-"""Neighbourhoods by name: "module:attribute", for `pkgutil.resolve_name`. Some take an argument, as in graph:FILE."""
+"""Neighbourhoods by name: "module:attribute", for `pkgutil.resolve_name`. The `argument` of a constructor is what
+stands behind a colon, as in graph:FILE."""
 
 __getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

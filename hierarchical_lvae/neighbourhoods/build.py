@@ -3,19 +3,17 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from pkgutil import resolve_name
 from typing import TYPE_CHECKING, ClassVar, Protocol
 
 import numpy as np
 from torch import Tensor
 
 from hierarchical_lvae.neighbourhoods import NEIGHBOURHOODS
-from hierarchical_lvae.types import lookup
+from hierarchical_lvae.types import Stateful, accepted, lookup
 
 if TYPE_CHECKING:
     from pyro.distributions import TorchDistribution
-
-
-WITH_ARGUMENT = ("graph", "labels")
 
 
 class Data(Protocol):
@@ -69,18 +67,16 @@ class Surroundings:
     """A directory where tables that take long are kept, by fingerprint."""
 
 
-class Neighbourhood(Protocol):
+class Neighbourhood(Stateful, Protocol):
     """Draws neighbours: K points near each query, distinct, by the global random state."""
 
     fresh: ClassVar[bool] = False
     """Whether a second draw gives other points than the first, for sure."""
     of_data: ClassVar[bool] = True
     """Whether neighbours are other points of the data, and never the query itself."""
-    state: dict[str, Tensor]
-    """What it has found out and a resumed fit goes on with: part of the checkpoint."""
 
     def prepare(self) -> None:
-        """Find out what must be known before the first step, if `state` has it not; it may take minutes.
+        """Find out what must be known before the first step, if it was not restored; it may take minutes.
 
         A neighbourhood that is asked before that prepares itself.
         """
@@ -102,16 +98,17 @@ def build_neighbourhood(name: str, surroundings: Surroundings) -> Neighbourhood:
     if surroundings.num_neighbours < 1:
         raise ValueError(f"K is {surroundings.num_neighbours}: a neighbourhood has at least one point")
     name, _, argument = name.partition(":")
-    if argument and name not in WITH_ARGUMENT:
-        raise ValueError(f"{name} takes no argument, and {argument!r} was given: only {' and '.join(WITH_ARGUMENT)} do")
     make = lookup(NEIGHBOURHOODS, name, "neighbourhood")
+    if argument and not accepted(make, argument=argument):
+        able = " and ".join(sorted(n for n, e in NEIGHBOURHOODS.items() if accepted(resolve_name(e), argument="")))
+        raise ValueError(f"{name} takes no argument, and {argument!r} was given: only {able} do")
     number = len(surroundings.data)
     if getattr(make, "of_data", True) and surroundings.num_neighbours >= number:
         raise ValueError(
             f"K is {surroundings.num_neighbours} and there are {number} images: {name} gives {number - 1} at most, "
             "lower -K"
         )
-    return make(surroundings, argument)
+    return make(surroundings, **accepted(make, argument=argument))
 
 
 def gather(data: Data, ids: Tensor, x: Tensor) -> Tensor:

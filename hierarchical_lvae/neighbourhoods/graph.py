@@ -27,15 +27,17 @@ class Graph(Neighbourhood):
         FileNotFoundError: there is no such file.
     """
 
+    kept = ("starts", "ids")
+
     def __init__(self, surroundings: Surroundings, argument: str = "") -> None:
         if not argument:
             raise ValueError("the graph has no file: --neighbourhood graph:FILE")
         self.surroundings, self.path = surroundings, Path(argument)
-        self.state = {}
+        self.starts, self.ids = torch.empty(0), torch.empty(0)
 
     def prepare(self) -> None:
         """Read the file."""
-        if not self.state:
+        if not len(self.starts):
             number = len(self.surroundings.data)
             starts, ids = _read(self.path, number)
             degrees, wanted = np.diff(starts), self.surroundings.num_neighbours
@@ -44,15 +46,14 @@ class Graph(Neighbourhood):
                     f"point {degrees.argmin()} has {degrees.min()} neighbours in {self.path}, and K is {wanted}: "
                     "lower -K, or add edges"
                 )
-            self.state = {"starts": torch.from_numpy(starts), "ids": torch.from_numpy(ids)}
+            self.starts, self.ids = torch.from_numpy(starts), torch.from_numpy(ids)
 
     def __call__(self, index: Tensor, x: Tensor) -> Tensor:
         """Draw neighbours (B, K, C, H, W)."""
         self.prepare()
-        starts, ids = self.state["starts"], self.state["ids"]
         rows = []
         for own in index.cpu():
-            edges = ids[starts[own] : starts[own + 1]]
+            edges = self.ids[self.starts[own] : self.starts[own + 1]]
             rows.append(edges[torch.randperm(len(edges))[: self.surroundings.num_neighbours]])
         return gather(self.surroundings.data, torch.stack(rows).long().to(x.device), x)
 

@@ -28,7 +28,6 @@ class SharedLabels(Neighbourhood):
         if unknown := [name for name in shared if name not in names]:
             raise ValueError(f"no factor is called {unknown[0]!r}: {nearest(unknown[0], names)}")
         self.surroundings = surroundings
-        self.state = {}
         columns = surroundings.data.factors[:, [names.index(name) for name in shared]]
         _, groups, sizes = np.unique(columns, axis=0, return_inverse=True, return_counts=True)
         self.group = torch.from_numpy(groups.reshape(-1))

@@ -20,22 +20,24 @@ CHUNK = 1_000
 class NearestCodes(Neighbourhood):
     """The K points whose codes are nearest to the query's, by Euclidean distance."""
 
-    def __init__(self, surroundings: Surroundings, argument: str = "") -> None:
+    kept = ("codes", "steps")
+
+    def __init__(self, surroundings: Surroundings) -> None:
         self.surroundings = surroundings
-        self.state = {}
+        self.codes, self.steps = torch.empty(0), torch.tensor(0)
 
     def prepare(self) -> None:
         """Encode all points."""
-        if "codes" not in self.state:
-            self.state = {"codes": self._encode_all(), "steps": torch.tensor(0)}
+        if not len(self.codes):
+            self.codes = self._encode_all()
 
     def update(self, index: Tensor, x: Tensor) -> None:
         """Write the codes of x (B, C, H, W) anew; of all points, if it is time."""
         self.prepare()
-        self.state["steps"] += 1
+        self.steps += 1
         refresh = self.surroundings.refresh
-        if refresh and self.state["steps"] % refresh == 0:
-            self.state["codes"] = self._encode_all()
+        if refresh and self.steps % refresh == 0:
+            self.codes = self._encode_all()
         else:
             self._bank(x.device)[index] = self._encode(x)
 
@@ -48,8 +50,8 @@ class NearestCodes(Neighbourhood):
     def _bank(self, device: torch.device) -> Tensor:
         """The codes, where the images are: a checkpoint brings them on the CPU."""
         self.prepare()
-        self.state["codes"] = self.state["codes"].to(device)
-        return self.state["codes"]
+        self.codes = self.codes.to(device)
+        return self.codes
 
     @torch.no_grad()
     def _encode(self, x: Tensor) -> Tensor:

@@ -19,9 +19,8 @@ class ObservationNoise(Neighbourhood):
 
     fresh, of_data = True, False
 
-    def __init__(self, surroundings: Surroundings, argument: str = "") -> None:
+    def __init__(self, surroundings: Surroundings) -> None:
         self.surroundings = surroundings
-        self.state = {}
 
     def __call__(self, index: Tensor, x: Tensor) -> Tensor:
         """Draw neighbours (B, K, C, H, W) of x (B, C, H, W); the index is not looked at."""

@@ -45,13 +45,12 @@ class NoiseMean(Neighbourhood):
 
     of_data = False
 
-    def __init__(self, surroundings: Surroundings, argument: str = "") -> None:
+    def __init__(self, surroundings: Surroundings) -> None:
         if surroundings.num_neighbours != 1:
             raise ValueError(
                 f"K is {surroundings.num_neighbours}, and noise-mean has one neighbour, the mean: give K = 1, or noise"
             )
         self.surroundings = surroundings
-        self.state = {}
 
     def __call__(self, index: Tensor, x: Tensor) -> Tensor:
         """The mean (B, 1, C, H, W) of the noise around x (B, C, H, W); the index is not used."""

@@ -21,15 +21,17 @@ log = logging.getLogger(__name__)
 class NearestPixels(Neighbourhood):
     """The K images that are nearest by their pixels; copies of the query count, the query itself does not."""
 
-    def __init__(self, surroundings: Surroundings, argument: str = "") -> None:
+    kept = ("ids",)
+
+    def __init__(self, surroundings: Surroundings) -> None:
         self.surroundings = surroundings
         size = len(surroundings.data), int(np.prod(surroundings.data.image_shape))
         self.index = choose_index(*size) if surroundings.index is None else surroundings.index
-        self.state = {}
+        self.ids = torch.empty(0)
 
     def prepare(self) -> None:
         """Find all neighbours, or read what was found before; say how far to trust them, and how near they are."""
-        if "ids" in self.state:
+        if len(self.ids):
             return
         data, number, cache = self.surroundings.data, self.surroundings.num_neighbours, self._cache()
         ids = _read(cache, (len(data), number))
@@ -41,12 +43,12 @@ class NearestPixels(Neighbourhood):
                 log.info("recall@%d of %s: %.3f, of 200 images, against exact search", number, self.index, found)
         if data.factors.shape[1]:
             log.info("nearest images: %s", describe_steps(data.factors, data.factor_names, ids))
-        self.state = {"ids": torch.from_numpy(ids)}
+        self.ids = torch.from_numpy(ids)
 
     def __call__(self, index: Tensor, x: Tensor) -> Tensor:
         """Neighbours (B, K, C, H, W), nearest first."""
         self.prepare()
-        return gather(self.surroundings.data, self.state["ids"][index.cpu()].long().to(x.device), x)
+        return gather(self.surroundings.data, self.ids[index.cpu()].long().to(x.device), x)
 
     def _cache(self) -> Path | None:
         data, directory, number = self.surroundings.data, self.surroundings.cache, self.surroundings.num_neighbours

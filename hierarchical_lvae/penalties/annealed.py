@@ -25,16 +25,16 @@ class Annealed(Penalty):
     0.0
     """
 
-    replaces_kl = True
+    replaces_kl, kept = True, ("steps",)
 
     def __init__(self, weight: float = 25.0) -> None:
         self.weight = weight
-        self.state = {"steps": torch.tensor(0)}
+        self.steps = torch.tensor(0)
 
     @property
     def capacity(self) -> float:
         """The nats c of the step to come."""
-        return self.weight * min(self.state["steps"].item() / STEPS, 1.0)
+        return self.weight * min(self.steps.item() / STEPS, 1.0)
 
     def __call__(self, codes: Codes) -> Tensor:
         """γ times the distance of the mean KL from the capacity: a scalar, in nats an image."""
@@ -42,4 +42,4 @@ class Annealed(Penalty):
 
     def update(self) -> None:
         """Let the capacity grow."""
-        self.state["steps"] += 1
+        self.steps += 1

@@ -15,10 +15,9 @@ tried. All but the first compare the codes of a batch with each other, and want 
 
 import math
 from inspect import signature
-from typing import Any
 
 from hierarchical_lvae.penalties import PENALTIES
-from hierarchical_lvae.types import Penalty, lookup
+from hierarchical_lvae.types import Penalty, accepted, lookup
 
 
 def with_weight(text: str) -> str:
@@ -48,5 +47,4 @@ def build_penalty(text: str, latent_dim: int, device: str = "cpu") -> Penalty:
     """Build the penalty NAME[:WEIGHT] for codes of D = `latent_dim` numbers on a device; errors as `with_weight`."""
     name, _, weight = with_weight(text).partition(":")
     make = lookup(PENALTIES, name, "penalty")
-    about: dict[str, Any] = {"latent_dim": latent_dim, "device": device}
-    return make(float(weight), **{key: about[key] for key in about.keys() & signature(make).parameters.keys()})
+    return make(float(weight), **accepted(make, latent_dim=latent_dim, device=device))

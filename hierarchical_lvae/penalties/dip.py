@@ -24,7 +24,6 @@ class DIP(Penalty):
 
     def __init__(self, off_diagonal: float, diagonal: float, of_draws: bool) -> None:
         self.off_diagonal, self.diagonal, self.of_draws = off_diagonal, diagonal, of_draws
-        self.state = {}
 
     def __call__(self, codes: Codes) -> Tensor:
         """The penalty of a batch: a scalar, in nats an image."""

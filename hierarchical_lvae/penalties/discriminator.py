@@ -6,6 +6,7 @@ Six layers of 1000 with leaky ReLUs of slope 0.2, two logits; Glorot-uniform wei
 0.5, 0.9: the study's. (It clips probabilities at 1e-6; ours are taken from the logits, which needs no clipping.)
 """
 
+from collections.abc import Mapping
 from itertools import pairwise
 
 import torch
@@ -52,12 +53,12 @@ class Discriminator:
         loss.backward()
         self.optimizer.step()
 
-    def state(self) -> dict[str, Tensor]:
-        """Weights and moments by name: tensors of any shapes."""
+    def state_dict(self) -> dict[str, Tensor]:
+        """Weights and moments by name."""
         weights = {f"network.{name}": weight for name, weight in self.network.state_dict().items()}
         return {**weights, **moments(self.optimizer)}
 
-    def load(self, state: dict[str, Tensor]) -> None:
-        """Put back what `state` gave, tensors of any shapes."""
-        self.network.load_state_dict(named(state, "network."))
-        restore_moments(self.optimizer, state)
+    def load_state_dict(self, state_dict: Mapping[str, Tensor]) -> None:
+        """Put back what `state_dict` gave."""
+        self.network.load_state_dict(named(state_dict, "network."))
+        restore_moments(self.optimizer, state_dict)

@@ -6,6 +6,8 @@ where the log ratio is the logit of a network that tells codes from codes whose 
 each by itself. As in the study, both are of one batch.
 """
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor
 
@@ -40,15 +42,14 @@ class Factor(Penalty):
         if self.last is not None:
             self.discriminator.learn(self.last, permuted(self.last, self.random))
 
-    @property
-    def state(self) -> dict[str, Tensor]:
-        """The discriminator, its optimizer, and the random state: tensors of any shapes."""
-        return {**self.discriminator.state(), "random": self.random.get_state()}
+    def state_dict(self) -> dict[str, Tensor]:
+        """The discriminator, its optimizer, and the random state."""
+        return {**self.discriminator.state_dict(), "random": self.random.get_state()}
 
-    @state.setter
-    def state(self, state: dict[str, Tensor]) -> None:
-        self.random.set_state(state["random"])
-        self.discriminator.load(state)
+    def load_state_dict(self, state_dict: Mapping[str, Tensor]) -> None:
+        """Put back what `state_dict` gave."""
+        self.random.set_state(state_dict["random"])
+        self.discriminator.load_state_dict(state_dict)
 
 
 def permuted(z: Tensor, random: torch.Generator) -> Tensor:

@@ -24,7 +24,6 @@ class TotalCorrelation(Penalty):
 
     def __init__(self, weight: float = 4.0) -> None:
         self.weight = weight
-        self.state = {}
 
     def __call__(self, codes: Codes) -> Tensor:
         """(β − 1) times the total correlation: a scalar, in nats an image."""

@@ -117,19 +117,23 @@ def describe(run: "Run") -> str:
     """Say in two lines what was trained, and on what."""
     options = run.options
     reached = f" ({run.vae.alpha:.2g} now)" if options.alpha == "auto" else ""
-    model = f"Local VAE, α = {said(options)}{reached}, {options.local}" if options.alpha else "VAE (α = 0)"
     source = " ".join(run.dataset.source.encode("utf-8", "replace").decode().split())  # it holds the name of a file
     return (
-        f"{model}, {options.steps:,} steps of B = {options.batch}, K = {options.num_neighbours} "
-        f"(preset {options.preset}, seed {options.seed})\n{source}, {printable(options.neighbourhood)} neighbours"
+        f"{model(options, reached=reached)}, {options.steps:,} steps of B = {options.batch}, "
+        f"K = {options.num_neighbours} (preset {options.preset}, seed {options.seed})\n"
+        f"{source}, {printable(options.neighbourhood)} neighbours"
     )
 
 
-def said(options: "FitOptions") -> str:
-    """Say α, with its unit if that is not the pixel."""
-    if isinstance(options.alpha, str):
-        return options.alpha
-    return f"{options.alpha:g}" + ("" if options.alpha_unit == "pixel" else f" (per {options.alpha_unit})")
+def model(options: "FitOptions", usual: str = "pixel", reached: str = "") -> str:
+    """Name the model, with α in words as `said` has it, and where that is now."""
+    return f"Local VAE, α = {said(options, usual)}{reached}, {options.local}" if options.alpha else "VAE (α = 0)"
+
+
+def said(options: "FitOptions", usual: str = "pixel") -> str:
+    """Say α, with its unit if that is not the usual one."""
+    alpha = options.alpha if isinstance(options.alpha, str) else f"{options.alpha:g}"
+    return alpha if options.alpha_unit == usual else f"{alpha} (per {options.alpha_unit})"
 
 
 def save(figure: "Figure", out: str | Path, name: str) -> Path:

@@ -16,8 +16,9 @@ from hierarchical_lvae.analysis import SCORES, model_digest, read_scores
 from hierarchical_lvae.analysis.store import META
 from hierarchical_lvae.files import read_json, write_text
 from hierarchical_lvae.presentation.compare import COLUMNS, NOTES
+from hierarchical_lvae.presentation.figures import model
 from hierarchical_lvae.presentation.scores import lines
-from hierarchical_lvae.runs import read_options
+from hierarchical_lvae.runs import FitOptions, read_options
 from hierarchical_lvae.runs.directory import command, read_log, read_state
 
 CAPTIONS = {
@@ -74,7 +75,7 @@ def write_report(run: str | Path) -> Path:
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     run = Path(run)
-    plain = read_options(run).alpha == 0
+    options = read_options(run)
     saved = read_json(run / "options.json")
     if not {"data", "versions"} <= saved.keys():
         raise ValueError(f"{run / 'options.json'} has no data or versions: restore it, or fit again")
@@ -84,7 +85,7 @@ def write_report(run: str | Path) -> Path:
         Section("Training", [_health(run, saved)], training),
         Section("Figures", pictures=shown, missing=[] if shown else [("figures", command("figures", run))]),
         _scores(run, of_scores),
-        _comparison(run, plain, of_comparison),
+        _comparison(run, options.alpha == 0, of_comparison),
         Section("Options", [_options(saved), _versions(saved)]),
     ]
     environment = Environment(
@@ -96,7 +97,7 @@ def write_report(run: str | Path) -> Path:
     )
     page = environment.get_template("report.html").render(
         name=run.resolve().name,
-        summary=_summary(saved),
+        summary=_summary(options, saved["preset"]),
         source=saved["data"]["source"],
         status=_status(run, saved),
         seed=saved["seed"],
@@ -124,12 +125,10 @@ def _sorted_by_section(pictures: dict[str, Picture]) -> tuple[list[Picture], ...
     return tuple([pictures[name] for name in part] for part in names)
 
 
-def _summary(saved: dict[str, Any]) -> str:
-    alpha = saved["alpha"] if isinstance(saved["alpha"], str) else f"{saved['alpha']:g}"
-    model = f"Local VAE, α = {alpha} (per {saved['alpha_unit']}), {saved['local']}"
+def _summary(options: FitOptions, preset: str) -> str:
     return (
-        f"{model if saved['alpha'] else 'VAE (α = 0)'}, {saved['neighbourhood']} neighbours, B = {saved['batch']}, "
-        f"K = {saved['num_neighbours']}, preset {saved['preset']}"
+        f"{model(options, usual='')}, {options.neighbourhood} neighbours, B = {options.batch}, "
+        f"K = {options.num_neighbours}, preset {preset}"
     )
 
 

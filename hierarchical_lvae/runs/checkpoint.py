@@ -6,22 +6,20 @@ import torch
 from torch import Tensor
 
 from hierarchical_lvae.files import moments, named, restore_moments
-
-NEIGHBOURHOOD, PENALTY = "neighbourhood.", "penalty."
-"""How the names of a neighbourhood's tensors, and of a penalty's, begin in a checkpoint."""
+from hierarchical_lvae.types import Stateful
 
 
 def pack(
     vae: torch.nn.Module,
     optimizer: torch.optim.Optimizer,
-    states: Mapping[str, Mapping[str, Tensor]],
+    others: Mapping[str, Stateful],
     step: int,
     losses: list[float],
 ) -> dict[str, Tensor]:
-    """All that a fit needs to resume exactly: tensors by name; `states` are those of other objects, by prefix."""
+    """All that a fit needs to resume exactly: tensors by name, those of `others` behind a prefix."""
     tensors = {f"vae.{name}": value for name, value in vae.state_dict().items()}
     tensors |= moments(optimizer)
-    tensors |= {f"{prefix}{name}": value for prefix, state in states.items() for name, value in state.items()}
+    tensors |= {prefix + name: value for prefix, one in others.items() for name, value in one.state_dict().items()}
     tensors |= {"step": torch.tensor(step), "losses": torch.tensor(losses, dtype=torch.float64)}
     tensors["random.cpu"] = torch.get_rng_state()
     if torch.cuda.is_available():
@@ -33,8 +31,9 @@ def unpack(
     tensors: Mapping[str, Tensor],
     vae: torch.nn.Module,
     optimizer: torch.optim.Optimizer,
+    others: Mapping[str, Stateful],
 ) -> tuple[int, list[float]]:
-    """Put what `pack` gave back in place, but for the states of others (see `named`).
+    """Put what `pack` gave back in place.
 
     Returns the step and the losses not yet logged.
 
@@ -44,6 +43,8 @@ def unpack(
     try:
         vae.load_state_dict(named(tensors, "vae."))
         restore_moments(optimizer, tensors)
+        for prefix, one in others.items():
+            one.load_state_dict(named(tensors, prefix))
         torch.set_rng_state(tensors["random.cpu"])
         if "random.cuda" in tensors and torch.cuda.is_available():
             torch.cuda.set_rng_state(tensors["random.cuda"])

@@ -23,9 +23,6 @@ QUICK_ON: dict[str, dict[str, Any]] = {"3dshapes": {"lr": 2e-3}, "digits": {"cli
 AUTO = "auto"
 """As α: to be found by the evidence."""
 
-NEAREST_CODES = ("carsnorb", "digits")
-"""Data sets whose neighbourhoods are, by default, the nearest codes; of the others they are the observation noise."""
-
 PRECISIONS = ("highest", "high", "medium")
 """Of products of float32 matrices, as PyTorch names them: on a GPU "high" is TF32, "medium" bfloat16 inside."""
 
@@ -160,7 +157,9 @@ class FitOptions:
         if given.get("alpha", cls.alpha) == 0 and not given.get("local", cls.local).startswith("laplace"):
             given["local"] = "shared"
         if "neighbourhood" not in given:
-            given["neighbourhood"] = "latent-knn" if given.get("dataset") in NEAREST_CODES else "noise"
+            from hierarchical_lvae.data import default_neighbourhood
+
+            given["neighbourhood"] = default_neighbourhood(given["dataset"])
         if given["neighbourhood"] == "noise-mean":
             given.setdefault("num_neighbours", 1)
         if "penalty" in given:

@@ -5,7 +5,6 @@ import math
 import shlex
 from dataclasses import dataclass, fields, replace
 from functools import partial
-from inspect import signature
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,17 +13,17 @@ import torch
 from torch import Tensor
 
 from hierarchical_lvae.data import DATASETS, FactorImages, default_data_dir, load_dataset
+from hierarchical_lvae.data.factor_images import shrunk
 from hierarchical_lvae.data.sources import SOURCES
-from hierarchical_lvae.files import read_json, read_tensors
+from hierarchical_lvae.files import named, read_json, read_tensors
 from hierarchical_lvae.inference import LOCAL_INFERENCE, LocalELBO
 from hierarchical_lvae.models import LocalVAE
 from hierarchical_lvae.neighbourhoods import Neighbourhood, Surroundings, build_neighbourhood
 from hierarchical_lvae.penalties import build_penalty
-from hierarchical_lvae.runs.checkpoint import NEIGHBOURHOOD, PENALTY
 from hierarchical_lvae.runs.devices import device_here, resolve_device
 from hierarchical_lvae.runs.directory import command, read_state
 from hierarchical_lvae.runs.options import AUTO, FitOptions
-from hierarchical_lvae.types import LocalInference, lookup, random_state_kept, single_precision
+from hierarchical_lvae.types import LocalInference, Stateful, accepted, lookup, random_state_kept, single_precision
 
 if TYPE_CHECKING:
     from pyro.distributions import TorchDistribution
@@ -49,6 +48,12 @@ class Run:
     elbo: LocalELBO
     dataset: FactorImages
     neighbourhood: Neighbourhood
+
+    @property
+    def stateful(self) -> dict[str, Stateful]:
+        """What has a state beside the model, by how the names of its tensors begin in a checkpoint."""
+        penalty = {"penalty.": self.elbo.penalty} if self.elbo.penalty is not None else {}
+        return {"neighbourhood.": self.neighbourhood, **penalty}
 
     def adapt(self, x: Tensor, x_N: Tensor) -> "dict[str, TorchDistribution]":
         """The local posterior at x, by site that inference moves: batch (B, 1), event (P,).
@@ -95,7 +100,7 @@ def prepare(options: FitOptions, dataset: FactorImages | None = None) -> Run:
     if dataset is None:
         loaded = load_dataset(options.dataset, options.data_dir, size, options.frame, options.skip_bad)
         dataset = loaded.to(options.device)
-    dataset = replace(dataset, image_size=size if size and size < min(dataset.images.shape[2:]) else None)
+    dataset = dataset.resized(shrunk(size, dataset.images.shape[2:]))
     if ":" in options.device:
         torch.cuda.set_device(options.device)  # streams, graphs and libraries take the current one
     torch.manual_seed(options.seed)
@@ -168,9 +173,9 @@ def load_run(
             f"{path / 'model.safetensors'} does not hold the weights of this model: restore it, or fit again"
         ) from error
     if (path / "state.safetensors").is_file():
-        run.neighbourhood.state.update(read_tensors(path / "state.safetensors", NEIGHBOURHOOD))
-        if run.elbo.penalty is not None:
-            run.elbo.penalty.state = read_tensors(path / "state.safetensors", PENALTY)
+        saved = read_tensors(path / "state.safetensors")
+        for prefix, part in run.stateful.items():
+            part.load_state_dict(named(saved, prefix))
     run.neighbourhood.prepare()
     return run
 
@@ -242,5 +247,4 @@ def load_data(options: FitOptions, path: Path) -> FactorImages:
 
 def _local_inference(options: FitOptions) -> LocalInference:
     local = lookup(LOCAL_INFERENCE, options.local, "local inference")
-    takes_first_order = "first_order" in signature(local).parameters
-    return local(first_order=True) if options.first_order and takes_first_order else local()
+    return local(**accepted(local, first_order=True) if options.first_order else {})

@@ -18,9 +18,6 @@ from hierarchical_lvae.runs.options import FitOptions
 from hierarchical_lvae.training.ranks import Ranks
 from hierarchical_lvae.types import random_state_kept
 
-WITH_LINEAR_ALGEBRA = ("laplace-low-rank", "laplace-last-layer")
-"""Local inference that looks at its numbers, and so cannot be captured."""
-
 Gradient = Callable[[Tensor, Tensor], Tensor]
 """Of queries x (B, C, H, W) and neighbours x_N (B, K, C, H, W): puts the gradient of the mean loss of an image where
 the parameters keep theirs, and returns that loss: a scalar, detached."""
@@ -35,7 +32,7 @@ def choose_gradient(run: Run, ranks: Ranks) -> Gradient:
     """
     if run.options.micro_batch is not None:
         return InParts(run, ranks)
-    capturable = run.options.local not in WITH_LINEAR_ALGEBRA and run.elbo.penalty is None
+    capturable = getattr(run.elbo.local, "capturable", True) and run.elbo.penalty is None
     if run.options.device.startswith("cuda") and capturable:
         return Replayed(run)
     return Whole(run)

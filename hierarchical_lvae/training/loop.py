@@ -16,9 +16,9 @@ import pyro
 import torch
 
 from hierarchical_lvae import progress
-from hierarchical_lvae.files import append_json_line, named, read_tensors, write_json, write_tensors
+from hierarchical_lvae.files import append_json_line, read_tensors, write_json, write_tensors
 from hierarchical_lvae.inference import diagnose, reestimate
-from hierarchical_lvae.runs.checkpoint import NEIGHBOURHOOD, PENALTY, pack, unpack
+from hierarchical_lvae.runs.checkpoint import pack, unpack
 from hierarchical_lvae.runs.directory import State, claimed, command, read_state, truncate_log, write_state
 from hierarchical_lvae.runs.options import AUTO, FitOptions
 from hierarchical_lvae.runs.run import Run, load_data, moved, prepare, read_options
@@ -128,11 +128,8 @@ def _train(run: Run, out: Path, ranks: Ranks, checkpoint_every: float, watchers:
     if (out / "state.safetensors").exists():
         saved = read_tensors(out / "state.safetensors")
         try:
-            done, losses = unpack(saved, vae, optimizer)
-            run.neighbourhood.state.update(named(saved, NEIGHBOURHOOD))
-            if penalty is not None:
-                penalty.state = named(saved, PENALTY)
-        except (ValueError, KeyError, RuntimeError) as error:
+            done, losses = unpack(saved, vae, optimizer, run.stateful)
+        except ValueError as error:
             raise ValueError(
                 f"{out / 'state.safetensors'} cannot be resumed ({error}): restore it, or fit again"
             ) from error
@@ -152,8 +149,7 @@ def _train(run: Run, out: Path, ranks: Ranks, checkpoint_every: float, watchers:
         for name, parameter in vae.named_parameters():
             if not parameter.isfinite().all():
                 raise Diverged(f"{name} is not finite after step {done}: lower --lr; the last good checkpoint is kept")
-        states = {NEIGHBOURHOOD: run.neighbourhood.state, PENALTY: {} if penalty is None else penalty.state}
-        write_tensors(out / "state.safetensors", pack(vae, optimizer, states, done, losses))
+        write_tensors(out / "state.safetensors", pack(vae, optimizer, run.stateful, done, losses))
         write_tensors(out / "model.safetensors", vae.state_dict())
         write_state(out, State(status, done, options.steps))
         return time.monotonic()

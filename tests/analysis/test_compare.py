@@ -93,7 +93,7 @@ def test_it_is_seeded_and_leaves_the_random_state(run):
 def test_the_cost_is_in_one_steps(run, monkeypatch):
     seconds = {OneStepMAP: 2.0, Laplace: 5.0}
 
-    def timed(infer, rounds):
+    def timed(infer, rounds, enough):
         found = infer()
         return found, seconds[type(found[0].local)]
 

@@ -34,7 +34,7 @@ def test_a_failed_score_leaves_the_others(run, tmp_path, monkeypatch):
 
     names = ("mig", "samples", "iwae", "sap")
     with monkeypatch.context() as patch:
-        patch.setattr("hierarchical_lvae.analysis.scores.closeness", fail)
+        patch.setattr("hierarchical_lvae.analysis.images.closeness", fail)
         scores = dict(score(run, tmp_path, names, FEW))
     assert scores["samples"] == {"failed": r"unexpected KeyError: 'a mistake\nof ours'"}
     assert failed(scores) == ["samples"]

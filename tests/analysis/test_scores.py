@@ -43,7 +43,7 @@ def test_all_scores_are_written_one_by_one(run, tmp_path):
 def test_what_is_there_is_not_computed_again(run, tmp_path, monkeypatch):
     first = dict(score(run, tmp_path, ("mig", "iwae"), FEW))
     monkeypatch.setattr("hierarchical_lvae.analysis.scores.encode", None)
-    monkeypatch.setattr("hierarchical_lvae.analysis.scores.likelihood", None)
+    monkeypatch.setattr("hierarchical_lvae.analysis.bounds.draw_points", None)
     assert dict(score(run, tmp_path, ("mig", "iwae"), FEW)) == first
     assert dict(score(run, tmp_path, ("mig",), FEW._replace(draws=20)))["mig"] == first["mig"]
     for other in (FEW._replace(seed=1), FEW._replace(codes="meta")):  # other settings: it is
@@ -96,7 +96,7 @@ def test_codes_are_seeded_local_or_meta(run):
 
 
 def test_the_likelihood_knows_peeking_from_foretelling(run):
-    values = likelihood(run, FEW)
+    values = likelihood(run, seed=0, neighbourhoods=3, draws=10)
     for part in ("adapted_on", "held_out", "reference"):
         assert set(values[part]["nats"]) == {"k=1", "k=10"}
         assert values[part]["bits_per_dimension"] == pytest.approx(-values[part]["nats"]["k=10"] / 64 / np.log(2))
@@ -127,14 +127,14 @@ def test_the_distance_of_generated_images_is_named_by_its_features(run, tmp_path
     assert 0 < values["accuracy_of_factors"] < 1
     (weights,) = (tmp_path / "data").iterdir()
     assert weights.name == f"hlvae-factor-features-{run.dataset.fingerprint}-8x8.safetensors"
-    again = distance(run, choose_features(run, settings), settings)  # by the classifier on file
+    again = distance(run, choose_features(run, settings), seed=0, images=20)  # by the classifier on file
     assert again == {key: value for key, value in values.items() if key != "settings"}
     with pytest.raises(OSError, match="no weights here"):
         choose_features(run, FEW._replace(features="inception"))
 
 
 def test_samples_are_set_against_all_images_by_brute_force(run):
-    values = closeness(run, FEW)
+    values = closeness(run, seed=0, neighbourhoods=3)
     with torch.random.fork_rng():
         torch.manual_seed(0)
         index = torch.randint(len(run.dataset), (3,))

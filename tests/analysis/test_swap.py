@@ -7,14 +7,13 @@ import numpy as np
 import pytest
 import torch
 
-from hierarchical_lvae.analysis import ScoreSettings, swap
+from hierarchical_lvae.analysis import swap
 from hierarchical_lvae.data import FactorImages
 from hierarchical_lvae.data.factor_images import factor_grid
 from hierarchical_lvae.runs import FitOptions
 from hierarchical_lvae.training import fit
 
 COLOURS = torch.tensor([[1.0, 0, 0], [0, 1, 0], [0, 0, 1]])
-SETTINGS = ScoreSettings(test=200)
 
 
 def painted(colours, places):
@@ -59,7 +58,7 @@ class Perfect:
 @pytest.mark.parametrize("colour_from_weights", [True, False])
 def test_it_tells_the_code_from_the_weights(squares, tmp_path, monkeypatch, colour_from_weights):
     monkeypatch.setattr("hierarchical_lvae.evaluation.factor_classifier.STEPS", 300)
-    found = swap(Perfect(squares, tmp_path, colour_from_weights), SETTINGS)
+    found = swap(Perfect(squares, tmp_path, colour_from_weights), test=200)
     assert found["factors"] == ["hue", "place"]
     assert (found["accuracy"], found["ceiling"]) == ([1, 1], [1, 1])
     assert found["chance"] == pytest.approx([1 / 3, 1 / 4])
@@ -72,7 +71,7 @@ def test_in_a_plain_vae_all_is_in_the_code(tmp_path, monkeypatch):
     monkeypatch.setattr("hierarchical_lvae.evaluation.factor_classifier.STEPS", 300)
     plain = {"alpha": 0.0, "beta": 0.1, "lr": 2e-3, "steps": 300, "neighbourhood": "noise", "data_dir": tmp_path}
     run = fit(FitOptions.of("quick", dataset="digits", **plain), tmp_path / "run")
-    found = swap(run, SETTINGS)
+    found = swap(run, test=200)
     assert found["in_code"][0] > 1 - 4 * found["error"][0]
     assert found["ceiling"][0] > 2 * found["chance"][0]
 
@@ -80,12 +79,12 @@ def test_in_a_plain_vae_all_is_in_the_code(tmp_path, monkeypatch):
 def test_the_random_state_is_left_as_it_was(squares, tmp_path):
     run = Perfect(squares, tmp_path, True)
     state = torch.get_rng_state()
-    first = swap(run, SETTINGS)
+    first = swap(run, test=200)
     assert torch.equal(state, torch.get_rng_state())
     torch.rand(3)
-    assert swap(run, SETTINGS) == first
+    assert swap(run, test=200) == first
 
 
 def test_data_without_factors_have_none(squares, tmp_path):
     bare = replace(squares, factors=squares.factors[:, :0], factor_names=(), factor_sizes=())
-    assert "no factors" in swap(Perfect(bare, tmp_path, True), SETTINGS)["not_available"]
+    assert "no factors" in swap(Perfect(bare, tmp_path, True), test=200)["not_available"]

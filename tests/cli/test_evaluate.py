@@ -70,7 +70,7 @@ def test_factors_that_cannot_be_scored_are_left_out(tmp_path, run):
 def test_a_failed_score_is_a_line_and_an_exit_code(run, monkeypatch, caplog):
     metrics = ["evaluate", run, "--metrics", "mig,samples,sap", *FEW]
     with monkeypatch.context() as patch:
-        patch.setattr("hierarchical_lvae.analysis.scores.closeness", fail)
+        patch.setattr("hierarchical_lvae.analysis.images.closeness", fail)
         result = hlvae(*metrics)
         assert "Traceback" not in caplog.text
         debugged = hlvae("--debug", *metrics)

@@ -28,7 +28,7 @@ def test_nearest_pixels_are_those_of_brute_force(surroundings, data):
     neighbourhood = build_neighbourhood("input-knn", surroundings(5))
     neighbourhood.prepare()
     expected = brute_force(x.flatten(1), 5)
-    assert torch.equal(neighbourhood.state["ids"].long(), expected)
+    assert torch.equal(neighbourhood.ids.long(), expected)
     assert torch.equal(neighbourhood(index, x), x[expected])
     assert recall(data, expected.numpy()) == 1
     wrong = expected.roll(1, 0).numpy()
@@ -51,7 +51,7 @@ def test_an_index_finds_nearly_all_and_says_how_many(factory, surroundings, capl
     with caplog.at_level("INFO"):
         neighbourhood = build_neighbourhood("input-knn", surroundings(5, data=data, index=factory))
         neighbourhood.prepare()
-    ids = neighbourhood.state["ids"].numpy()
+    ids = neighbourhood.ids.numpy()
     exact = brute_force(data.batch(torch.arange(1200)).flatten(1), 5).numpy()
     share = np.mean([len(np.intersect1d(a, b)) / 5 for a, b in zip(ids, exact, strict=True)])
     assert share > 0.2
@@ -88,12 +88,12 @@ def test_neighbours_are_kept_by_fingerprint_and_made_anew_if_damaged(surrounding
         patch.setattr("hierarchical_lvae.neighbourhoods.pixels.all_neighbours", None)
         second = build_neighbourhood("input-knn", surroundings(4))
         second.prepare()
-        assert torch.equal(first.state["ids"], second.state["ids"])
+        assert torch.equal(first.ids, second.ids)
     for damage in (b"\x93NUMPY broken", file.read_bytes()[:-50]):
         file.write_bytes(damage)
         third = build_neighbourhood("input-knn", surroundings(4))
         third.prepare()
-        assert torch.equal(first.state["ids"], third.state["ids"])
+        assert torch.equal(first.ids, third.ids)
         assert "ignoring" in caplog.text
     np.save(file, np.full((60, 4), 60, np.int32))
     build_neighbourhood("input-knn", surroundings(4)).prepare()
@@ -121,7 +121,7 @@ def test_nearest_codes_follow_the_encoder(surroundings, data):
     assert calls == [60, 2]
     bank = x.mean((1, 3))
     bank[seen] *= -1
-    torch.testing.assert_close(neighbourhood.state["codes"], bank)
+    torch.testing.assert_close(neighbourhood.codes, bank)
     assert torch.equal(neighbourhood(index, x), x[brute_force(bank, 5)])
     assert calls == [60, 2]  # asking for neighbours changes nothing
 

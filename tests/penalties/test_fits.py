@@ -53,7 +53,7 @@ def test_a_fit_that_grows_keeps_its_schedule(tmp_path):
     fit(options(5, penalty="annealed"), tmp_path / "grown")
     resume(tmp_path / "grown", 8)
     assert kept(tmp_path / "grown") == kept(tmp_path / "whole")
-    assert load_run(tmp_path / "grown").elbo.penalty.state["steps"] == 8
+    assert load_run(tmp_path / "grown").elbo.penalty.steps == 8
 
 
 @pytest.mark.parametrize("penalty", ["factor:0", "dip-i:0", "dip-ii:0", "tc:1"])

@@ -67,7 +67,7 @@ def test_it_counts_once_a_query(alpha):
         added = loss(vae, query, support, beta=2.0, penalty=penalty) - without
         torch.testing.assert_close(added, B * penalty(codes), rtol=1e-9, atol=1e-9)
     annealed = Annealed(25.0)
-    annealed.state["steps"] += 40_000  # c = 10
+    annealed.steps += 40_000  # c = 10
     replaced = without - 2.0 * codes.kl.sum() + B * 1000 * (codes.kl.mean() - 10).abs()
     torch.testing.assert_close(loss(vae, query, support, beta=2.0, penalty=annealed), replaced, rtol=1e-9, atol=0)
 

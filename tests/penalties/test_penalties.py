@@ -88,10 +88,10 @@ def test_the_capacity_grows_to_its_end_in_100_000_steps():
     annealed, codes = Annealed(25.0), some_codes()
     mean = sum(codes.kl.tolist()) / N
     for step, capacity in ((0, 0.0), (1, 25e-5), (50_000, 12.5), (100_000, 25.0), (300_000, 25.0)):
-        annealed.state = {"steps": torch.tensor(step)}
+        annealed.load_state_dict({"steps": torch.tensor(step)})
         assert annealed.capacity == pytest.approx(capacity)
         assert annealed(codes).item() == pytest.approx(1000 * abs(mean - capacity), rel=1e-12)
-    annealed.state = {"steps": torch.tensor(0)}
+    annealed.load_state_dict({"steps": torch.tensor(0)})
     annealed.update()
     assert annealed.capacity == pytest.approx(25e-5)
 
@@ -168,13 +168,13 @@ def test_a_state_put_into_another_goes_on_the_same(name):
     for codes in batches[:2]:
         first(codes)
         first.update()
-    second.state = {key: value.clone() for key, value in first.state.items()}
+    second.load_state_dict({key: value.clone() for key, value in first.state_dict().items()})
     for codes in batches[2:]:
         assert first(codes).item() == second(codes).item()
         first.update()
         second.update()
-    assert first.state.keys() == second.state.keys()
-    assert all(torch.equal(value, second.state[key]) for key, value in first.state.items())
+    assert first.state_dict().keys() == second.state_dict().keys()
+    assert all(torch.equal(value, second.state_dict()[key]) for key, value in first.state_dict().items())
 
 
 @every_penalty
