@@ -32,9 +32,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-LATER = ("index", "refresh", "micro_batch", "frame", "skip_bad", "precision", "penalty", "warm_up")
-"""Options that runs of the first days have not: they had what is the default."""
-
 
 @dataclass(frozen=True)
 class Run:
@@ -189,7 +186,7 @@ def moved(
 
 
 def read_options(path: str | Path) -> FitOptions:
-    """Read the options of a run directory.
+    """Read the options of a run directory; those that are missing, but for `dataset`, have their default.
 
     Raises:
         FileNotFoundError: it is not a run directory.
@@ -204,7 +201,7 @@ def read_options(path: str | Path) -> FitOptions:
         )
     saved = read_json(file)
     try:
-        names = [field.name for field in fields(FitOptions) if field.name in saved or field.name not in LATER]
+        names = ["dataset", *(field.name for field in fields(FitOptions) if field.name in saved)]
         return FitOptions(**{name: saved[name] for name in names})
     except KeyError as error:
         raise ValueError(f"{file} does not hold the options of a fit (no {error}): restore it, or fit again") from error

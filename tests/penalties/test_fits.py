@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from hierarchical_lvae.penalties import PENALTIES
-from hierarchical_lvae.runs import FitOptions, load_run, prepare, read_options
+from hierarchical_lvae.runs import FitOptions, load_run, prepare
 from hierarchical_lvae.training import fit, resume
 from hierarchical_lvae.training.gradient import Whole, choose_gradient
 from hierarchical_lvae.training.ranks import Ranks
@@ -90,12 +90,3 @@ def test_it_needs_the_whole_batch(tmp_path, monkeypatch):
 def test_it_is_not_captured():
     run = prepare(options(penalty="tc"))
     assert isinstance(choose_gradient(replace(run, options=replace(run.options, device="cuda")), Ranks()), Whole)
-
-
-def test_older_runs_had_none(tmp_path):
-    fit(options(1), tmp_path / "run")
-    file = tmp_path / "run/options.json"
-    saved = json.loads(file.read_text())
-    assert saved.pop("penalty") is None
-    file.write_text(json.dumps(saved))
-    assert read_options(tmp_path / "run").penalty is None
