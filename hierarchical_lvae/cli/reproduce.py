@@ -6,26 +6,33 @@ from typing import Any
 
 import click
 
-from hierarchical_lvae.analysis import FEATURES
-from hierarchical_lvae.cli.names import PAIR, Count, DataDirectory, Location, Name, device_option
+from hierarchical_lvae.analysis import FEATURES, ScoreSettings
+from hierarchical_lvae.cli.names import PAIR, Count, DataDirectory, Location, Name, device_option, option_of
 from hierarchical_lvae.presentation.figures import compose
 from hierarchical_lvae.presentation.tables import lines, refuse_others, write
+from hierarchical_lvae.runs.options import PRESETS, FitOptions
 from hierarchical_lvae.types import Interrupted
 
 KNOWN = ("table1", "table2", "table5", "baselines", "fig2", "fig3", "fig4")
-IMAGES = {"paper": 50_000, "quick": 5_000}
+IMAGES = {"paper": ScoreSettings.images, "quick": 5_000}
 
 
 @click.command(short_help="Reproduce a table or a figure of the paper.")
 @click.argument("name", type=Name(KNOWN))
-@click.option("--preset", type=Name(["paper", "quick"]), default="quick", show_default=True, help="Of the fits.")
+@click.option("--preset", type=Name(PRESETS), default="quick", show_default=True, help="Of the fits.")
 @click.option("--seeds", type=Count(1, 10_000), default=1, show_default=True, help="Fits of each row.")
 @click.option("--rows", help="Names of rows, with commas [default: all]")
-@click.option("--steps", type=Count(), help="Meta-steps of each fit [default: by preset]")
-@click.option("--points", type=PAIR, default=(10_000, 5_000), show_default=True, help="For DCI: fitted, tested.")
-@click.option("--images", type=Count(5), help="Of each kind, for FID [default: 50,000; quick: 5,000]")
-@click.option("--features", type=Name(FEATURES), default="auto", show_default=True, help="What the distance sees.")
-@click.option("--inception-weights", type=Location(), help="Their file [default: torch hub's, or downloaded]")
+@option_of(FitOptions, "steps", default=None, help="Meta-steps of each fit [default: by preset]")
+@click.option(
+    "--points",
+    type=PAIR,
+    default=(ScoreSettings.train, ScoreSettings.test),
+    show_default=True,
+    help="For DCI: fitted, tested.",
+)
+@option_of(ScoreSettings, "images", default=None, help="Of each kind, for FID [default: 50,000; quick: 5,000]")
+@option_of(ScoreSettings, "features", type=Name(FEATURES), help="What the distance sees.")
+@option_of(ScoreSettings, "inception_weights", type=Location(), help="Their file [default: torch hub's, or downloaded]")
 @click.option("--jobs", type=Count(), help="Runs at a time [default: one a core; on a GPU 1]")
 @click.option("--dask", metavar="ADDRESS", help="Send the runs to this Dask scheduler instead; it shares our files.")
 @click.option("--out", type=Location(), help="Where the runs lie [default: runs/TABLE-PRESET]")
@@ -63,7 +70,6 @@ def reproduce(
       hlvae reproduce table5 --rows sampling,none --seeds 5
       hlvae reproduce fig2
     """
-    from hierarchical_lvae.analysis import ScoreSettings
     from hierarchical_lvae.evaluation import inception
     from hierarchical_lvae.experiments import FIGURES, TABLES, Workers, run_table
     from hierarchical_lvae.runs import load_run

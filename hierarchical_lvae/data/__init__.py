@@ -12,4 +12,7 @@ DATASETS = {
 }
 """Data sets by name, each a function of the data directory: "module:attribute", for `pkgutil.resolve_name`."""
 
+FRAMES = ("crop", "pad")
+"""How the user's own images are made square."""
+
 __getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -20,7 +20,7 @@ from hierarchical_lvae.files import append_json_line, named, read_tensors, write
 from hierarchical_lvae.inference import diagnose, reestimate
 from hierarchical_lvae.runs.checkpoint import NEIGHBOURHOOD, PENALTY, pack, unpack
 from hierarchical_lvae.runs.directory import State, claimed, command, read_state, truncate_log, write_state
-from hierarchical_lvae.runs.options import AUTO, FitOptions
+from hierarchical_lvae.runs.options import AUTO, CHECKPOINT_EVERY, FitOptions
 from hierarchical_lvae.runs.run import Run, load_data, moved, prepare, read_options
 from hierarchical_lvae.training.gradient import choose_gradient, first_not_finite, precision, shared
 from hierarchical_lvae.training.ranks import Ranks
@@ -38,7 +38,7 @@ Watcher = Callable[[Run, dict[str, Any]], None]
 def fit(
     options: FitOptions,
     out: str | Path,
-    checkpoint_every: float = 60.0,
+    checkpoint_every: float = CHECKPOINT_EVERY,
     watchers: tuple[Watcher, ...] = (),
     ready: Callable[[Run], None] = lambda run: None,
 ) -> Run:
@@ -73,7 +73,7 @@ def resume(
     path: str | Path,
     steps: int | None = None,
     data_dir: str | Path | None = None,
-    checkpoint_every: float = 60.0,
+    checkpoint_every: float = CHECKPOINT_EVERY,
     watchers: tuple[Watcher, ...] = (),
     device: str | None = None,
     dataset: str | Path | None = None,
