@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from hierarchical_lvae.analysis import CODES, FEATURES, SCORES, ScoreSettings
-from hierarchical_lvae.cli.failures import Failures
+from hierarchical_lvae.cli.failures import Failures, in_flags
 from hierarchical_lvae.cli.names import PAIR, Location, Name, Names, option_of, where_options
 from hierarchical_lvae.presentation.figures import describe, draw_importance
 from hierarchical_lvae.presentation.scores import NOTES, lines, table
@@ -100,7 +100,7 @@ def scored(
     with failures.of(f"metrics.json{of}"):
         for name, values in score(loaded, path, metrics, settings):
             scores[name] = values
-            column |= lines(name, values)
+            column |= {label: in_flags(text) for label, text in lines(name, values)}
             if "failed" in values:
                 failures.add(f"{name}{of}", values["failed"])
     click.echo(f"{path}: {describe(loaded)}")

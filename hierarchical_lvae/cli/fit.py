@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.core import ParameterSource
 
+from hierarchical_lvae.cli.failures import in_flags
 from hierarchical_lvae.cli.names import (
     DataDirectory,
     Finite,
@@ -187,7 +188,7 @@ def resolve(preset: str | None, device: str, data_dir: Path | None, **options: A
     try:
         return FitOptions.of(preset, device=device, data_dir=data_dir, **options)
     except ValueError as error:
-        raise click.UsageError(str(error)) from error
+        raise click.UsageError(in_flags(str(error))) from error
 
 
 def announce(run: "Run") -> None:
@@ -245,7 +246,7 @@ def refuse_contradictions(path: Path, chosen: dict[str, Any]) -> None:
         was = was.partition(",")[0] if name == "preset" else was  # other options may have changed it
         elsewhere = name in MAY_CHANGE and (name != "dataset" or is_path(value))
         if value != was and not elsewhere:
-            flag = {"num_neighbours": "-K", "batch": "-B"}.get(name, "--" + name.replace("_", "-"))
+            flag = in_flags(f"`{name}`")
             raise click.UsageError(f"{flag} {value} contradicts {path}, which was started with {was}: leave it out")
 
 

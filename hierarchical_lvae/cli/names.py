@@ -146,11 +146,9 @@ class DataDirectory(Location):
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         """Return the path, or fail before anything is computed."""
-        path = super().convert(value, param, ctx)
-        if not path.is_dir():
-            state = "is not a directory" if path.exists() else "does not exist: create it"
-            raise FileNotFoundError(f"the data directory {path} {state}, or leave --data-dir out")
-        return path
+        from hierarchical_lvae.data.directory import data_directory
+
+        return data_directory(super().convert(value, param, ctx))
 
 
 SEED = click.IntRange(*SEEDS)

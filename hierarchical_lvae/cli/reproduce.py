@@ -7,6 +7,7 @@ from typing import Any
 import click
 
 from hierarchical_lvae.analysis import FEATURES, ScoreSettings
+from hierarchical_lvae.cli.failures import in_flags
 from hierarchical_lvae.cli.names import PAIR, Count, DataDirectory, Location, Name, device_option, option_of
 from hierarchical_lvae.presentation.figures import compose
 from hierarchical_lvae.presentation.tables import lines, refuse_others, write
@@ -38,7 +39,12 @@ IMAGES = {"paper": ScoreSettings.images, "quick": 5_000}
 @click.option("--out", type=Location(), help="Where the runs lie [default: runs/TABLE-PRESET]")
 @click.option("--data-dir", type=DataDirectory(), help="Where data files lie [default: $HLVAE_DATA or user cache]")
 @device_option
-@click.option("--print-only", is_flag=True, help="Train nothing: print the rows that are there, or the paper's own.")
+@click.option(
+    "--print-only",
+    "finished_only",
+    is_flag=True,
+    help="Train nothing: print the rows that are there, or the paper's own.",
+)
 @click.pass_context
 def reproduce(
     ctx: click.Context,
@@ -56,7 +62,7 @@ def reproduce(
     out: Path | None,
     data_dir: Path | None,
     device: str,
-    print_only: bool,
+    finished_only: bool,
 ) -> None:
     """Train the rows of a table of the paper, and print it: published, ours, and the difference; or draw a figure.
 
@@ -87,7 +93,7 @@ def reproduce(
         if seeds > 1:
             raise click.UsageError("a figure shows one run of each row: leave out --seeds")
         table = replace(table, columns={}, rows=tuple(row for row in table.rows if row.name in figure.rows))
-    if figure or not print_only:
+    if figure or not finished_only:
         refuse_others(table, out, [f"figures/{name}.png"] if figure else ["table.md", "table.csv"])
     given: dict[str, Any] = {"steps": steps, "data_dir": data_dir, "device": device}
     weights = None if inception_weights is None else inception(inception_weights).weights.absolute()
@@ -99,18 +105,18 @@ def reproduce(
         inception_weights=weights,
     )
     runs = len(wanted or table.rows) * seeds
-    workers = Workers(1 if print_only else min(jobs or at_a_time(device), runs), None if print_only else dask)
+    workers = Workers(1 if finished_only else min(jobs or at_a_time(device), runs), None if finished_only else dask)
     others = () if figure or not wanted else tuple(row for row in known if row not in wanted)
     results = list(run_table(table, out, preset, range(seeds), others, finished_only=True)) if others else []
     there = {*wanted, *(result.row.name for result in results)}
     table = replace(table, rows=tuple(row for row in table.rows if not wanted or row.name in there))
     try:
         for result in run_table(
-            table, out, preset, range(seeds), wanted, settings, finished_only=print_only, workers=workers, **given
+            table, out, preset, range(seeds), wanted, settings, finished_only=finished_only, workers=workers, **given
         ):
             results.append(result)
-            click.echo(f"{result.row.name}, seed {result.seed}: {result.remark or 'done'}", err=True)
-            if not (print_only or figure):
+            click.echo(in_flags(f"{result.row.name}, seed {result.seed}: {result.remark or 'done'}"), err=True)
+            if not (finished_only or figure):
                 write(table, results, out)
     except Interrupted as error:
         raise Interrupted(error.signal, "stopped, with a checkpoint: the same command goes on") from None
@@ -119,8 +125,8 @@ def reproduce(
         click.echo(compose(name, [(row, drawn[row]) for row in figure.rows if row in drawn], out))
     else:
         for line in lines(table, results):
-            click.echo(line)
-        if not print_only:
+            click.echo(in_flags(line))
+        if not finished_only:
             click.echo(f"left in {out / 'table.md'} and {out / 'table.csv'}", err=True)
     if any(result.remark.startswith("failed") for result in results):
         ctx.exit(1)

@@ -94,7 +94,7 @@ def _retrieve(source: Source, directory: Path) -> Path:
     path, part = directory / source.file, directory / f"{source.file}.hlvae-part"
     if occupied(path):
         if not _is_whole(path, source):
-            raise FileExistsError(f"{path} is not the published file: move it away, or give another --data-dir")
+            raise FileExistsError(f"{path} is not the published file: move it away, or give another `data_dir`")
         return path
     directory.mkdir(parents=True, exist_ok=True)
     with locked(part, f"another process is downloading {path}: wait for it"):

@@ -111,19 +111,19 @@ class FitOptions:
             with_weight(self.penalty)
             if self.micro_batch is not None or self.batch < 2:
                 raise ValueError(
-                    f"the penalty {self.penalty} is of a whole batch of codes: give -B 2 or more, no --micro-batch, "
-                    "and train in one process"
+                    f"the penalty {self.penalty} is of a whole batch of codes: "
+                    "give `batch` 2 or more, no `micro_batch`, and train in one process"
                 )
         if self.precision not in PRECISIONS:
             raise ValueError(f"no precision is called {self.precision!r}: {nearest(self.precision, PRECISIONS)}")
         if isinstance(self.alpha, str) and self.alpha != AUTO:
             raise ValueError(f"alpha is {self.alpha!r}: a number is needed, or {AUTO!r}")
         if self.alpha == AUTO and self.local == "shared":
-            raise ValueError("alpha 'auto' needs local weights, and with --local shared there are none: leave one out")
+            raise ValueError("alpha 'auto' needs local weights, and with `local` shared there are none: leave one out")
         if self.alpha == 0 and self.local.startswith("laplace"):
             raise ValueError(
                 f"{self.local} needs local weights, and with alpha 0 there are none: "
-                "leave out --local for the plain VAE, or give an --alpha above 0"
+                "leave out `local` for the plain VAE, or give an `alpha` above 0"
             )
         for name in ("alpha", "beta", "lr") if self.alpha != AUTO else ("beta", "lr"):
             if not (getattr(self, name) >= 0 and math.isfinite(getattr(self, name))):

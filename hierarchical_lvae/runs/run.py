@@ -219,17 +219,17 @@ def load_data(options: FitOptions, path: Path) -> FactorImages:
     own = options.dataset not in DATASETS
     if options.data_dir is not None and not Path(options.data_dir).exists() and SOURCES.get(options.dataset):
         raise FileNotFoundError(
-            f"the data directory of {path} is no longer at {options.data_dir}: give its new place with --data-dir"
+            f"the data directory of {path} is no longer at {options.data_dir}: give its new place with `data_dir`"
         )
     if own and not Path(options.dataset).exists():
         raise FileNotFoundError(
-            f"the data of {path} are no longer at {options.dataset}: give their new place with --dataset"
+            f"the data of {path} are no longer at {options.dataset}: give their new place with `dataset`"
         )
     dataset = load_dataset(options.dataset, options.data_dir, options.image_size, options.frame, options.skip_bad)
     saved = read_json(path / "options.json").get("data")
     saved = saved if isinstance(saved, dict) else {}
     if dataset.fingerprint != saved.get("fingerprint"):
-        place = "their place with --dataset" if own else "their directory with --data-dir or $HLVAE_DATA"
+        place = "their place with `dataset`" if own else "their directory with `data_dir` or $HLVAE_DATA"
         raise ValueError(
             f"{path} was trained on {saved.get('source', 'other data')}, and {options.dataset} holds other data now "
             f"({dataset.source}): give {place}"

@@ -151,7 +151,7 @@ def _train(run: Run, out: Path, ranks: Ranks, checkpoint_every: float, watchers:
             return math.inf
         for name, parameter in vae.named_parameters():
             if not parameter.isfinite().all():
-                raise Diverged(f"{name} is not finite after step {done}: lower --lr; the last good checkpoint is kept")
+                raise Diverged(f"{name} is not finite after step {done}: lower `lr`; the last good checkpoint is kept")
         states = {NEIGHBOURHOOD: run.neighbourhood.state, PENALTY: {} if penalty is None else penalty.state}
         write_tensors(out / "state.safetensors", pack(vae, optimizer, states, done, losses))
         write_tensors(out / "model.safetensors", vae.state_dict())
@@ -190,8 +190,8 @@ def _train(run: Run, out: Path, ranks: Ranks, checkpoint_every: float, watchers:
             if not (math.isfinite(losses[-1]) and norm.isfinite()):
                 raise Diverged(
                     f"the loss is {losses[-1]:g} nats and its gradient {norm:g} at step {done} (the first not to be "
-                    f"finite: {first_not_finite(run, x, x_N, random_state)}): lower --alpha (here {vae.alpha:g}) or "
-                    f"--lr (here {options.lr:g}){'' if options.clip else ', or clip the gradient with --clip'}; "
+                    f"finite: {first_not_finite(run, x, x_N, random_state)}): lower `alpha` (here {vae.alpha:g}) or "
+                    f"`lr` (here {options.lr:g}){'' if options.clip else ', or clip the gradient with `clip`'}; "
                     "the last good checkpoint is kept"
                 )
             for group in optimizer.param_groups:
@@ -249,7 +249,7 @@ def _refuse_overshoot(adapted: float, plain: float, step: int) -> None:
     if adapted - plain > 9 * abs(plain):
         raise Diverged(
             f"at step {step} the loss is {adapted:,.0f} nats per image with the local step and {plain:,.0f} without: "
-            "lower --alpha; the last good checkpoint is kept"
+            "lower `alpha`; the last good checkpoint is kept"
         )
 
 
