@@ -105,7 +105,7 @@ def test_what_is_only_read_is_left_as_it_is(run, tmp_path, monkeypatch):
     assert result.source.startswith("handwritten digits")
     assert {path: path.read_bytes() for path in files} == files
     (tmp_path / "plain-0/metrics.json").unlink()
-    assert run(finished_only=True)[0].remark == "not scored: leave out --print-only"
+    assert run(finished_only=True)[0].remark == "not scored: leave out `finished_only`"
 
 
 def test_a_damaged_state_is_a_row_that_says_so(run, tmp_path):

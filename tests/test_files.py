@@ -28,7 +28,7 @@ def age(path):
 def test_a_directory_with_a_file_of_others_is_not_empty(tmp_path, name):
     (tmp_path / name).write_text("precious")
     age(tmp_path / name)
-    with pytest.raises(FileExistsError, match=f"is not empty \\(it holds {name}\\): choose another --out"):
+    with pytest.raises(FileExistsError, match=f"is not empty \\(it holds {name}\\): choose another `out`"):
         fit(OPTIONS, tmp_path)
     assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {name: "precious"}
 

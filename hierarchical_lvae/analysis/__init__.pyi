@@ -7,9 +7,9 @@ from .compare import ComparisonRow as ComparisonRow
 from .compare import compare as compare
 from .images import closeness as closeness
 from .images import distance as distance
-from .measure import ComparisonSettings as ComparisonSettings
 from .scores import model_digest as model_digest
 from .scores import score as score
+from .settings import ComparisonSettings as ComparisonSettings
 from .settings import ScoreSettings as ScoreSettings
 from .store import is_read_only as is_read_only
 from .store import read_scores as read_scores

@@ -9,7 +9,8 @@ import pyro.distributions as dist
 import torch
 from torch import Tensor
 
-from hierarchical_lvae.analysis.measure import ComparisonSettings, Measured, Points, Values, foretell, timed
+from hierarchical_lvae.analysis.measure import Measured, Points, Values, foretell, timed
+from hierarchical_lvae.analysis.settings import ComparisonSettings
 from hierarchical_lvae.evaluation import loo, pareto_k, to_arviz
 from hierarchical_lvae.inference import Dense, Laplace, LocalELBO, OneStepMAP, estimate_evidence
 from hierarchical_lvae.inference.gaussians import Embedded

@@ -19,7 +19,8 @@ from torch import Tensor
 from hierarchical_lvae import progress
 from hierarchical_lvae.analysis import BLOCK_METHODS, DEFAULT_METHODS
 from hierarchical_lvae.analysis.block import Block, find_block, last_biases
-from hierarchical_lvae.analysis.measure import ComparisonSettings, Measured, Points, draw_points, measure
+from hierarchical_lvae.analysis.measure import Measured, Points, draw_points, measure
+from hierarchical_lvae.analysis.settings import ComparisonSettings
 from hierarchical_lvae.evaluation import calibration_error, coverage
 from hierarchical_lvae.inference import LOCAL_INFERENCE
 from hierarchical_lvae.runs import Run

@@ -11,6 +11,7 @@ import pyro.distributions as dist
 import torch
 from torch import Tensor
 
+from hierarchical_lvae.analysis.settings import ComparisonSettings
 from hierarchical_lvae.inference import (
     LOCAL_INFERENCE,
     Laplace,
@@ -26,30 +27,6 @@ from hierarchical_lvae.types import LocalInference, lookup
 
 Values = Mapping[str, Tensor]
 ROUNDS, ENOUGH = 5, 5.0  # inferences to time, or seconds of them
-
-
-@dataclass(frozen=True)
-class ComparisonSettings:
-    """How much to compute."""
-
-    neighbourhoods: int = 8
-    """R, for the methods that infer all local weights."""
-    reference_neighbourhoods: int = 2
-    """Of these, for the methods of the block; NUTS takes one to five minutes for each."""
-    num_draws: int = 200
-    """S, of the local weights from each posterior; NUTS gives them in two chains together."""
-    num_codes: int = 10
-    """Draws of the codes for each of these. A point gets S times as many: the same number in all."""
-    warmup_steps: int = 250
-    """Of each chain of NUTS."""
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        if self.num_draws < 50 or self.num_draws % 2:
-            raise ValueError(f"num draws is {self.num_draws}: an even number of at least 50 is needed")
-        for name in ("neighbourhoods", "reference_neighbourhoods", "num_codes", "warmup_steps"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name.replace('_', ' ')} is {getattr(self, name)}: it must be at least 1")
 
 
 class Points(NamedTuple):

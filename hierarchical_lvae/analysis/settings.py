@@ -1,15 +1,18 @@
 """How much is computed, and how it is drawn: part of each result."""
 
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import ClassVar
 
 from hierarchical_lvae.analysis import CODES, FEATURES
+from hierarchical_lvae.runs.options import COUNTS, SEEDS, check_ranges
 from hierarchical_lvae.types import nearest
 
 IWAE_DRAWS = (1, 10, 100, 1_000, 5_000)
 
 
-class ScoreSettings(NamedTuple):
+@dataclass(frozen=True)
+class ScoreSettings:
     """The numbers are the field's, where it has them."""
 
     codes: str = "local"
@@ -30,15 +33,21 @@ class ScoreSettings(NamedTuple):
     inception_weights: str | Path | None = None
     """Where Inception's weights are, if not where torch hub keeps them."""
 
+    RANGES: ClassVar = {
+        "seed": SEEDS, "train": COUNTS, "test": COUNTS, "neighbourhoods": COUNTS, "draws": COUNTS,
+        "images": (5, COUNTS[1]),
+    }  # fmt: skip
+
     def within(self, size: int) -> "ScoreSettings":
         """The same, with no more points than there are, in the same proportion.
 
-        >>> ScoreSettings(train=100, test=50).within(60)[2:4]
+        >>> fewer = ScoreSettings(train=100, test=50).within(60)
+        >>> fewer.train, fewer.test
         (40, 20)
         """
         wanted = self.train + self.test
         train = size * self.train // wanted
-        return self if wanted <= size else self._replace(train=train, test=size - train)
+        return self if wanted <= size else replace(self, train=train, test=size - train)
 
     def check(self) -> None:
         """Check names and numbers before anything is computed.
@@ -50,8 +59,31 @@ class ScoreSettings(NamedTuple):
             raise ValueError(f"no codes are called {self.codes!r}: {nearest(self.codes, CODES)}")
         if self.features not in FEATURES:
             raise ValueError(f"no features are called {self.features!r}: {nearest(self.features, FEATURES)}")
-        if not 0 <= self.seed < 2**32:
-            raise ValueError(f"seed is {self.seed}: it must be from 0 to {2**32 - 1}, as NumPy's are")
-        for name in ("train", "test", "neighbourhoods", "draws", "images"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}: it must be at least 1")
+        check_ranges(self)
+
+
+@dataclass(frozen=True)
+class ComparisonSettings:
+    """How much to compute."""
+
+    neighbourhoods: int = 8
+    """R, for the methods that infer all local weights."""
+    reference_neighbourhoods: int = 2
+    """Of these, for the methods of the block; NUTS takes one to five minutes for each."""
+    num_draws: int = 200
+    """S, of the local weights from each posterior; NUTS gives them in two chains together."""
+    num_codes: int = 10
+    """Draws of the codes for each of these. A point gets S times as many: the same number in all."""
+    warmup_steps: int = 250
+    """Of each chain of NUTS."""
+    seed: int = 0
+
+    RANGES: ClassVar = {
+        "neighbourhoods": (1, 10_000), "reference_neighbourhoods": COUNTS, "num_draws": (50, 100_000),
+        "num_codes": COUNTS, "warmup_steps": COUNTS, "seed": SEEDS,
+    }  # fmt: skip
+
+    def __post_init__(self) -> None:
+        check_ranges(self)
+        if self.num_draws % 2:
+            raise ValueError(f"num draws is {self.num_draws}: it must be even")

@@ -17,7 +17,7 @@ POINTS, CODES = 480_000, 10
 
 
 def bench_parts(
-    batch: int = 25, num_neighbours: int = 10, rounds: int = 5, seed: int = 0, data_dir: Path | None = None
+    batch: int, num_neighbours: int, rounds: int, seed: int = 0, data_dir: Path | None = None
 ) -> dict[str, float]:
     """Median seconds, by what was done, on the CPU.
 

@@ -49,10 +49,10 @@ class Timing(NamedTuple):
 
 
 def bench(
-    batch: int = 25,
-    num_neighbours: int = 10,
-    image_shape: tuple[int, int, int] = (3, 64, 64),
-    rounds: int = 5,
+    batch: int,
+    num_neighbours: int,
+    image_shape: tuple[int, int, int],
+    rounds: int,
     device: str = "cpu",
     seed: int = 0,
     methods: Sequence[str] = METHODS,

@@ -14,6 +14,7 @@ from hierarchical_lvae.cli.bench import bench
 from hierarchical_lvae.cli.compare import compare
 from hierarchical_lvae.cli.data import data
 from hierarchical_lvae.cli.evaluate import evaluate
+from hierarchical_lvae.cli.failures import InFlags, in_flags
 from hierarchical_lvae.cli.figures import figures
 from hierarchical_lvae.cli.fit import fit
 from hierarchical_lvae.cli.names import Suggesting
@@ -30,7 +31,7 @@ class Failure(click.ClickException):
     """One line on stderr, and an exit code."""
 
     def __init__(self, message: str, exit_code: int) -> None:
-        super().__init__(" ".join(message.split()))
+        super().__init__(in_flags(" ".join(message.split())))
         self.exit_code = exit_code  # type: ignore[misc]  # click declares it on the class
 
 
@@ -98,7 +99,9 @@ def hlvae(debug: bool) -> None:
       hlvae compare runs/digits
       hlvae report runs/digits
     """
-    logging.basicConfig(format="%(message)s")
+    handler = logging.StreamHandler()
+    handler.setFormatter(InFlags())
+    logging.basicConfig(handlers=[handler])
     logging.getLogger("hierarchical_lvae").setLevel(logging.INFO)
 
 

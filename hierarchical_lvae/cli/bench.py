@@ -6,16 +6,17 @@ from typing import Any
 
 import click
 
-from hierarchical_lvae.cli.names import SEED, Count, Location, device_option
+from hierarchical_lvae.cli.names import Count, Location, device_option, option_of
+from hierarchical_lvae.runs.options import FitOptions
 
 
 @click.command(short_help="Time a step of the Local VAE.")
-@click.option("-B", "batch", type=Count(), default=25, show_default=True, help="Neighbourhoods in a batch.")
-@click.option("-K", "num_neighbours", type=Count(), default=10, show_default=True, help="Points in each.")
-@click.option("--image-size", type=Count(8, 4096), default=64, show_default=True, help="Side of the images.")
+@option_of(FitOptions, "batch", "-B", help="Neighbourhoods in a batch.")
+@option_of(FitOptions, "num_neighbours", "-K", help="Points in each.")
+@option_of(FitOptions, "image_size", default=64, help="Side of the images.")
 @click.option("--rounds", type=Count(), default=5, show_default=True, help="Steps of each kind.")
 @device_option
-@click.option("--seed", type=SEED, default=0, show_default=True, help="Of images and weights.")
+@option_of(FitOptions, "seed", help="Of images and weights.")
 @click.option("--json", "file", type=Location(), help="Write the numbers to a file.")
 @click.option("--scaling", is_flag=True, help="Our step also at half and twice B, K and the images' side.")
 @click.option("--parts", is_flag=True, help="Also images, rendering, the search for neighbours, and DCI.")

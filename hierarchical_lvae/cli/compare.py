@@ -1,19 +1,16 @@
 """`hlvae compare`: local posteriors of a run side by side."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
-from hierarchical_lvae.analysis import BLOCK_METHODS, DEFAULT_METHODS
+from hierarchical_lvae.analysis import BLOCK_METHODS, DEFAULT_METHODS, ComparisonSettings
 from hierarchical_lvae.cli.failures import Failures
-from hierarchical_lvae.cli.names import SEED, Count, Location, Names, where_options
+from hierarchical_lvae.cli.names import Location, Names, option_of, where_options
 from hierarchical_lvae.inference import LOCAL_INFERENCE
 from hierarchical_lvae.presentation.compare import table, write
 from hierarchical_lvae.presentation.figures import describe
-
-if TYPE_CHECKING:
-    pass
 
 KNOWN = (*LOCAL_INFERENCE, *BLOCK_METHODS)
 
@@ -27,16 +24,16 @@ KNOWN = (*LOCAL_INFERENCE, *BLOCK_METHODS)
     show_default=True,
     help="Local posteriors to compare.",
 )
-@click.option("--neighbourhoods", type=Count(1, 10_000), default=8, show_default=True, help="For all local weights.")
-@click.option("--reference", type=Count(), default=2, show_default=True, help="Of these, for the block.")
+@option_of(ComparisonSettings, "neighbourhoods", help="For all local weights.")
+@option_of(ComparisonSettings, "reference_neighbourhoods", "--reference", help="Of these, for the block.")
 @click.option("--block", help="Patterns of names of decoder parameters [default: the last biases, up to 50 of them]")
-@click.option("--draws", type=Count(50, 100_000), default=200, show_default=True, help="From each posterior.")
-@click.option("--warmup", type=Count(), default=250, show_default=True, help="Steps, of each chain of NUTS.")
-@click.option("--seed", type=SEED, default=0, show_default=True, help="Of references, neighbours and draws.")
+@option_of(ComparisonSettings, "num_draws", "--draws", help="From each posterior.")
+@option_of(ComparisonSettings, "warmup_steps", "--warmup", help="Steps, of each chain of NUTS.")
+@option_of(ComparisonSettings, "seed", help="Of references, neighbours and draws.")
 @where_options
 def compare(
-    run: Path, local: tuple[str, ...], neighbourhoods: int, reference: int, block: str | None, draws: int,
-    warmup: int, seed: int, **where: Any,
+    run: Path, local: tuple[str, ...], neighbourhoods: int, reference_neighbourhoods: int, block: str | None,
+    num_draws: int, warmup_steps: int, seed: int, **where: Any,
 ) -> None:  # fmt: skip
     """Compare local posteriors of RUN: points, Laplace's Gaussians, and (for a block of the weights) the truth by NUTS.
 
@@ -49,13 +46,17 @@ def compare(
       hlvae compare runs/first
       hlvae compare runs/first --local one-step,laplace,laplace-last-layer --neighbourhoods 32
     """
-    from hierarchical_lvae.analysis import ComparisonSettings
     from hierarchical_lvae.analysis import compare as compare_run
     from hierarchical_lvae.runs import load_run
 
     loaded = load_run(run, **where)
-    reference = min(reference, neighbourhoods)
-    settings = ComparisonSettings(neighbourhoods, reference, draws + draws % 2, warmup_steps=warmup, seed=seed)
+    settings = ComparisonSettings(
+        neighbourhoods,
+        reference_neighbourhoods=min(reference_neighbourhoods, neighbourhoods),
+        num_draws=num_draws + num_draws % 2,
+        warmup_steps=warmup_steps,
+        seed=seed,
+    )
     result = compare_run(loaded, local, settings, () if block is None else tuple(block.split(",")))
     click.echo(describe(loaded))
     for line in table(result, settings):

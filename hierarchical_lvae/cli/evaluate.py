@@ -5,27 +5,32 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from hierarchical_lvae.analysis import CODES, FEATURES, SCORES
-from hierarchical_lvae.cli.failures import Failures
-from hierarchical_lvae.cli.names import PAIR, SEED, Count, Location, Name, Names, where_options
+from hierarchical_lvae.analysis import CODES, FEATURES, SCORES, ScoreSettings
+from hierarchical_lvae.cli.failures import Failures, in_flags
+from hierarchical_lvae.cli.names import PAIR, Location, Name, Names, option_of, where_options
 from hierarchical_lvae.presentation.figures import describe, draw_importance
 from hierarchical_lvae.presentation.scores import NOTES, lines, table
 
 if TYPE_CHECKING:
-    from hierarchical_lvae.analysis import ScoreSettings
     from hierarchical_lvae.runs import Run
 
 
 @click.command(short_help="Score RUN: codes, images, likelihood.")
 @click.argument("run", type=Location())
 @click.option("--metrics", type=Names(SCORES), default=",".join(SCORES), show_default=True, help="What to compute.")
-@click.option("--codes", type=Name(CODES), default="local", show_default=True, help="Which encoder's codes.")
-@click.option("--seed", type=SEED, default=0, show_default=True, help="Of points, neighbours and classifiers.")
-@click.option("--points", type=PAIR, default=(10_000, 5_000), show_default=True, help="To fit on, to test on.")
-@click.option("--draws", type=Count(), default=5_000, show_default=True, help="Of the codes, for IWAE.")
-@click.option("--images", type=Count(5), default=50_000, show_default=True, help="Generated and real, for FID.")
-@click.option("--features", type=Name(FEATURES), default="auto", show_default=True, help="What the distance sees.")
-@click.option("--inception-weights", type=Location(), help="Their file [default: torch hub's, or downloaded]")
+@option_of(ScoreSettings, "codes", type=Name(CODES), help="Which encoder's codes.")
+@option_of(ScoreSettings, "seed", help="Of points, neighbours and classifiers.")
+@click.option(
+    "--points",
+    type=PAIR,
+    default=(ScoreSettings.train, ScoreSettings.test),
+    show_default=True,
+    help="To fit on, to test on.",
+)
+@option_of(ScoreSettings, "draws", help="Of the codes, for IWAE.")
+@option_of(ScoreSettings, "images", help="Generated and real, for FID.")
+@option_of(ScoreSettings, "features", type=Name(FEATURES), help="What the distance sees.")
+@option_of(ScoreSettings, "inception_weights", type=Location(), help="Their file [default: torch hub's, or downloaded]")
 @click.option("--against", type=Location(), multiple=True, help="Another run, set beside; repeatable.")
 @where_options
 def evaluate(
@@ -59,7 +64,6 @@ def evaluate(
       hlvae evaluate runs/first
       hlvae evaluate runs/local --metrics dci,mig --codes meta --against runs/plain
     """
-    from hierarchical_lvae.analysis import ScoreSettings
     from hierarchical_lvae.runs import load_run
 
     settings = ScoreSettings(codes=codes, seed=seed, train=points[0], test=points[1], **amounts)
@@ -87,7 +91,7 @@ def evaluate(
 
 
 def scored(
-    loaded: "Run", path: Path, metrics: tuple[str, ...], settings: "ScoreSettings", failures: Failures, of: str
+    loaded: "Run", path: Path, metrics: tuple[str, ...], settings: ScoreSettings, failures: Failures, of: str
 ) -> dict[str, str]:
     """Score one run and draw its importances; returns its column of the table, texts by label."""
     from hierarchical_lvae.analysis import score
@@ -96,7 +100,7 @@ def scored(
     with failures.of(f"metrics.json{of}"):
         for name, values in score(loaded, path, metrics, settings):
             scores[name] = values
-            column |= lines(name, values)
+            column |= {label: in_flags(text) for label, text in lines(name, values)}
             if "failed" in values:
                 failures.add(f"{name}{of}", values["failed"])
     click.echo(f"{path}: {describe(loaded)}")

@@ -1,6 +1,10 @@
-"""Failures that do not stop a command: it does the rest, prints it, and then exits with code 1 and one line."""
+"""What the command line says of failures.
+
+Some do not stop a command: it does the rest, prints it, and then exits with code 1 and one line.
+"""
 
 import logging
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -9,6 +13,27 @@ import click
 from hierarchical_lvae.types import reason
 
 log = logging.getLogger(__name__)
+
+
+def in_flags(text: str) -> str:
+    """Name arguments, which the library writes in backticks, as options: `data_dir` becomes --data-dir."""
+    context = click.get_current_context(silent=True)
+    flags = dict(_flags(context.find_root().command)) if context else {}
+    return re.sub(r"`(\w+)`", lambda name: flags.get(name[1], name[0]), text)
+
+
+def _flags(command: click.Command) -> Iterator[tuple[str | None, str]]:
+    yield from ((param.name, param.opts[0]) for param in command.params)
+    for inner in command.commands.values() if isinstance(command, click.Group) else ():
+        yield from _flags(inner)
+
+
+class InFlags(logging.Formatter):
+    """Lines of the log, for the command line."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The line."""
+        return in_flags(super().format(record))
 
 
 class Failures:
@@ -22,7 +47,7 @@ class Failures:
 
     def add(self, name: str, why: str) -> None:
         """Note that something failed."""
-        self.names.setdefault(why, []).append(name)
+        self.names.setdefault(in_flags(why), []).append(name)
 
     @contextmanager
     def of(self, name: str, writes: bool = False) -> Iterator[None]:

@@ -5,16 +5,15 @@ import signal
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 from click.core import ParameterSource
 
+from hierarchical_lvae.cli.failures import in_flags
 from hierarchical_lvae.cli.names import (
-    SEED,
-    Count,
     DataDirectory,
     Finite,
     Location,
@@ -23,19 +22,20 @@ from hierarchical_lvae.cli.names import (
     NeighbourhoodName,
     PenaltyName,
     device_option,
+    option_of,
 )
-from hierarchical_lvae.data import DATASETS
+from hierarchical_lvae.data import DATASETS, FRAMES
 from hierarchical_lvae.data.paths import is_path
 from hierarchical_lvae.inference import LOCAL_INFERENCE
 from hierarchical_lvae.models import ACTIVATIONS, LIKELIHOODS
 from hierarchical_lvae.neighbourhoods import NEIGHBOURHOODS
 from hierarchical_lvae.penalties import PENALTIES
 from hierarchical_lvae.presentation.figures import draw_all, draw_reconstructions, said
-from hierarchical_lvae.runs.options import PRECISIONS
+from hierarchical_lvae.runs.options import ALPHA_UNITS, CHECKPOINT_EVERY, PRECISIONS, PRESETS, FitOptions
 from hierarchical_lvae.types import Interrupted
 
 if TYPE_CHECKING:
-    from hierarchical_lvae.runs import FitOptions, Run
+    from hierarchical_lvae.runs import Run
 
 CONTACT_SHEET_EVERY = 300.0  # seconds
 MAY_CHANGE = ("steps", "dataset", "data_dir", "device")
@@ -56,61 +56,51 @@ class Alpha(click.ParamType):
             self.fail(f"{value!r} is neither a number nor auto", param, ctx)
 
 
+option = partial(option_of, FitOptions)
+
+
 @click.command(short_help="Train a Local VAE, or resume a run.")
-@click.option(
-    "--dataset", type=NameOrPath(DATASETS), help="A name, a folder, an .npz or an .h5 [needed, but for --resume]"
-)
-@click.option(
-    "--data-dir", type=DataDirectory(), help="Where data files and caches lie [default: $HLVAE_DATA or user cache]"
-)
-@click.option("--preset", type=Name(["paper", "quick"]), help="Protocol [default: paper on a GPU, quick on a CPU]")
-@click.option(
-    "--alpha",
+@option("dataset", type=NameOrPath(DATASETS), help="A name, a folder, an .npz or an .h5 [needed, but for --resume]")
+@option("data_dir", type=DataDirectory(), help="Where data files and caches lie [default: $HLVAE_DATA or user cache]")
+@click.option("--preset", type=Name(PRESETS), help="Protocol [default: paper on a GPU, quick on a CPU]")
+@option(
+    "alpha",
     type=Alpha(),
-    default=1.0,
-    show_default=True,
     help="Inner step size; 0 is the plain VAE; auto follows the evidence of the neighbourhoods.",
 )
-@click.option("--alpha-unit", type=Name(["pixel", "sum"]), default="pixel", show_default=True, help="What α is per.")
-@click.option("--local", type=Name(LOCAL_INFERENCE), help="Local inference [default: one-step; shared if alpha is 0]")
-@click.option("--first-order", is_flag=True, help="Do not differentiate through the inner step.")
-@click.option("--clip", type=Finite(), help="Clip the norm of the meta-gradient (nats per image) [default: by preset]")
-@click.option(
-    "--neighbourhood",
+@option("alpha_unit", type=Name(ALPHA_UNITS), help="What α is per.")
+@option(
+    "local", type=Name(LOCAL_INFERENCE), default=None, help="Local inference [default: one-step; shared if alpha is 0]"
+)
+@option("first_order", help="Do not differentiate through the inner step.")
+@option("clip", help="Clip the norm of the meta-gradient (nats per image) [default: by preset]")
+@option(
+    "neighbourhood",
     type=NeighbourhoodName(NEIGHBOURHOODS),
+    default=None,
     help="What is local; graph:FILE is one of your own [default: noise; latent-knn for carsnorb and digits]",
 )
-@click.option("--index", help='How nearest pixels are searched: "Flat", or as Faiss has it [default: by size]')
-@click.option("--refresh", type=Count(0), default=0, show_default=True, help="Encode all points every R steps.")
-@click.option("-K", "num_neighbours", type=Count(), help="Neighbours of each point [default: by preset]")
-@click.option("-B", "batch", type=Count(), help="Neighbourhoods in a batch [default: by preset]")
-@click.option("--micro-batch", type=Count(), help="Neighbourhoods at a time, for less memory [default: all]")
-@click.option("--steps", type=Count(), help="Meta-steps [default: by preset]")
-@click.option("--lr", type=Finite(), help="Learning rate of Adam [default: by preset]")
-@click.option(
-    "--warm-up", type=Count(0), default=0, show_default=True, help="Steps over which the learning rate rises to --lr."
-)
-@click.option("--beta", type=Finite(), default=1.0, show_default=True, help="Weight of the KL of the codes.")
-@click.option(
-    "--penalty", type=PenaltyName(PENALTIES), help="On the codes of a batch, better a large one [default: none]"
-)
-@click.option("--likelihood", type=Name(LIKELIHOODS), default="bernoulli", show_default=True, help="Of the pixels.")
-@click.option("--latent-dim", type=Count(1, 4096), default=10, show_default=True, help="Size of a code.")
-@click.option("--activation", type=Name(ACTIVATIONS), default="relu", show_default=True, help="Of the networks.")
-@click.option("--image-size", type=Count(8, 4096), help="Shrink larger images to this side [default: by preset]")
-@click.option("--frame", type=Name(["crop", "pad"]), default="crop", show_default=True, help="Make own images square.")
-@click.option("--skip-bad", is_flag=True, help="Leave out images of a folder that cannot be read.")
-@click.option("--seed", type=SEED, default=0, show_default=True, help="Of parameters, batches and noise.")
+@option("index", help='How nearest pixels are searched: "Flat", or as Faiss has it [default: by size]')
+@option("refresh", help="Encode all points every R steps.")
+@option("num_neighbours", "-K", default=None, help="Neighbours of each point [default: by preset]")
+@option("batch", "-B", default=None, help="Neighbourhoods in a batch [default: by preset]")
+@option("micro_batch", help="Neighbourhoods at a time, for less memory [default: all]")
+@option("steps", default=None, help="Meta-steps [default: by preset]")
+@option("lr", default=None, help="Learning rate of Adam [default: by preset]")
+@option("warm_up", help="Steps over which the learning rate rises to --lr.")
+@option("beta", help="Weight of the KL of the codes.")
+@option("penalty", type=PenaltyName(PENALTIES), help="On the codes of a batch, better a large one [default: none]")
+@option("likelihood", type=Name(LIKELIHOODS), help="Of the pixels.")
+@option("latent_dim", help="Size of a code.")
+@option("activation", type=Name(ACTIVATIONS), help="Of the networks.")
+@option("image_size", help="Shrink larger images to this side [default: by preset]")
+@option("frame", type=Name(FRAMES), help="Make own images square.")
+@option("skip_bad", help="Leave out images of a folder that cannot be read.")
+@option("seed", help="Of parameters, batches and noise.")
 @device_option
-@click.option(
-    "--precision",
-    type=Name(PRECISIONS),
-    default="highest",
-    show_default=True,
-    help="Of products; TF32 is high.",
-)
+@option("precision", type=Name(PRECISIONS), help="Of products; TF32 is high.")
 @click.option("--out", type=Location(), help="Run directory [default: runs/DATASET-ALPHA-SEED-TIME]")
-@click.option("--checkpoint-every", type=Finite(), default=60.0, show_default=True, help="Seconds.")
+@click.option("--checkpoint-every", type=Finite(), default=CHECKPOINT_EVERY, show_default=True, help="Seconds.")
 @click.option("--resume", type=Location(), help="Resume this run; no other option is needed.")
 @click.pass_context
 def fit(ctx: click.Context, out: Path | None, checkpoint_every: float, resume: Path | None, **given: Any) -> None:
@@ -192,15 +182,13 @@ def train(
     return run, out
 
 
-def resolve(preset: str | None, device: str, data_dir: Path | None, **options: Any) -> "FitOptions":
+def resolve(preset: str | None, device: str, data_dir: Path | None, **options: Any) -> FitOptions:
     """Choose the preset where it is left open, and fill it in."""
-    from hierarchical_lvae.runs import FitOptions
-
     preset = preset or ("paper" if device.startswith("cuda") else "quick")
     try:
         return FitOptions.of(preset, device=device, data_dir=data_dir, **options)
     except ValueError as error:
-        raise click.UsageError(str(error)) from error
+        raise click.UsageError(in_flags(str(error))) from error
 
 
 def announce(run: "Run") -> None:
@@ -209,7 +197,6 @@ def announce(run: "Run") -> None:
     Raises:
         MemoryError: a step does not fit into memory.
     """
-    from hierarchical_lvae.runs import PRESETS
     from hierarchical_lvae.training import estimate_seconds
     from hierarchical_lvae.training.memory import check_step_fits
 
@@ -259,7 +246,7 @@ def refuse_contradictions(path: Path, chosen: dict[str, Any]) -> None:
         was = was.partition(",")[0] if name == "preset" else was  # other options may have changed it
         elsewhere = name in MAY_CHANGE and (name != "dataset" or is_path(value))
         if value != was and not elsewhere:
-            flag = {"num_neighbours": "-K", "batch": "-B"}.get(name, "--" + name.replace("_", "-"))
+            flag = in_flags(f"`{name}`")
             raise click.UsageError(f"{flag} {value} contradicts {path}, which was started with {was}: leave it out")
 
 

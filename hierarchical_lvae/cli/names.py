@@ -2,14 +2,15 @@
 
 import math
 from collections.abc import Callable, Iterable
+from inspect import signature
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import click
 
 from hierarchical_lvae.data import DATASETS
 from hierarchical_lvae.data.paths import OWN_DATA, is_path
-from hierarchical_lvae.runs.options import LARGEST
+from hierarchical_lvae.runs.options import COUNTS, SEEDS
 from hierarchical_lvae.types import nearest
 
 
@@ -101,7 +102,7 @@ class Names(click.ParamType):
 class Count(click.IntRange):
     """A whole number of at least `least`, and at most `most`, whose limit is shown only where it is exceeded."""
 
-    def __init__(self, least: int = 1, most: int = LARGEST - 1) -> None:
+    def __init__(self, least: int = COUNTS[0], most: int = COUNTS[1]) -> None:
         super().__init__(min=least)
         self.most = most
 
@@ -145,15 +146,12 @@ class DataDirectory(Location):
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         """Return the path, or fail before anything is computed."""
-        path = super().convert(value, param, ctx)
-        if not path.is_dir():
-            state = "is not a directory" if path.exists() else "does not exist: create it"
-            raise FileNotFoundError(f"the data directory {path} {state}, or leave --data-dir out")
-        return path
+        from hierarchical_lvae.data.directory import data_directory
+
+        return data_directory(super().convert(value, param, ctx))
 
 
-SEED = click.IntRange(0, 2**32 - 1)
-"""What NumPy and scikit-learn take as a seed."""
+SEED = click.IntRange(*SEEDS)
 PAIR = (Count(), Count())
 """Two counts: of points to fit on, and to test on."""
 
@@ -173,6 +171,21 @@ class Device(click.ParamType):
             return resolve_device(value)
         except ValueError as error:
             self.fail(str(error), param, ctx)
+
+
+def option_of(settings: Any, field: str, *flags: str, **given: Any) -> Callable[..., Any]:
+    """An option for a field of a dataclass of settings: its default, type and range are the field's, unless given."""
+    about = signature(settings).parameters[field]
+    kinds = get_args(about.annotation) or (about.annotation,)
+    if bool in kinds:
+        given.setdefault("is_flag", True)
+    elif int in kinds:
+        given.setdefault("type", SEED if field == "seed" else Count(*settings.RANGES[field]))
+    elif float in kinds:
+        given.setdefault("type", Finite())
+    given.setdefault("default", None if about.default is about.empty else about.default)
+    flags = flags or ("--" + field.replace("_", "-"),)
+    return click.option(*flags, field, show_default=True, **given)
 
 
 device_option = click.option(

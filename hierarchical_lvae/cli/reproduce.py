@@ -6,32 +6,45 @@ from typing import Any
 
 import click
 
-from hierarchical_lvae.analysis import FEATURES
-from hierarchical_lvae.cli.names import PAIR, Count, DataDirectory, Location, Name, device_option
+from hierarchical_lvae.analysis import FEATURES, ScoreSettings
+from hierarchical_lvae.cli.failures import in_flags
+from hierarchical_lvae.cli.names import PAIR, Count, DataDirectory, Location, Name, device_option, option_of
 from hierarchical_lvae.presentation.figures import compose
 from hierarchical_lvae.presentation.tables import lines, refuse_others, write
+from hierarchical_lvae.runs.options import PRESETS, FitOptions
 from hierarchical_lvae.types import Interrupted
 
 KNOWN = ("table1", "table2", "table5", "baselines", "fig2", "fig3", "fig4")
-IMAGES = {"paper": 50_000, "quick": 5_000}
+IMAGES = {"paper": ScoreSettings.images, "quick": 5_000}
 
 
 @click.command(short_help="Reproduce a table or a figure of the paper.")
 @click.argument("name", type=Name(KNOWN))
-@click.option("--preset", type=Name(["paper", "quick"]), default="quick", show_default=True, help="Of the fits.")
+@click.option("--preset", type=Name(PRESETS), default="quick", show_default=True, help="Of the fits.")
 @click.option("--seeds", type=Count(1, 10_000), default=1, show_default=True, help="Fits of each row.")
 @click.option("--rows", help="Names of rows, with commas [default: all]")
-@click.option("--steps", type=Count(), help="Meta-steps of each fit [default: by preset]")
-@click.option("--points", type=PAIR, default=(10_000, 5_000), show_default=True, help="For DCI: fitted, tested.")
-@click.option("--images", type=Count(5), help="Of each kind, for FID [default: 50,000; quick: 5,000]")
-@click.option("--features", type=Name(FEATURES), default="auto", show_default=True, help="What the distance sees.")
-@click.option("--inception-weights", type=Location(), help="Their file [default: torch hub's, or downloaded]")
+@option_of(FitOptions, "steps", default=None, help="Meta-steps of each fit [default: by preset]")
+@click.option(
+    "--points",
+    type=PAIR,
+    default=(ScoreSettings.train, ScoreSettings.test),
+    show_default=True,
+    help="For DCI: fitted, tested.",
+)
+@option_of(ScoreSettings, "images", default=None, help="Of each kind, for FID [default: 50,000; quick: 5,000]")
+@option_of(ScoreSettings, "features", type=Name(FEATURES), help="What the distance sees.")
+@option_of(ScoreSettings, "inception_weights", type=Location(), help="Their file [default: torch hub's, or downloaded]")
 @click.option("--jobs", type=Count(), help="Runs at a time [default: one a core; on a GPU 1]")
 @click.option("--dask", metavar="ADDRESS", help="Send the runs to this Dask scheduler instead; it shares our files.")
 @click.option("--out", type=Location(), help="Where the runs lie [default: runs/TABLE-PRESET]")
 @click.option("--data-dir", type=DataDirectory(), help="Where data files lie [default: $HLVAE_DATA or user cache]")
 @device_option
-@click.option("--print-only", is_flag=True, help="Train nothing: print the rows that are there, or the paper's own.")
+@click.option(
+    "--print-only",
+    "finished_only",
+    is_flag=True,
+    help="Train nothing: print the rows that are there, or the paper's own.",
+)
 @click.pass_context
 def reproduce(
     ctx: click.Context,
@@ -49,7 +62,7 @@ def reproduce(
     out: Path | None,
     data_dir: Path | None,
     device: str,
-    print_only: bool,
+    finished_only: bool,
 ) -> None:
     """Train the rows of a table of the paper, and print it: published, ours, and the difference; or draw a figure.
 
@@ -63,7 +76,6 @@ def reproduce(
       hlvae reproduce table5 --rows sampling,none --seeds 5
       hlvae reproduce fig2
     """
-    from hierarchical_lvae.analysis import ScoreSettings
     from hierarchical_lvae.evaluation import inception
     from hierarchical_lvae.experiments import FIGURES, TABLES, Workers, run_table
     from hierarchical_lvae.runs import load_run
@@ -81,7 +93,7 @@ def reproduce(
         if seeds > 1:
             raise click.UsageError("a figure shows one run of each row: leave out --seeds")
         table = replace(table, columns={}, rows=tuple(row for row in table.rows if row.name in figure.rows))
-    if figure or not print_only:
+    if figure or not finished_only:
         refuse_others(table, out, [f"figures/{name}.png"] if figure else ["table.md", "table.csv"])
     given: dict[str, Any] = {"steps": steps, "data_dir": data_dir, "device": device}
     weights = None if inception_weights is None else inception(inception_weights).weights.absolute()
@@ -93,18 +105,18 @@ def reproduce(
         inception_weights=weights,
     )
     runs = len(wanted or table.rows) * seeds
-    workers = Workers(1 if print_only else min(jobs or at_a_time(device), runs), None if print_only else dask)
+    workers = Workers(1 if finished_only else min(jobs or at_a_time(device), runs), None if finished_only else dask)
     others = () if figure or not wanted else tuple(row for row in known if row not in wanted)
     results = list(run_table(table, out, preset, range(seeds), others, finished_only=True)) if others else []
     there = {*wanted, *(result.row.name for result in results)}
     table = replace(table, rows=tuple(row for row in table.rows if not wanted or row.name in there))
     try:
         for result in run_table(
-            table, out, preset, range(seeds), wanted, settings, finished_only=print_only, workers=workers, **given
+            table, out, preset, range(seeds), wanted, settings, finished_only=finished_only, workers=workers, **given
         ):
             results.append(result)
-            click.echo(f"{result.row.name}, seed {result.seed}: {result.remark or 'done'}", err=True)
-            if not (print_only or figure):
+            click.echo(in_flags(f"{result.row.name}, seed {result.seed}: {result.remark or 'done'}"), err=True)
+            if not (finished_only or figure):
                 write(table, results, out)
     except Interrupted as error:
         raise Interrupted(error.signal, "stopped, with a checkpoint: the same command goes on") from None
@@ -113,8 +125,8 @@ def reproduce(
         click.echo(compose(name, [(row, drawn[row]) for row in figure.rows if row in drawn], out))
     else:
         for line in lines(table, results):
-            click.echo(line)
-        if not print_only:
+            click.echo(in_flags(line))
+        if not finished_only:
             click.echo(f"left in {out / 'table.md'} and {out / 'table.csv'}", err=True)
     if any(result.remark.startswith("failed") for result in results):
         ctx.exit(1)

@@ -13,4 +13,7 @@ DATASETS = {
 """Data sets by name, each a function of the data directory: "module:attribute", for `pkgutil.resolve_name`. Its module
 may name the `NEIGHBOURHOOD` that suits it; else that is the noise."""
 
+FRAMES = ("crop", "pad")
+"""How the user's own images are made square."""
+
 __getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -6,3 +6,4 @@ from .load import load_dataset as load_dataset
 from .load import load_own as load_own
 
 DATASETS: dict[str, str]
+FRAMES: tuple[str, ...]

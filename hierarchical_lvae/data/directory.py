@@ -31,7 +31,7 @@ def default_data_dir() -> Path:
 def _temporary_dir() -> Path:
     log.warning(
         "there is no home directory for downloads and caches: %s takes its place until this process ends; "
-        "to keep them, set HLVAE_DATA or give data_dir (--data-dir)",
+        "to keep them, set HLVAE_DATA or give `data_dir`",
         scratch(),
     )
     return scratch()
@@ -47,9 +47,9 @@ def data_directory(data_dir: str | Path | None) -> Path:
     directory = default_data_dir() if data_dir is None else Path(data_dir)
     if data_dir is not None and not directory.exists():
         raise FileNotFoundError(
-            f"the data directory {printable(directory)} does not exist: create it, or leave data_dir (--data-dir) out"
+            f"the data directory {printable(directory)} does not exist: create it, or leave `data_dir` out"
         )
     if directory.exists() and not directory.is_dir():
-        remedy = "give a directory by data_dir (--data-dir) or HLVAE_DATA"
+        remedy = "give a directory by `data_dir` or HLVAE_DATA"
         raise NotADirectoryError(f"the data directory {printable(directory)} is not a directory: {remedy}")
     return directory

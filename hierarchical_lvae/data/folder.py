@@ -46,7 +46,7 @@ def load_folder(path: Path, image_size: int | None, frame: str, skip_bad: bool) 
                 reason = " ".join(str(error).split()) or type(error).__name__
                 raise ValueError(
                     f"{printable(path / file)} cannot be read as an image ({printable(reason)}): "
-                    "remove it, or leave out such files by skip_bad (--skip-bad)"
+                    "remove it, or leave out such files by `skip_bad`"
                 ) from error
             bad.append(file)
             continue

@@ -10,8 +10,6 @@ import numpy as np
 if TYPE_CHECKING:
     from PIL import Image
 
-FRAMES = ("crop", "pad")
-
 
 def framed(image: "Image.Image", size: int, frame: str = "crop") -> np.ndarray:
     """An image of mode L or RGB as a square: (C, size, size) uint8.

@@ -33,7 +33,7 @@ def find_image_files(path: Path, skip_bad: bool) -> list[Path]:
     where = printable(path)
     if unreadable and (not skip_bad or not found):
         error = unreadable[0]
-        remedy = "make it readable" if skip_bad else "make it readable, or leave it out by skip_bad (--skip-bad)"
+        remedy = "make it readable" if skip_bad else "make it readable, or leave it out by `skip_bad`"
         raise ValueError(
             f"the folder {printable(error.filename)} cannot be read ({error.strerror}): {remedy}"
         ) from error

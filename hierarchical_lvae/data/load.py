@@ -4,12 +4,11 @@ from importlib import import_module
 from pathlib import Path
 from pkgutil import resolve_name
 
-from hierarchical_lvae.data import DATASETS
+from hierarchical_lvae.data import DATASETS, FRAMES
 from hierarchical_lvae.data.arrays import MIN_SIDE, load_arrays
 from hierarchical_lvae.data.directory import data_directory
 from hierarchical_lvae.data.factor_images import FactorImages, shrunk
 from hierarchical_lvae.data.folder import load_folder
-from hierarchical_lvae.data.framing import FRAMES
 from hierarchical_lvae.data.paths import ARRAY_SUFFIXES, OWN_DATA, is_path
 from hierarchical_lvae.data.sources import SOURCES
 from hierarchical_lvae.types import nearest

@@ -151,7 +151,7 @@ def inception(weights: str | Path | None = None, layer: str = "2048") -> Feature
             except OSError as error:
                 raise OSError(
                     f"Inception's weights are not at {weights} and cannot be downloaded ({error}): "
-                    "give their file (--inception-weights)"
+                    "give their file (`inception_weights`)"
                 ) from error
     weights = Path(weights)
     if not weights.is_file():

@@ -166,7 +166,7 @@ def read_row(table: Table, row: Row, path: str | Path) -> Result:
     values = tuple(_found(scores, place) for place in table.columns.values())
     remark = f"diverged: {state.why}" if state.status == "diverged" else ""
     if not remark and table.columns and not any(name in scores for name in table.metrics):
-        remark = "not scored: leave out --print-only"
+        remark = "not scored: leave out `finished_only`"
     source = read_json(path / "options.json").get("data", {}).get("source", "")
     return Result(row, options, path, values, scores, source, remark)
 

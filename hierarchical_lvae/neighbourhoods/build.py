@@ -106,7 +106,7 @@ def build_neighbourhood(name: str, surroundings: Surroundings) -> Neighbourhood:
     if getattr(make, "of_data", True) and surroundings.num_neighbours >= number:
         raise ValueError(
             f"K is {surroundings.num_neighbours} and there are {number} images: {name} gives {number - 1} at most, "
-            "lower -K"
+            "lower `num_neighbours`"
         )
     return make(surroundings, **accepted(make, argument=argument))
 

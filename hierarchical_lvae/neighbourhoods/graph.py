@@ -31,7 +31,7 @@ class Graph(Neighbourhood):
 
     def __init__(self, surroundings: Surroundings, argument: str = "") -> None:
         if not argument:
-            raise ValueError("the graph has no file: --neighbourhood graph:FILE")
+            raise ValueError("the graph has no file: `neighbourhood` graph:FILE")
         self.surroundings, self.path = surroundings, Path(argument)
         self.starts, self.ids = torch.empty(0), torch.empty(0)
 
@@ -44,7 +44,7 @@ class Graph(Neighbourhood):
             if degrees.min() < wanted:
                 raise ValueError(
                     f"point {degrees.argmin()} has {degrees.min()} neighbours in {self.path}, and K is {wanted}: "
-                    "lower -K, or add edges"
+                    "lower `num_neighbours`, or add edges"
                 )
             self.starts, self.ids = torch.from_numpy(starts), torch.from_numpy(ids)
 
@@ -63,7 +63,7 @@ def _read(path: Path, number: int) -> tuple[np.ndarray, np.ndarray]:
     from scipy.sparse import csr_array
 
     if not path.is_file():
-        raise FileNotFoundError(f"there is no graph {path}: --neighbourhood graph:FILE takes an .npz")
+        raise FileNotFoundError(f"there is no graph {path}: `neighbourhood` graph:FILE takes an .npz")
     rows, ids = _edges(path, number)
     for ends in (rows, ids):
         if ends.size and not 0 <= ends.min() <= ends.max() < number:

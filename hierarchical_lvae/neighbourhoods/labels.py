@@ -23,7 +23,7 @@ class SharedLabels(Neighbourhood):
     def __init__(self, surroundings: Surroundings, argument: str = "") -> None:
         names = surroundings.data.factor_names
         if not names:
-            raise ValueError("the data have no labels: choose another --neighbourhood")
+            raise ValueError("the data have no labels: choose another `neighbourhood`")
         shared = argument.split(",") if argument else [name for name in names if is_colour(name)] or [names[0]]
         if unknown := [name for name in shared if name not in names]:
             raise ValueError(f"no factor is called {unknown[0]!r}: {nearest(unknown[0], names)}")
@@ -36,7 +36,7 @@ class SharedLabels(Neighbourhood):
         if least <= wanted:
             raise ValueError(
                 f"K is {wanted}, and some points share {', '.join(shared)} with {least - 1} others: "
-                "lower -K, or name fewer factors"
+                "lower `num_neighbours`, or name fewer factors"
             )
         log.warning("neighbours share their %s: an oracle, for analysis only", ", ".join(shared))
 

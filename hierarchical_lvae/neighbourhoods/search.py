@@ -79,7 +79,7 @@ def _build(data: Data, factory: str) -> tuple[Callable[[np.ndarray], np.ndarray]
 
     dimension = int(np.prod(data.image_shape))
     if factory == EXACT and 4 * len(data) * dimension > FLAT_BYTES:
-        raise ValueError(f"{EXACT} would hold {4e-9 * len(data) * dimension:.0f} GB of floats: leave --index out")
+        raise ValueError(f"{EXACT} would hold {4e-9 * len(data) * dimension:.0f} GB of floats: leave `index` out")
     components, rest = re.fullmatch(r"(?:PCA(\d+),)?(.*)", factory, re.DOTALL).groups()  # type: ignore[union-attr]
     rng = np.random.default_rng(0)
     shuffled = torch.from_numpy(rng.permutation(len(data)))

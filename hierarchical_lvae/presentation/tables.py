@@ -96,7 +96,7 @@ def refuse_others(table: "Table", out: Path, names: Sequence[str]) -> None:
     there = [name for name in names if occupied(out / name)]
     begun = any(path.parent.name.rpartition("-")[0] in _names(table) for path in out.glob("*/options.json"))
     if there and not begun and not _is_table(table, out / "table.md"):
-        raise FileExistsError(f"{out / there[0]} is not a result of hlvae reproduce: choose another --out")
+        raise FileExistsError(f"{out / there[0]} is not a result of hlvae reproduce: choose another `out`")
 
 
 def _names(table: "Table") -> list[str]:

@@ -97,13 +97,13 @@ def claimed(path: Path, new: bool) -> Iterator[None]:
         resumable = f", or continue that run with `{command('resume', path)}`" if "options.json" in others else ""
         raise FileExistsError(
             f"{path} is not empty (it holds {others[0]}{', …' if len(others) > 1 else ''}): "
-            f"choose another --out{resumable}"
+            f"choose another `out`{resumable}"
         )
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise explained(path, error) from error
-    with locked(path / LOCK, f"another process is training in {path}: wait for it, or choose another --out"):
+    with locked(path / LOCK, f"another process is training in {path}: wait for it, or choose another `out`"):
         sweep(path)
         sweep(path / "figures")
         try:

@@ -4,18 +4,15 @@ import math
 import os
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any, ClassVar, get_type_hints
 
 from hierarchical_lvae.data import DATASETS
 from hierarchical_lvae.data.paths import is_path
 from hierarchical_lvae.penalties import with_weight
 from hierarchical_lvae.types import exactly, nearest
 
-PRESETS: dict[str, dict[str, Any]] = {
-    "paper": {"batch": 25, "num_neighbours": 10, "steps": 300_000, "lr": 1e-4, "clip": None, "image_size": None},
-    "quick": {"batch": 8, "num_neighbours": 5, "steps": 6_000, "lr": 6e-4, "clip": 100.0, "image_size": 32},
-}
-"""Protocols by name: Table 4 of the paper, and one that ends in about a quarter of an hour on two cores."""
+QUICK = {"batch": 8, "num_neighbours": 5, "steps": 6_000, "lr": 6e-4, "clip": 100.0, "image_size": 32}
+"""A protocol that ends in about a quarter of an hour on two cores."""
 
 QUICK_ON: dict[str, dict[str, Any]] = {"3dshapes": {"lr": 2e-3}, "digits": {"clip": 500.0}}
 """What else `quick` is on data that it was tuned on (docs/results.md): other images can diverge at so large a step."""
@@ -26,14 +23,11 @@ AUTO = "auto"
 PRECISIONS = ("highest", "high", "medium")
 """Of products of float32 matrices, as PyTorch names them: on a GPU "high" is TF32, "medium" bfloat16 inside."""
 
-LARGEST = 2**31
-"""What counts must stay below."""
+COUNTS, SEEDS = (1, 2**31 - 1), (0, 2**32 - 1)
+"""Least and largest number of things, and seed: NumPy and scikit-learn take no others."""
 
-LEAST = {
-    "num_neighbours": 1, "batch": 1, "micro_batch": 1, "latent_dim": 1, "steps": 1, "warm_up": 0, "refresh": 0,
-    "image_size": 8
-}  # fmt: skip
-"""What counts must at least be."""
+CHECKPOINT_EVERY = 60.0
+"""Seconds."""
 
 ALPHA_UNITS = ("pixel", "sum")
 """Whether the loss that α steps along is averaged over pixels, or summed (over neighbours it is averaged)."""
@@ -41,7 +35,7 @@ ALPHA_UNITS = ("pixel", "sum")
 
 @dataclass(frozen=True)
 class FitOptions:
-    """All options of a fit, resolved: what `options.json` of a run holds.
+    """All options of a fit, resolved: what `options.json` of a run holds. The defaults are Table 4 of the paper.
 
     Values are converted where that is exact (10.0 to 10, NumPy's numbers to Python's, paths to strings), and paths made
     absolute, so that a run can be resumed from another directory.
@@ -84,6 +78,11 @@ class FitOptions:
     device: str = "cpu"
     precision: str = "highest"
 
+    RANGES: ClassVar = {
+        "refresh": (0, COUNTS[1]), "num_neighbours": COUNTS, "batch": COUNTS, "micro_batch": COUNTS, "steps": COUNTS,
+        "warm_up": (0, COUNTS[1]), "latent_dim": (1, 4096), "image_size": (8, 4096), "seed": SEEDS,
+    }  # fmt: skip
+
     def __post_init__(self) -> None:
         if isinstance(self.dataset, os.PathLike):  # a path means own data, even if a data set has that name
             object.__setattr__(self, "dataset", str(Path(self.dataset).absolute()))
@@ -104,29 +103,24 @@ class FitOptions:
     def _check(self) -> None:
         if self.alpha_unit not in ALPHA_UNITS:
             raise ValueError(f"no unit of alpha is called {self.alpha_unit!r}: {nearest(self.alpha_unit, ALPHA_UNITS)}")
-        for name, least in LEAST.items():
-            if getattr(self, name) is not None and not least <= getattr(self, name) < LARGEST:
-                limits = f"at least {least} and below {LARGEST}"
-                raise ValueError(f"{name.replace('_', ' ')} is {getattr(self, name)}: it must be {limits}")
-        if not 0 <= self.seed < 2**32:
-            raise ValueError(f"seed is {self.seed}: it must be from 0 to {2**32 - 1}, as NumPy's are")
+        check_ranges(self)
         if self.penalty is not None:
             with_weight(self.penalty)
             if self.micro_batch is not None or self.batch < 2:
                 raise ValueError(
-                    f"the penalty {self.penalty} is of a whole batch of codes: give -B 2 or more, no --micro-batch, "
-                    "and train in one process"
+                    f"the penalty {self.penalty} is of a whole batch of codes: "
+                    "give `batch` 2 or more, no `micro_batch`, and train in one process"
                 )
         if self.precision not in PRECISIONS:
             raise ValueError(f"no precision is called {self.precision!r}: {nearest(self.precision, PRECISIONS)}")
         if isinstance(self.alpha, str) and self.alpha != AUTO:
             raise ValueError(f"alpha is {self.alpha!r}: a number is needed, or {AUTO!r}")
         if self.alpha == AUTO and self.local == "shared":
-            raise ValueError("alpha 'auto' needs local weights, and with --local shared there are none: leave one out")
+            raise ValueError("alpha 'auto' needs local weights, and with `local` shared there are none: leave one out")
         if self.alpha == 0 and self.local.startswith("laplace"):
             raise ValueError(
                 f"{self.local} needs local weights, and with alpha 0 there are none: "
-                "leave out --local for the plain VAE, or give an --alpha above 0"
+                "leave out `local` for the plain VAE, or give an `alpha` above 0"
             )
         for name in ("alpha", "beta", "lr") if self.alpha != AUTO else ("beta", "lr"):
             if not (getattr(self, name) >= 0 and math.isfinite(getattr(self, name))):
@@ -184,6 +178,22 @@ class FitOptions:
         """The same fit under another protocol."""
         one = {"num_neighbours": 1} if self.neighbourhood == "noise-mean" else {}
         return replace(self, **{**_protocol(preset, self.dataset), **one})
+
+
+PRESETS: dict[str, dict[str, Any]] = {"paper": {name: getattr(FitOptions, name) for name in QUICK}, "quick": QUICK}
+"""Protocols by name."""
+
+
+def check_ranges(settings: Any) -> None:
+    """Check whole numbers among settings, those that are not None, against the `RANGES` of their class.
+
+    Raises:
+        ValueError: a number is out of its range.
+    """
+    for name, (least, most) in settings.RANGES.items():
+        value = getattr(settings, name)
+        if value is not None and not least <= value <= most:
+            raise ValueError(f"{name.replace('_', ' ')} is {value}: it must be from {least} to {most}")
 
 
 def absolute(dataset: str) -> str:

@@ -31,9 +31,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-LATER = ("index", "refresh", "micro_batch", "frame", "skip_bad", "precision", "penalty", "warm_up")
-"""Options that runs of the first days have not: they had what is the default."""
-
 
 @dataclass(frozen=True)
 class Run:
@@ -194,7 +191,7 @@ def moved(
 
 
 def read_options(path: str | Path) -> FitOptions:
-    """Read the options of a run directory.
+    """Read the options of a run directory; those that are missing, but for `dataset`, have their default.
 
     Raises:
         FileNotFoundError: it is not a run directory.
@@ -209,7 +206,7 @@ def read_options(path: str | Path) -> FitOptions:
         )
     saved = read_json(file)
     try:
-        names = [field.name for field in fields(FitOptions) if field.name in saved or field.name not in LATER]
+        names = ["dataset", *(field.name for field in fields(FitOptions) if field.name in saved)]
         return FitOptions(**{name: saved[name] for name in names})
     except KeyError as error:
         raise ValueError(f"{file} does not hold the options of a fit (no {error}): restore it, or fit again") from error
@@ -227,17 +224,17 @@ def load_data(options: FitOptions, path: Path) -> FactorImages:
     own = options.dataset not in DATASETS
     if options.data_dir is not None and not Path(options.data_dir).exists() and SOURCES.get(options.dataset):
         raise FileNotFoundError(
-            f"the data directory of {path} is no longer at {options.data_dir}: give its new place with --data-dir"
+            f"the data directory of {path} is no longer at {options.data_dir}: give its new place with `data_dir`"
         )
     if own and not Path(options.dataset).exists():
         raise FileNotFoundError(
-            f"the data of {path} are no longer at {options.dataset}: give their new place with --dataset"
+            f"the data of {path} are no longer at {options.dataset}: give their new place with `dataset`"
         )
     dataset = load_dataset(options.dataset, options.data_dir, options.image_size, options.frame, options.skip_bad)
     saved = read_json(path / "options.json").get("data")
     saved = saved if isinstance(saved, dict) else {}
     if dataset.fingerprint != saved.get("fingerprint"):
-        place = "their place with --dataset" if own else "their directory with --data-dir or $HLVAE_DATA"
+        place = "their place with `dataset`" if own else "their directory with `data_dir` or $HLVAE_DATA"
         raise ValueError(
             f"{path} was trained on {saved.get('source', 'other data')}, and {options.dataset} holds other data now "
             f"({dataset.source}): give {place}"

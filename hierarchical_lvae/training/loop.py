@@ -20,7 +20,7 @@ from hierarchical_lvae.files import append_json_line, read_tensors, write_json, 
 from hierarchical_lvae.inference import diagnose, reestimate
 from hierarchical_lvae.runs.checkpoint import pack, unpack
 from hierarchical_lvae.runs.directory import State, claimed, command, read_state, truncate_log, write_state
-from hierarchical_lvae.runs.options import AUTO, FitOptions
+from hierarchical_lvae.runs.options import AUTO, CHECKPOINT_EVERY, FitOptions
 from hierarchical_lvae.runs.run import Run, load_data, moved, prepare, read_options
 from hierarchical_lvae.training.gradient import choose_gradient, first_not_finite, precision, shared
 from hierarchical_lvae.training.ranks import Ranks
@@ -38,7 +38,7 @@ Watcher = Callable[[Run, dict[str, Any]], None]
 def fit(
     options: FitOptions,
     out: str | Path,
-    checkpoint_every: float = 60.0,
+    checkpoint_every: float = CHECKPOINT_EVERY,
     watchers: tuple[Watcher, ...] = (),
     ready: Callable[[Run], None] = lambda run: None,
 ) -> Run:
@@ -73,7 +73,7 @@ def resume(
     path: str | Path,
     steps: int | None = None,
     data_dir: str | Path | None = None,
-    checkpoint_every: float = 60.0,
+    checkpoint_every: float = CHECKPOINT_EVERY,
     watchers: tuple[Watcher, ...] = (),
     device: str | None = None,
     dataset: str | Path | None = None,
@@ -148,7 +148,7 @@ def _train(run: Run, out: Path, ranks: Ranks, checkpoint_every: float, watchers:
             return math.inf
         for name, parameter in vae.named_parameters():
             if not parameter.isfinite().all():
-                raise Diverged(f"{name} is not finite after step {done}: lower --lr; the last good checkpoint is kept")
+                raise Diverged(f"{name} is not finite after step {done}: lower `lr`; the last good checkpoint is kept")
         write_tensors(out / "state.safetensors", pack(vae, optimizer, run.stateful, done, losses))
         write_tensors(out / "model.safetensors", vae.state_dict())
         write_state(out, State(status, done, options.steps))
@@ -186,8 +186,8 @@ def _train(run: Run, out: Path, ranks: Ranks, checkpoint_every: float, watchers:
             if not (math.isfinite(losses[-1]) and norm.isfinite()):
                 raise Diverged(
                     f"the loss is {losses[-1]:g} nats and its gradient {norm:g} at step {done} (the first not to be "
-                    f"finite: {first_not_finite(run, x, x_N, random_state)}): lower --alpha (here {vae.alpha:g}) or "
-                    f"--lr (here {options.lr:g}){'' if options.clip else ', or clip the gradient with --clip'}; "
+                    f"finite: {first_not_finite(run, x, x_N, random_state)}): lower `alpha` (here {vae.alpha:g}) or "
+                    f"`lr` (here {options.lr:g}){'' if options.clip else ', or clip the gradient with `clip`'}; "
                     "the last good checkpoint is kept"
                 )
             for group in optimizer.param_groups:
@@ -245,7 +245,7 @@ def _refuse_overshoot(adapted: float, plain: float, step: int) -> None:
     if adapted - plain > 9 * abs(plain):
         raise Diverged(
             f"at step {step} the loss is {adapted:,.0f} nats per image with the local step and {plain:,.0f} without: "
-            "lower --alpha; the last good checkpoint is kept"
+            "lower `alpha`; the last good checkpoint is kept"
         )
 
 

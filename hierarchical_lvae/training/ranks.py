@@ -41,7 +41,7 @@ class Ranks:
         except RuntimeError as error:
             raise ConnectionError(
                 f"one of the {self.world} processes was lost ({str(error).splitlines()[0]}): "
-                "the last checkpoint is kept: continue with --resume and the run directory"
+                "the last checkpoint is kept: continue with `resume` and the run directory"
             ) from error
         for tensor, part in zip(tensors, flat.split([t.numel() for t in tensors]), strict=True):
             tensor.copy_(part.view_as(tensor))

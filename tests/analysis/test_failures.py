@@ -42,7 +42,7 @@ def test_a_failed_score_leaves_the_others(run, tmp_path, monkeypatch):
     assert "to_reference" in dict(score(run, tmp_path, names, FEW))["samples"]
     monkeypatch.setattr("hierarchical_lvae.analysis.scores.encode", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        dict(score(run, tmp_path, names, FEW._replace(seed=1)))
+        dict(score(run, tmp_path, names, replace(FEW, seed=1)))
 
 
 def interrupted(*_, **__):
@@ -149,7 +149,7 @@ def test_data_that_are_too_few_for_a_score_are_not_a_failure(run, tmp_path):
 
 
 def test_a_single_neighbourhood_has_no_standard_error(run, tmp_path):
-    values = dict(score(run, tmp_path, ("iwae",), FEW._replace(neighbourhoods=1)))["iwae"]
+    values = dict(score(run, tmp_path, ("iwae",), replace(FEW, neighbourhoods=1)))["iwae"]
     assert values["held_out"]["standard_error"] is None
     assert values["held_out"]["nats"]["k=10"] < 0
 
@@ -211,7 +211,7 @@ def test_a_classifier_that_cannot_be_cached_is_used(run, tmp_path, monkeypatch, 
     monkeypatch.setattr(classifier, "train_factor_classifier", lambda *a, **k: trained.append(1) or original(*a, **k))
     (tmp_path / "data").write_text("a file, where the directory would be")
     for seed in (0, 1):
-        values = dict(score(run, tmp_path / "run", ("fid",), FEW._replace(seed=seed)))["fid"]
+        values = dict(score(run, tmp_path / "run", ("fid",), replace(FEW, seed=seed)))["fid"]
         assert values["name"] == "FD-factors"
     assert trained == [1]
     assert [r.message.partition(":")[0] for r in caplog.records] == ["cannot cache the classifier of the factors"]

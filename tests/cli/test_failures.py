@@ -1,9 +1,14 @@
 """How the command line fails: in one line that names cause and remedy, and with a code."""
 
+import re
+from pathlib import Path
+
 import pytest
 from click.testing import CliRunner
 
+import hierarchical_lvae
 from hierarchical_lvae.cli import main
+from hierarchical_lvae.cli.failures import in_flags
 
 FIT = ["fit", "--dataset", "digits", "--preset", "quick", "--steps", "3", "-B", "2", "-K", "2", "--device", "cpu"]
 
@@ -66,6 +71,26 @@ def test_failures_are_one_line_and_a_code(args, code, message, tmp_path):
     assert code == 3 or not out.exists()
 
 
+def test_arguments_in_backticks_are_named_as_flags():
+    text = "lower `num_neighbours`, leave `data_dir` out, or type `hlvae figures out`, not `batches`"
+    assert in_flags(text) == text  # outside of the command line
+    with main.make_context("hlvae", ["data", "list"]):
+        assert in_flags(text) == "lower -K, leave --data-dir out, or type `hlvae figures out`, not `batches`"
+
+
+def test_an_argument_has_one_flag_in_all_commands():
+    found = {}
+    for command in (*main.commands.values(), *main.commands["data"].commands.values()):
+        for param in command.params:
+            assert found.setdefault(param.name, param.opts[0]) == param.opts[0]
+
+
+def test_the_library_names_no_flags_but_in_whole_commands():
+    for path in Path(hierarchical_lvae.__file__).parent.rglob("*.py"):
+        for line in path.read_text(encoding="utf-8").splitlines() if path.parent.name != "cli" else ():
+            assert "lvae" in line or not re.search(r"[ (](--[a-z]|-[KB]\b)", line), f"{path}: {line}"
+
+
 def test_debug_shows_the_traceback():
     result = hlvae("--debug", *FIT, "--data-dir", "/nowhere/at/all")
     assert isinstance(result.exception, FileNotFoundError)
@@ -79,7 +104,7 @@ def interrupt(*_, **__):
     ("moment", "remedy"),
     [
         ("training.loop.prepare", "no step was done and nothing is kept; run the same command again"),
-        ("training.loop.tqdm", "`hlvae fit --resume {out}` continues"),
+        ("training.loop.learning_rate", "`hlvae fit --resume {out}` continues"),
         ("cli.fit.draw_all", "`hlvae figures {out}` draws the figures"),
     ],
 )

@@ -38,7 +38,7 @@ def test_without_a_home_caches_are_temporary(homeless, caplog):
     assert default_data_dir() == place
     (message,) = caplog.messages
     assert f"{place} takes its place until this process ends" in message
-    assert message.endswith("set HLVAE_DATA or give data_dir (--data-dir)")
+    assert message.endswith("set HLVAE_DATA or give `data_dir`")
 
 
 def test_digits_need_no_directory(homeless, caplog):
@@ -49,9 +49,7 @@ def test_digits_need_no_directory(homeless, caplog):
 def test_a_file_is_not_a_directory(tmp_path, monkeypatch):
     file = tmp_path / "file"
     file.touch()
-    message = (
-        r"the data directory .*file is not a directory: give a directory by data_dir \(--data-dir\) or HLVAE_DATA$"
-    )
+    message = "the data directory .*file is not a directory: give a directory by `data_dir` or HLVAE_DATA$"
     with pytest.raises(NotADirectoryError, match=message):
         load_dataset("dsprites", file)
     monkeypatch.setenv("HLVAE_DATA", str(file))

@@ -75,7 +75,7 @@ def test_bad_indices_are_one_line(surroundings):
 
 def test_flat_is_refused_where_it_would_fill_the_memory(surroundings, monkeypatch):
     monkeypatch.setattr("hierarchical_lvae.neighbourhoods.search.FLAT_BYTES", 1_000)
-    with pytest.raises(ValueError, match="Flat would hold 0 GB of floats: leave --index out"):
+    with pytest.raises(ValueError, match="Flat would hold 0 GB of floats: leave `index` out"):
         build_neighbourhood("input-knn", surroundings(3, index="Flat")).prepare()
 
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from hierarchical_lvae.penalties import PENALTIES
-from hierarchical_lvae.runs import FitOptions, load_run, prepare, read_options
+from hierarchical_lvae.runs import FitOptions, load_run, prepare
 from hierarchical_lvae.training import fit, resume
 from hierarchical_lvae.training.gradient import Whole, choose_gradient
 from hierarchical_lvae.training.ranks import Ranks
@@ -75,7 +75,9 @@ def test_the_log_tells_it_and_a_large_one_is_no_divergence(tmp_path, monkeypatch
 
 def test_it_needs_the_whole_batch(tmp_path, monkeypatch):
     for changes in ({"micro_batch": 2}, {"batch": 1}):
-        with pytest.raises(ValueError, match=r"the penalty tc:4.0 is of a whole batch of codes: give -B 2 or more"):
+        with pytest.raises(
+            ValueError, match=r"the penalty tc:4.0 is of a whole batch of codes: give `batch` 2 or more"
+        ):
             options(penalty="tc", **changes)
     ranks = Ranks()
     ranks.world = 2
@@ -90,12 +92,3 @@ def test_it_needs_the_whole_batch(tmp_path, monkeypatch):
 def test_it_is_not_captured():
     run = prepare(options(penalty="tc"))
     assert isinstance(choose_gradient(replace(run, options=replace(run.options, device="cuda")), Ranks()), Whole)
-
-
-def test_older_runs_had_none(tmp_path):
-    fit(options(1), tmp_path / "run")
-    file = tmp_path / "run/options.json"
-    saved = json.loads(file.read_text())
-    assert saved.pop("penalty") is None
-    file.write_text(json.dumps(saved))
-    assert read_options(tmp_path / "run").penalty is None

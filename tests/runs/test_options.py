@@ -79,6 +79,12 @@ def test_a_run_says_its_preset(tmp_path):
     assert json.loads((tmp_path / "run/options.json").read_text())["preset"] == "quick, changed"
 
 
+def test_options_that_a_run_lacks_have_their_default(tmp_path):
+    for given in ({"dataset": "digits"}, {"dataset": "digits", "steps": 5, "versions": {}, "unheard_of": 1}):
+        (tmp_path / "options.json").write_text(json.dumps(given))
+        assert read_options(tmp_path) == FitOptions("digits", steps=given.get("steps", FitOptions.steps))
+
+
 def test_paths_are_absolute(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     options = FitOptions("mine.npz", data_dir="data", neighbourhood="graph:ring.npz")

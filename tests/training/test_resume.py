@@ -268,7 +268,7 @@ def test_half_a_line_of_log_is_dropped(tmp_path):
         (lambda run: (run / "state.safetensors").write_bytes(b"x" * 100), "is damaged"),
         (lambda run: (run / "state.safetensors").unlink(), "has weights, but no checkpoint to resume from"),
         (lambda run: (run / "options.json").write_text("{"), "is not a JSON object"),
-        (lambda run: (run / "options.json").write_text('{"dataset": "digits"}'), "fit .no 'data_dir'.:"),
+        (lambda run: (run / "options.json").write_text('{"steps": 2}'), "fit .no 'dataset'.:"),
         (lambda run: (run / "options.json").unlink(), "is not a run directory"),
     ],
 )

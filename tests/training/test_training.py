@@ -218,7 +218,7 @@ def test_neighbourhoods_must_be_as_many_as_images(tmp_path):
 
 def test_a_divergence_is_named_with_its_step(tmp_path):
     with pytest.raises(
-        Diverged, match=r"the loss is \S+ nats and its gradient \S+ at step \d+ \(.+\): lower --alpha"
+        Diverged, match=r"the loss is \S+ nats and its gradient \S+ at step \d+ \(.+\): lower `alpha`"
     ) as error:
         fit(options(200, alpha=1e6, lr=0.1), tmp_path / "run")
     state = json.loads((tmp_path / "run/state.json").read_text())
@@ -248,11 +248,11 @@ def test_a_fit_that_cannot_start_leaves_nothing(tmp_path):
 
 def test_an_existing_directory_is_not_written_to(tmp_path):
     (tmp_path / "kept").write_text("precious")
-    with pytest.raises(FileExistsError, match=r"is not empty .it holds kept.: choose another --out$"):
+    with pytest.raises(FileExistsError, match=r"is not empty .it holds kept.: choose another `out`$"):
         fit(options(), tmp_path)
     assert [p.name for p in tmp_path.iterdir()] == ["kept"]
     (tmp_path / "options.json").write_text("{}")
-    with pytest.raises(FileExistsError, match="choose another --out, or continue that run with `hlvae fit --resume"):
+    with pytest.raises(FileExistsError, match="choose another `out`, or continue that run with `hlvae fit --resume"):
         fit(options(), tmp_path)
 
 
