@@ -61,9 +61,9 @@ def one_round(number, dataset, place):
     resume(out, steps=60, checkpoint_every=1.0)
     run = load_run(out)
     settings = ScoreSettings(train=100, test=50, draws=5, neighbourhoods=4)
-    for name, values in score(run, out, METRICS, settings):
+    for name, values in score(run, METRICS, settings):
         assert "failed" not in values, f"{name}: {values['failed']}"
-    draw_all(run, out)
+    draw_all(run)
 
 
 def verdict(samples):

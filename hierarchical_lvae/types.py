@@ -255,10 +255,10 @@ def exactly(kind: Any, value: Any) -> Any:
     raise TypeError(f"is {value!r}: {' or '.join(names)} is needed")
 
 
-def nearest(name: str, names: Iterable[str]) -> str:
+def suggestion(name: str, names: Iterable[str]) -> str:
     """Suggest the nearest of `names`, or list them.
 
-    >>> nearest("one-stop", ["shared", "one-step"])
+    >>> suggestion("one-stop", ["shared", "one-step"])
     "did you mean 'one-step'?"
     """
     names = list(names)
@@ -276,7 +276,7 @@ def lookup(table: Mapping[str, str], name: str, kind: str) -> Any:
         ValueError: there is no such name; the nearest is suggested.
     """
     if name not in table:
-        raise ValueError(f"no {kind} is called {name!r}: {nearest(name, table)}")
+        raise ValueError(f"no {kind} is called {name!r}: {suggestion(name, table)}")
     return resolve_name(table[name])
 
 

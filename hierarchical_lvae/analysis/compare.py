@@ -24,7 +24,7 @@ from hierarchical_lvae.analysis.settings import ComparisonSettings
 from hierarchical_lvae.evaluation import calibration_error, coverage
 from hierarchical_lvae.inference import LOCAL_INFERENCE
 from hierarchical_lvae.runs import Run
-from hierarchical_lvae.types import nearest, random_state_kept, reason, single_precision
+from hierarchical_lvae.types import random_state_kept, reason, single_precision, suggestion
 
 BASELINE, OF_BLOCK = "one-step", "one-step (block)"
 
@@ -106,7 +106,7 @@ def compare(
         raise ValueError("this run has α = 0: its weights are not local, so there are no local posteriors to compare")
     known = [*LOCAL_INFERENCE, *BLOCK_METHODS]
     if unknown := [method for method in methods if method not in known]:
-        raise ValueError(f"no local inference is called {unknown[0]!r}: {nearest(unknown[0], known)}")
+        raise ValueError(f"no local inference is called {unknown[0]!r}: {suggestion(unknown[0], known)}")
     with random_state_kept(), pyro.get_param_store().scope(), pyro.validation_enabled(False):
         torch.manual_seed(settings.seed)
         points = draw_points(run, settings.neighbourhoods)

@@ -20,7 +20,7 @@ from hierarchical_lvae.analysis.store import META, Store
 from hierarchical_lvae.evaluation import METRICS
 from hierarchical_lvae.files import read_tensors
 from hierarchical_lvae.runs import Run
-from hierarchical_lvae.types import accepted, lookup, nearest, reason
+from hierarchical_lvae.types import accepted, lookup, reason, suggestion
 
 POINTS = ("seed", "codes", "train", "test")
 """The settings that a score of the codes depends on; one of the run depends on its arguments."""
@@ -32,11 +32,10 @@ log = logging.getLogger(__name__)
 
 def score(
     run: Run,
-    path: str | Path,
     names: Sequence[str] = SCORES,
     settings: ScoreSettings | None = None,
 ) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Compute the scores `names` of a run one by one; each is saved in path/metrics.json and then yielded.
+    """Compute the scores `names` of a run one by one; each is saved in metrics.json of its directory and then yielded.
 
     A score that does not apply (the data have no factors) gives {"not_available": why}; codes of a union of data sets
     are scored part by part, each on its own factors: {"parts": {name: score}}. One that fails, or has a number that is
@@ -50,9 +49,9 @@ def score(
     settings = settings or ScoreSettings()
     for name in names:
         if name not in SCORES:
-            raise ValueError(f"no score is called {name!r}: {nearest(name, SCORES)}")
+            raise ValueError(f"no score is called {name!r}: {suggestion(name, SCORES)}")
     settings.check()
-    store, model = Store(path), digest(run.vae.state_dict())
+    store, model = Store(run.directory), digest(run.vae.state_dict())
     parts = run.dataset.sub_sets
 
     @cache
@@ -69,7 +68,7 @@ def score(
                 about = {key: getattr(settings, key) for key in POINTS}
             else:
                 compute = partial(lookup(OF_RUN, name, "score"), run, *([features] if name == "fid" else []))
-                about = accepted(compute, **settings._asdict())
+                about = accepted(compute, **vars(settings))
                 compute = partial(compute, **about)
             about |= {"model": model, "data": run.dataset.fingerprint, "versions": _versions(name)}
             about |= {"features": features.name, "weights": features.digest} if features else {}

@@ -6,7 +6,7 @@ from typing import ClassVar
 
 from hierarchical_lvae.analysis import CODES, FEATURES
 from hierarchical_lvae.runs.options import COUNTS, SEEDS, check_ranges
-from hierarchical_lvae.types import nearest
+from hierarchical_lvae.types import suggestion
 
 IWAE_DRAWS = (1, 10, 100, 1_000, 5_000)
 
@@ -56,9 +56,9 @@ class ScoreSettings:
             ValueError: no codes or features have such a name, or a number is out of its range.
         """
         if self.codes not in CODES:
-            raise ValueError(f"no codes are called {self.codes!r}: {nearest(self.codes, CODES)}")
+            raise ValueError(f"no codes are called {self.codes!r}: {suggestion(self.codes, CODES)}")
         if self.features not in FEATURES:
-            raise ValueError(f"no features are called {self.features!r}: {nearest(self.features, FEATURES)}")
+            raise ValueError(f"no features are called {self.features!r}: {suggestion(self.features, FEATURES)}")
         check_ranges(self)
 
 

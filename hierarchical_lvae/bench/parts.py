@@ -11,7 +11,7 @@ import torch
 from hierarchical_lvae.data import load_dataset
 from hierarchical_lvae.data.raycast import render_geometry
 from hierarchical_lvae.evaluation import dci
-from hierarchical_lvae.neighbourhoods.latent import nearest
+from hierarchical_lvae.neighbourhoods.latent import nearest_codes
 
 POINTS, CODES = 480_000, 10
 
@@ -38,7 +38,7 @@ def bench_parts(
         f"{len(index)} images of {dataset.source}": lambda: dataset.batch(index),
         "one geometry of 480, rendered": lambda: render_geometry(3, 1, 7),
         f"{num_neighbours} nearest of {POINTS:,} codes, {batch} queries": (
-            lambda: nearest(codes[:batch], codes, num_neighbours + 1)
+            lambda: nearest_codes(codes[:batch], codes, num_neighbours + 1)
         ),
         "DCI of 1,000 points, two factors of 4 values": lambda: dci(points, factors, points, factors, n_jobs=1),
     }

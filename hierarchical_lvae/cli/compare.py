@@ -66,7 +66,7 @@ def compare(
         failures.add(method, why)
     written = list[Path]()
     with failures.of("files", writes=True):
-        written.extend(write(loaded, result, run))
+        written.extend(write(loaded, result))
     for path in written:
         click.echo(path)
     failures.end()

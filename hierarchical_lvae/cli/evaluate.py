@@ -98,7 +98,7 @@ def scored(
 
     column, scores = dict[str, str](), dict[str, dict[str, Any]]()
     with failures.of(f"metrics.json{of}"):
-        for name, values in score(loaded, path, metrics, settings):
+        for name, values in score(loaded, metrics, settings):
             scores[name] = values
             column |= {label: in_flags(text) for label, text in lines(name, values)}
             if "failed" in values:
@@ -108,5 +108,5 @@ def scored(
     for part, values in found.get("parts", {"": found}).items():
         if "importance" in values:
             with failures.of(f"importance figure{of}", writes=True):
-                click.echo(draw_importance(loaded, values, settings.codes, part, path))
+                click.echo(draw_importance(loaded, values, settings.codes, part))
     return column

@@ -23,5 +23,5 @@ def figures(run: Path, seed: int | None, **where: Any) -> None:
     """
     from hierarchical_lvae.runs import load_run
 
-    for path in draw_all(load_run(run, **where), run, seed):
+    for path in draw_all(load_run(run, **where), seed):
         click.echo(path)

@@ -119,11 +119,11 @@ def fit(ctx: click.Context, out: Path | None, checkpoint_every: float, resume: P
 
     keep_freed_memory()
     with joined(given["device"]) as ranks:
-        run, directory = train(ctx, out, checkpoint_every, resume, announce if ranks.writes else ignore, given)
+        run = train(ctx, out, checkpoint_every, resume, announce if ranks.writes else ignore, given)
         if ranks.writes:
-            click.echo(f"trained on {run.dataset.source}; weights in {directory / 'model.safetensors'}")
-            with interruption(lambda: f"`{command('figures', directory)}` draws the figures"):
-                for path in draw_all(run, directory):
+            click.echo(f"trained on {run.dataset.source}; weights in {run.directory / 'model.safetensors'}")
+            with interruption(lambda: f"`{command('figures', run.directory)}` draws the figures"):
+                for path in draw_all(run):
                     click.echo(path)
 
 
@@ -156,30 +156,27 @@ def train(
     resume: Path | None,
     ready: Callable[["Run"], None],
     given: dict[str, Any],
-) -> tuple["Run", Path]:
-    """Begin a fit, or go on with one; give the run, and its directory."""
+) -> "Run":
+    """Begin a fit, or resume one."""
     from hierarchical_lvae import training
 
+    watchers = (ContactSheets(), *tensorboard())
     if resume is not None:
         chosen = {n: v for n, v in given.items() if ctx.get_parameter_source(n) is ParameterSource.COMMANDLINE}
         if out is not None:
             raise click.UsageError("--out contradicts --resume: the run stays where it is")
         refuse_contradictions(resume, chosen)
-        watchers = (ContactSheets(resume), *tensorboard(resume))
         changed: dict[str, Any] = {name: chosen.get(name) for name in MAY_CHANGE}
         with interruption(lambda: how_to_continue(resume)):
-            run = training.resume(resume, checkpoint_every=checkpoint_every, watchers=watchers, **changed)
-        return run, resume
+            return training.resume(resume, checkpoint_every=checkpoint_every, watchers=watchers, **changed)
     if given["dataset"] is None:
         raise click.UsageError(f"Missing option '--dataset'. There are {', '.join(DATASETS)}.")
     options = resolve(**given)
     now = time.strftime("%Y%m%d-%H%M%S")
     name = f"{Path(options.dataset).stem}-{said(options, usual=options.alpha_unit)}-{options.seed}-{now}"
     out = out or Path("runs", name)
-    watchers = (ContactSheets(out), *tensorboard(out))
     with interruption(lambda: how_to_continue(out)):
-        run = training.fit(options, out, checkpoint_every=checkpoint_every, watchers=watchers, ready=ready)
-    return run, out
+        return training.fit(options, out, checkpoint_every=checkpoint_every, watchers=watchers, ready=ready)
 
 
 def resolve(preset: str | None, device: str, data_dir: Path | None, **options: Any) -> FitOptions:
@@ -253,17 +250,17 @@ def refuse_contradictions(path: Path, chosen: dict[str, Any]) -> None:
 class ContactSheets:
     """Draws reconstructions now and then while training: figures/reconstructions.png."""
 
-    def __init__(self, out: Path) -> None:
-        self.out, self.last = out, time.monotonic()
+    def __init__(self) -> None:
+        self.last = time.monotonic()
 
     def __call__(self, run: "Run", entry: dict[str, Any]) -> None:
         """Draw, if it is time."""
         if time.monotonic() - self.last > CONTACT_SHEET_EVERY:
-            draw_reconstructions(run, self.out)
+            draw_reconstructions(run)
             self.last = time.monotonic()
 
 
-def tensorboard(out: Path) -> list[Any]:
+def tensorboard() -> list[Any]:
     """Write the log for TensorBoard too, if it is installed."""
     try:
         from torch.utils.tensorboard import SummaryWriter
@@ -271,13 +268,13 @@ def tensorboard(out: Path) -> list[Any]:
         return []
 
     @cache
-    def writer() -> Any:  # made with the first line: before that the run directory is not ours
+    def writer(out: Path) -> Any:  # made with the first line: before that the run directory is not ours
         return SummaryWriter(str(out / "tensorboard"))
 
     def watch(run: "Run", entry: dict[str, Any]) -> None:
         for name, value in entry.items():
             if name != "step" and value is not None:
-                writer().add_scalar(name, value, entry["step"])
-        writer().flush()
+                writer(run.directory).add_scalar(name, value, entry["step"])
+        writer(run.directory).flush()
 
     return [watch]

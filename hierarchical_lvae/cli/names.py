@@ -11,7 +11,7 @@ import click
 from hierarchical_lvae.data import DATASETS
 from hierarchical_lvae.data.paths import OWN_DATA, is_path
 from hierarchical_lvae.runs.options import COUNTS, SEEDS
-from hierarchical_lvae.types import nearest
+from hierarchical_lvae.types import suggestion
 
 
 class Suggesting(click.Group):
@@ -20,7 +20,7 @@ class Suggesting(click.Group):
     def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
         """Find the command, or suggest the nearest."""
         if args[0] not in self.commands and not args[0].startswith("-"):
-            ctx.fail(f"no command is called {args[0]!r}: {nearest(args[0], self.commands)}")
+            ctx.fail(f"no command is called {args[0]!r}: {suggestion(args[0], self.commands)}")
         return super().resolve_command(ctx, args)
 
 
@@ -34,7 +34,7 @@ class Name(click.Choice):
     def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
         """Return the value if it is a key."""
         if value not in self.choices:
-            self.fail(f"{value!r} is unknown: {nearest(value, self.choices)}", param, ctx)
+            self.fail(f"{value!r} is unknown: {suggestion(value, self.choices)}", param, ctx)
         return value
 
 
@@ -50,7 +50,7 @@ class NameOrPath(Name):
         if value in self.choices:
             return value
         if not is_path(value):
-            self.fail(f"{value!r} is unknown: {nearest(value, self.choices)} (or give {OWN_DATA})", param, ctx)
+            self.fail(f"{value!r} is unknown: {suggestion(value, self.choices)} (or give {OWN_DATA})", param, ctx)
         return str(Path(value).absolute())
 
 
@@ -95,7 +95,7 @@ class Names(click.ParamType):
         names = tuple(dict.fromkeys(value.split(","))) if isinstance(value, str) else value
         for name in names:
             if name not in self.known:
-                self.fail(f"{name!r} is unknown: {nearest(name, self.known)}", param, ctx)
+                self.fail(f"{name!r} is unknown: {suggestion(name, self.known)}", param, ctx)
         return names
 
 

@@ -7,8 +7,6 @@ import click
 
 from hierarchical_lvae.cli.names import Location, where_options
 
-FIGURES = ("figure2", "figure3", "figure4", "training", "reconstructions")
-
 
 @click.command(short_help="Show RUN on one page.")
 @click.argument("run", type=Location())
@@ -23,12 +21,12 @@ def report(run: Path, **where: Any) -> None:
     Examples:
       hlvae report runs/first
     """
-    from hierarchical_lvae.presentation.figures import draw_all
+    from hierarchical_lvae.presentation.figures import DRAWN, draw_all
     from hierarchical_lvae.presentation.report import write_report
     from hierarchical_lvae.runs import load_run
     from hierarchical_lvae.runs.directory import read_state
 
     unfinished = read_state(run).status != "finished"
-    if unfinished or any(not (run / f"figures/{name}.png").is_file() for name in FIGURES):
-        draw_all(load_run(run, **where), run)
+    if unfinished or any(not (run / f"figures/{name}.png").is_file() for name in DRAWN):
+        draw_all(load_run(run, **where))
     click.echo(write_report(run))

@@ -11,7 +11,7 @@ from hierarchical_lvae.data.factor_images import FactorImages, shrunk
 from hierarchical_lvae.data.folder import load_folder
 from hierarchical_lvae.data.paths import ARRAY_SUFFIXES, OWN_DATA, is_path
 from hierarchical_lvae.data.sources import SOURCES
-from hierarchical_lvae.types import nearest
+from hierarchical_lvae.types import suggestion
 
 
 def load_dataset(
@@ -39,7 +39,7 @@ def load_dataset(
     if isinstance(name, Path) or (name not in DATASETS and is_path(name)):
         return load_own(name, image_size, frame, skip_bad)
     if name not in DATASETS:
-        raise ValueError(f"no data set is called {name!r}: {nearest(name, DATASETS)} (or give {OWN_DATA})")
+        raise ValueError(f"no data set is called {name!r}: {suggestion(name, DATASETS)} (or give {OWN_DATA})")
     needed = data_dir is not None or SOURCES[name]
     dataset = resolve_name(DATASETS[name])(data_directory(data_dir) if needed else Path())
     return dataset.resized(shrunk(image_size, dataset.images.shape[2:]))
@@ -74,7 +74,7 @@ def load_own(
     """
     path = Path(path)
     if frame not in FRAMES:
-        raise ValueError(f"no frame is called {frame!r}: {nearest(frame, FRAMES)}")
+        raise ValueError(f"no frame is called {frame!r}: {suggestion(frame, FRAMES)}")
     if image_size is not None and image_size < MIN_SIDE:
         raise ValueError(f"images of {image_size} pixels a side are too small: give at least {MIN_SIDE}")
     if path.is_dir():

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from hierarchical_lvae.files import explained, locked, occupied
-from hierarchical_lvae.types import nearest
+from hierarchical_lvae.types import suggestion
 
 log = logging.getLogger(__name__)
 
@@ -85,7 +85,7 @@ def download(name: str, data_dir: Path) -> list[Path]:
         OSError: the network or the disk failed.
     """
     if name not in SOURCES:
-        raise ValueError(f"no data set is called {name!r}: {nearest(name, SOURCES)}")
+        raise ValueError(f"no data set is called {name!r}: {suggestion(name, SOURCES)}")
     if not SOURCES[name]:
         raise ValueError(f"{name} needs no download: it is shipped with a library")
     return [_retrieve(source, data_dir) for source in SOURCES[name]]

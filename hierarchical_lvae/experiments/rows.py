@@ -27,7 +27,7 @@ from hierarchical_lvae.runs import FitOptions, load_run, read_options
 from hierarchical_lvae.runs.directory import ENDED, read_state
 from hierarchical_lvae.training import fit, resume
 from hierarchical_lvae.training.memory import keep_freed_memory
-from hierarchical_lvae.types import Diverged, Interrupted, nearest, reason
+from hierarchical_lvae.types import Diverged, Interrupted, reason, suggestion
 
 LOOK_EVERY, ANSWER_WITHIN, PATIENCE = 5.0, 20.0, 60.0  # seconds
 _ONE_A_PROCESS = threading.Lock()  # the random state is the process's
@@ -94,7 +94,7 @@ def run_table(
     """
     known = [row.name for row in table.rows]
     if unknown := [name for name in rows if name not in known]:
-        raise ValueError(f"no row is called {unknown[0]!r}: {nearest(unknown[0], known)} (of {', '.join(known)})")
+        raise ValueError(f"no row is called {unknown[0]!r}: {suggestion(unknown[0], known)} (of {', '.join(known)})")
     directory, workers = Path(directory).absolute(), workers or Workers()
     here = workers == Workers()
     tasks, steps = [], {}
@@ -143,7 +143,7 @@ def run_row(
                 steps = max(options.steps, read_options(path).steps)
                 resume(path, steps, options.data_dir, device=options.device)
             run = load_run(path, options.device, options.data_dir)
-            scores = dict(score(run, path, table.metrics, settings))
+            scores = dict(score(run, table.metrics, settings))
     except Interrupted:
         raise
     except Diverged as error:

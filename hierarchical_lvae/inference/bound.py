@@ -27,11 +27,11 @@ from torch.distributions import kl_divergence
 from hierarchical_lvae.inference.sites import LocalSites, base
 from hierarchical_lvae.types import Latent, LocalLossAt, Observation, ParameterLayout
 
-Program = Callable[[Any], Any]
+PyroProgram = Callable[[Any], Any]
 
 
 def trace_pair(
-    model: Program, guide: Program, data: Any, local: LocalSites, values: Mapping[str, Tensor]
+    model: PyroProgram, guide: PyroProgram, data: Any, local: LocalSites, values: Mapping[str, Tensor]
 ) -> tuple[Trace, Trace]:
     """Run the guide, and the model against it, the local sites at `values` (B, 1, P) or else at their prior means."""
     with local:
@@ -42,8 +42,8 @@ def trace_pair(
 
 
 def negative_elbo(
-    model: Program,
-    guide: Program,
+    model: PyroProgram,
+    guide: PyroProgram,
     data: Any,
     sites: Collection[str],
     values: Mapping[str, Tensor] | None = None,
@@ -81,7 +81,11 @@ def negative_elbo(
 
 
 def log_weights(
-    model: Program, guide: Program, data: Any, sites: Collection[str], values: Mapping[str, Tensor] | None = None
+    model: PyroProgram,
+    guide: PyroProgram,
+    data: Any,
+    sites: Collection[str],
+    values: Mapping[str, Tensor] | None = None,
 ) -> Tensor:
     """log p(x, z | θ_N) − log q(z | x, φ_N) of each point, at one draw of z from the guide: (B, K), nats.
 
@@ -109,7 +113,7 @@ class _Matched(NamedTuple):
 
 
 def _matched(
-    model: Program, guide: Program, data: Any, sites: Collection[str], values: Mapping[str, Tensor] | None
+    model: PyroProgram, guide: PyroProgram, data: Any, sites: Collection[str], values: Mapping[str, Tensor] | None
 ) -> _Matched:
     local = LocalSites(sites)
     model_trace, guide_trace = trace_pair(model, guide, data, local, values or {})

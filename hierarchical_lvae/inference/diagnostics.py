@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from hierarchical_lvae.inference.bound import Program
+from hierarchical_lvae.inference.bound import PyroProgram
 from hierarchical_lvae.inference.elbo import LocalELBO, SupportLoss
 from hierarchical_lvae.inference.sites import variance
 from hierarchical_lvae.types import LocalLossAt, random_state_kept
@@ -30,7 +30,7 @@ class AdaptationInfo(NamedTuple):
 
 
 def diagnose(
-    elbo: LocalELBO, model: Program, guide: Program, support: Any, power_iterations: int = 10
+    elbo: LocalELBO, model: PyroProgram, guide: PyroProgram, support: Any, power_iterations: int = 10
 ) -> AdaptationInfo:
     """Adapt to `support` and report. The random state is left as it was: looking changes nothing."""
     local_loss = SupportLoss(elbo, model, guide, support, differentiable=False)

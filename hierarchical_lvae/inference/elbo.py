@@ -33,7 +33,7 @@ from pyro.poutine import Trace
 from torch import Tensor
 from torch.distributions import kl_divergence
 
-from hierarchical_lvae.inference.bound import Program, negative_elbo, trace_pair
+from hierarchical_lvae.inference.bound import PyroProgram, negative_elbo, trace_pair
 from hierarchical_lvae.inference.codes import codes_of
 from hierarchical_lvae.inference.sites import LocalSites, base
 from hierarchical_lvae.types import LocalInference, LocalLossAt, Penalty
@@ -85,7 +85,7 @@ class LocalELBO(ELBO):
         self.last_penalty: Tensor | None = None
         """The value of the penalty when it was last evaluated, to be told: nats an image, detached."""
 
-    def differentiable_loss(self, model: Program, guide: Program, query: Any, support: Any) -> Tensor:
+    def differentiable_loss(self, model: PyroProgram, guide: PyroProgram, query: Any, support: Any) -> Tensor:
         """(6) or (4'), in nats, summed over the B queries: a scalar to differentiate, once or twice.
 
         Args:
@@ -111,7 +111,9 @@ class LocalELBO(ELBO):
                 loss = loss + self.kl_weight * kl_divergence(q, at.prior[name]).sum()
         return loss
 
-    def local_posterior(self, model: Program, guide: Program, support: Any) -> dict[str, dist.TorchDistribution]:
+    def local_posterior(
+        self, model: PyroProgram, guide: PyroProgram, support: Any
+    ) -> dict[str, dist.TorchDistribution]:
         """Infer q(θ_N | N) and φ_N from the support set: by site, batch (B, 1), event (P,).
 
         Gradients are enabled inside, so that evaluation under `torch.no_grad` adapts too.
@@ -120,12 +122,12 @@ class LocalELBO(ELBO):
         with torch.enable_grad():
             return self.local(local_loss)
 
-    def loss(self, model: Program, guide: Program, query: Any, support: Any) -> float:
+    def loss(self, model: PyroProgram, guide: PyroProgram, query: Any, support: Any) -> float:
         """The loss as a float, without gradients to the meta-parameters."""
         with torch.no_grad():
             return self.differentiable_loss(model, guide, query, support).item()
 
-    def loss_and_grads(self, model: Program, guide: Program, query: Any, support: Any) -> float:
+    def loss_and_grads(self, model: PyroProgram, guide: PyroProgram, query: Any, support: Any) -> float:
         """The loss as a float, its gradients added to the meta-parameters': what `SVI.step` calls.
 
         A penalty that learns (or grows) takes its own step, too.
@@ -136,7 +138,7 @@ class LocalELBO(ELBO):
             self.penalty.update()
         return loss.item()
 
-    def _get_trace(self, model: Program, guide: Program, args: tuple, kwargs: dict) -> tuple[Trace, Trace]:
+    def _get_trace(self, model: PyroProgram, guide: PyroProgram, args: tuple, kwargs: dict) -> tuple[Trace, Trace]:
         """Pyro's hook: the traces of model and guide on the query, under local parameters from the support set."""
         query, support = args
         values = {name: q.rsample() for name, q in self.local_posterior(model, guide, support).items()}
@@ -155,7 +157,9 @@ def _warn_of_other_size(given: int, stated: int) -> None:
 class SupportLoss:
     """ℓ_N of the local values: the `LocalLoss` of a model, a guide and a support set."""
 
-    def __init__(self, elbo: LocalELBO, model: Program, guide: Program, support: Any, differentiable: bool) -> None:
+    def __init__(
+        self, elbo: LocalELBO, model: PyroProgram, guide: PyroProgram, support: Any, differentiable: bool
+    ) -> None:
         self.elbo, self.model, self.guide, self.support = elbo, model, guide, support
         self.differentiable = differentiable
 

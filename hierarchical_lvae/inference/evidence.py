@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from hierarchical_lvae.inference.bound import Program
+from hierarchical_lvae.inference.bound import PyroProgram
 from hierarchical_lvae.inference.elbo import LocalELBO, SupportLoss
 from hierarchical_lvae.inference.gaussians import Embedded, covariance_times, log_det_precision
 from hierarchical_lvae.inference.laplace import Laplace, LowRank
@@ -36,7 +36,7 @@ class Evidence(NamedTuple):
     """‖m_N − θ‖² / τ²: (B,). At the best τ² its mean is that of γ_N."""
 
 
-def reestimate(elbo: LocalELBO, model: Program, guide: Program, support: Any, rank: int = 50) -> float:
+def reestimate(elbo: LocalELBO, model: PyroProgram, guide: PyroProgram, support: Any, rank: int = 50) -> float:
     """The factor by which MacKay's rule changes τ², and so α: halfway to its fixed point, and at most by two.
 
     The curvature is of low rank: its diagonal alone would not do, for a step by it overshoots where H is correlated.
@@ -53,7 +53,7 @@ def reestimate(elbo: LocalELBO, model: Program, guide: Program, support: Any, ra
     return min(max(ratio, 0.5), 2.0) if math.isfinite(ratio) else 0.5
 
 
-def estimate_evidence(elbo: LocalELBO, model: Program, guide: Program, support: Any) -> Evidence:
+def estimate_evidence(elbo: LocalELBO, model: PyroProgram, guide: PyroProgram, support: Any) -> Evidence:
     """Estimate the evidence around the centre of `elbo.local`; of a point, with `Laplace`'s default structure.
 
     The quadratic must hold from the centre to the mode. A centre that overshot (`diagnose(…).sharpness` above 2) is no

@@ -13,7 +13,7 @@ from pyro.poutine.messenger import Messenger
 from pyro.poutine.util import site_is_subsample
 from torch import Tensor
 
-from hierarchical_lvae.inference.bound import Program
+from hierarchical_lvae.inference.bound import PyroProgram
 from hierarchical_lvae.inference.elbo import LocalELBO
 from hierarchical_lvae.inference.sites import base
 
@@ -39,14 +39,14 @@ class Watched:
     def __init__(self, elbo: LocalELBO) -> None:
         self.elbo = elbo
 
-    def differentiable_loss(self, model: Program, guide: Program, query: Any, support: Any) -> Tensor:
+    def differentiable_loss(self, model: PyroProgram, guide: PyroProgram, query: Any, support: Any) -> Tensor:
         """As the ELBO's.
 
         Raises:
             NotFinite: at the first site that is not.
         """
 
-        def watched(program: Program, name: str) -> Program:
+        def watched(program: PyroProgram, name: str) -> PyroProgram:
             def run(data: Any) -> Any:
                 inner = data is support
                 for part in data if isinstance(data, tuple) else (data,):

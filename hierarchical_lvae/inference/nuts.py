@@ -19,7 +19,7 @@ from pyro.poutine.util import site_is_subsample
 from torch import Tensor
 
 from hierarchical_lvae import progress
-from hierarchical_lvae.inference.bound import Program, negative_elbo, trace_pair
+from hierarchical_lvae.inference.bound import PyroProgram, negative_elbo, trace_pair
 from hierarchical_lvae.inference.curvature import ggn_matrix
 from hierarchical_lvae.inference.sites import LocalSites, base
 from hierarchical_lvae.types import random_state_kept
@@ -28,8 +28,8 @@ LARGEST, LARGEST_DEPTH = 500, 8
 
 
 def nuts(
-    model: Program,
-    guide: Program,
+    model: PyroProgram,
+    guide: PyroProgram,
     data: Any,
     site: str = "theta_N",
     centre: Mapping[str, Tensor] | None = None,
@@ -107,7 +107,7 @@ def nuts(
 
 
 def _codes(
-    model: Program, guide: Program, data: Any, sites: Collection[str], centre: Mapping[str, Tensor]
+    model: PyroProgram, guide: PyroProgram, data: Any, sites: Collection[str], centre: Mapping[str, Tensor]
 ) -> dict[str, Tensor]:
     """A draw of the model's other latent sites from the guide."""
     trace, _ = trace_pair(model, guide, data, LocalSites(sites), centre)

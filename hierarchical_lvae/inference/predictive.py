@@ -13,7 +13,7 @@ import pyro.distributions as dist
 import torch
 from torch import Tensor
 
-from hierarchical_lvae.inference.bound import Program, log_weights
+from hierarchical_lvae.inference.bound import PyroProgram, log_weights
 from hierarchical_lvae.types import random_state_kept
 
 Values = Mapping[str, Tensor]
@@ -27,8 +27,8 @@ def draws(posterior: Mapping[str, dist.TorchDistribution], number: int) -> Itera
 
 @torch.no_grad()
 def log_likelihoods(
-    model: Program,
-    guide: Program,
+    model: PyroProgram,
+    guide: PyroProgram,
     data: Any,
     values: Iterable[Values],
     num_codes: int,
@@ -57,8 +57,8 @@ def log_likelihoods(
 
 
 def log_predictive(
-    model: Program,
-    guide: Program,
+    model: PyroProgram,
+    guide: PyroProgram,
     query: Any,
     values: Iterable[Values],
     num_codes: int = 20,

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from hierarchical_lvae.neighbourhoods.build import Neighbourhood, Surroundings, gather
-from hierarchical_lvae.types import is_colour, nearest
+from hierarchical_lvae.types import is_colour, suggestion
 
 log = logging.getLogger(__name__)
 
@@ -26,7 +26,7 @@ class SharedLabels(Neighbourhood):
             raise ValueError("the data have no labels: choose another `neighbourhood`")
         shared = argument.split(",") if argument else [name for name in names if is_colour(name)] or [names[0]]
         if unknown := [name for name in shared if name not in names]:
-            raise ValueError(f"no factor is called {unknown[0]!r}: {nearest(unknown[0], names)}")
+            raise ValueError(f"no factor is called {unknown[0]!r}: {suggestion(unknown[0], names)}")
         self.surroundings = surroundings
         columns = surroundings.data.factors[:, [names.index(name) for name in shared]]
         _, groups, sizes = np.unique(columns, axis=0, return_inverse=True, return_counts=True)

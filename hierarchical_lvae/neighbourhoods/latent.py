@@ -44,7 +44,7 @@ class NearestCodes(Neighbourhood):
     def __call__(self, index: Tensor, x: Tensor) -> Tensor:
         """Neighbours (B, K, C, H, W), nearest first, by the codes in the bank."""
         codes, number = self._bank(x.device), self.surroundings.num_neighbours
-        ids = nearest(codes[index], codes, number + 1)
+        ids = nearest_codes(codes[index], codes, number + 1)
         return gather(self.surroundings.data, without_self(ids, index, number), x)
 
     def _bank(self, device: torch.device) -> Tensor:
@@ -64,10 +64,10 @@ class NearestCodes(Neighbourhood):
         return torch.cat([self._encode(data.batch(part)) for part in bar])
 
 
-def nearest(queries: Tensor, points: Tensor, number: int) -> Tensor:
+def nearest_codes(queries: Tensor, points: Tensor, number: int) -> Tensor:
     """The ids (B, number) of the points (n, D) nearest to the queries (B, D), nearest first: by Faiss on a CPU.
 
-    >>> nearest(torch.tensor([[0.9]]), torch.tensor([[0.0], [5.0], [1.0]]), 2)
+    >>> nearest_codes(torch.tensor([[0.9]]), torch.tensor([[0.0], [5.0], [1.0]]), 2)
     tensor([[2, 0]])
     """
     if points.device.type != "cpu":

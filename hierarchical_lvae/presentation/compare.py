@@ -62,7 +62,7 @@ def _aligned(rows: "list[ComparisonRow]") -> list[str]:
     ]
 
 
-def write(run: "Run", result: "Comparison", out: Path) -> Iterator[Path]:
+def write(run: "Run", result: "Comparison") -> Iterator[Path]:
     """Write the table, the posteriors and the figures into the run directory; yields their paths."""
     from hierarchical_lvae.analysis import ComparisonRow
     from hierarchical_lvae.evaluation import merge, plot_density, plot_forest
@@ -70,6 +70,7 @@ def write(run: "Run", result: "Comparison", out: Path) -> Iterator[Path]:
     from hierarchical_lvae.files import atomic
     from hierarchical_lvae.presentation import plots
 
+    out = run.directory
     with atomic(out / "compare.csv") as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(["part", *ComparisonRow._fields])

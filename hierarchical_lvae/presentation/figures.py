@@ -17,14 +17,14 @@ if TYPE_CHECKING:
 SWEEP = tuple(-2 + 4 * i / 9 for i in range(10))
 
 
-def draw_all(run: "Run", out: str | Path, seed: int | None = None) -> list[Path]:
+def draw_all(run: "Run", seed: int | None = None) -> list[Path]:
     """Draw all figures of a run; seeded, and leaving the random state as it was. Returns their paths."""
     from hierarchical_lvae.presentation import plots
     from hierarchical_lvae.runs.directory import read_log
 
-    drawn = {name: draw(run, seed) for name, draw in FIGURES.items()}
-    drawn["training"] = plots.training_curves(read_log(Path(out) / "log.jsonl"), describe(run))
-    return [save(figure, out, name) for name, figure in drawn.items()] + [draw_reconstructions(run, out, seed)]
+    drawn = {name: draw(run, seed) for name, draw in PAPER_FIGURES.items()}
+    drawn["training"] = plots.training_curves(read_log(run.directory / "log.jsonl"), describe(run))
+    return [save(figure, run.directory, name) for name, figure in drawn.items()] + [draw_reconstructions(run, seed)]
 
 
 def draw_figure2(run: "Run", seed: int | None = None) -> "Figure":
@@ -66,7 +66,9 @@ def draw_figure4(run: "Run", seed: int | None = None) -> "Figure":
     return plots.latent_sweep(x[0], sweep.unflatten(0, (size, len(SWEEP))), rounded, describe(run))
 
 
-FIGURES = {"figure2": draw_figure2, "figure3": draw_figure3, "figure4": draw_figure4}
+PAPER_FIGURES = {"figure2": draw_figure2, "figure3": draw_figure3, "figure4": draw_figure4}
+DRAWN = (*PAPER_FIGURES, "training", "reconstructions")
+"""What `draw_all` draws."""
 
 
 def compose(name: str, runs: "Sequence[tuple[str, Run]]", out: str | Path) -> Path:
@@ -83,7 +85,7 @@ def compose(name: str, runs: "Sequence[tuple[str, Run]]", out: str | Path) -> Pa
         raise ValueError(f"{name} has no finished run in {out} to be drawn from: leave out `finished_only` to train it")
     first = runs[0][1]
     if name != "fig2":
-        return save(FIGURES[name.replace("fig", "figure")](first), out, name)
+        return save(PAPER_FIGURES[name.replace("fig", "figure")](first), out, name)
     samples = []
     for _, run in runs:
         with seeded(run, None):
@@ -93,24 +95,24 @@ def compose(name: str, runs: "Sequence[tuple[str, Run]]", out: str | Path) -> Pa
     return save(figure, out, name)
 
 
-def draw_reconstructions(run: "Run", out: str | Path, seed: int | None = None, number: int = 10) -> Path:
+def draw_reconstructions(run: "Run", seed: int | None = None, number: int = 10) -> Path:
     """Draw images, neighbours and reconstructions by meta and by local weights, with the weights of this moment."""
     from hierarchical_lvae.presentation import plots
 
     with seeded(run, seed):
         x, x_N = _references(run, number)
         meta, local = (run.decode(run.encode(x, given).unsqueeze(1), given).squeeze(1) for given in (None, x_N))
-    return save(plots.reconstructions(x, x_N[:, 0], meta, local, describe(run)), out, "reconstructions")
+    return save(plots.reconstructions(x, x_N[:, 0], meta, local, describe(run)), run.directory, "reconstructions")
 
 
-def draw_importance(run: "Run", values: dict[str, Any], codes: str, part: str, out: str | Path) -> Path:
+def draw_importance(run: "Run", values: dict[str, Any], codes: str, part: str) -> Path:
     """Draw DCI's importances as a heat map; of a part of the data, if they have parts."""
     import numpy as np
 
     from hierarchical_lvae.presentation import plots
 
     figure = plots.importance(np.array(values["importance"]), values["factors"], describe(run))
-    return save(figure, out, "-".join(["importance", *([part] if part else []), codes]))
+    return save(figure, run.directory, "-".join(["importance", *([part] if part else []), codes]))
 
 
 def describe(run: "Run") -> str:

@@ -35,7 +35,7 @@ CAPTIONS = {
 """What the figures of `hlvae figures` and `hlvae compare` show, by the name of their file."""
 
 
-class Table(NamedTuple):
+class PageTable(NamedTuple):
     """Cells of text, under a header, or none; the first column names the row."""
 
     title: str
@@ -56,7 +56,7 @@ class Section:
     """A part of the page."""
 
     title: str
-    tables: Sequence[Table] = ()
+    tables: Sequence[PageTable] = ()
     pictures: Sequence[Picture] = ()
     notes: Sequence[str] = ()
     missing: Sequence[tuple[str, str]] = ()
@@ -140,9 +140,9 @@ def _status(run: Path, saved: dict[str, Any]) -> str:
     return reached if state.status == "finished" else f"{reached}: {state.status}, not finished"
 
 
-def _health(run: Path, saved: dict[str, Any]) -> Table:
+def _health(run: Path, saved: dict[str, Any]) -> PageTable:
     """What the log says of the training and of the local step."""
-    return Table("The log", ("", "value", "reading"), list(_readings(read_log(run / "log.jsonl"), saved)))
+    return PageTable("The log", ("", "value", "reading"), list(_readings(read_log(run / "log.jsonl"), saved)))
 
 
 def _readings(log: list[dict[str, Any]], saved: dict[str, Any]) -> Iterator[tuple[str, str, str]]:
@@ -177,15 +177,15 @@ def _readings(log: list[dict[str, Any]], saved: dict[str, Any]) -> Iterator[tupl
     yield "images a second, median", f"{statistics.median(logged['images_per_second']):,.0f}", "queries and neighbours"
 
 
-def _options(saved: dict[str, Any]) -> Table:
+def _options(saved: dict[str, Any]) -> PageTable:
     plain = {name: value for name, value in saved.items() if name not in ("data", "versions")}
     rows = [(name, "–" if value is None else str(value)) for name, value in plain.items()]
-    return Table("Of the fit", (), rows)
+    return PageTable("Of the fit", (), rows)
 
 
-def _versions(saved: dict[str, Any]) -> Table:
+def _versions(saved: dict[str, Any]) -> PageTable:
     about = {**{f"data: {name}": value for name, value in saved["data"].items()}, **saved["versions"]}
-    return Table("Data and versions", (), [(name, str(value)) for name, value in about.items()])
+    return PageTable("Data and versions", (), [(name, str(value)) for name, value in about.items()])
 
 
 def _scores(run: Path, pictures: Sequence[Picture]) -> Section:
@@ -197,7 +197,7 @@ def _scores(run: Path, pictures: Sequence[Picture]) -> Section:
         about = values.get("settings", {})
         name, old = key.removesuffix(META), about.get("model") != weights
         how = ", ".join(f"{k} {v}" for k, v in about.items() if k not in ("model", "data", "versions", "weights"))
-        tables.append(Table(f"{name}{' of earlier weights' if old else ''} ({how})", (), lines(name, values)))
+        tables.append(PageTable(f"{name}{' of earlier weights' if old else ''} ({how})", (), lines(name, values)))
         current += [] if old else [key]
         old_meta += [name] if old and key.endswith(META) else []
     missing = []
@@ -233,7 +233,7 @@ def _comparison(run: Path, plain: bool, pictures: Sequence[Picture]) -> Section:
             for kind, method, *values in rows
             if kind == part
         ]
-        tables.append(Table(part.capitalize(), tuple(COLUMNS), cells))
+        tables.append(PageTable(part.capitalize(), tuple(COLUMNS), cells))
     notes = [*NOTES]
     if (run / "posterior.nc").is_file():
         notes.append("posterior.nc holds the draws, for arviz.from_netcdf")

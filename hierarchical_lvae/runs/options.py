@@ -9,7 +9,7 @@ from typing import Any, ClassVar, get_type_hints
 from hierarchical_lvae.data import DATASETS
 from hierarchical_lvae.data.paths import is_path
 from hierarchical_lvae.penalties import with_weight
-from hierarchical_lvae.types import exactly, nearest
+from hierarchical_lvae.types import exactly, suggestion
 
 QUICK = {"batch": 8, "num_neighbours": 5, "steps": 6_000, "lr": 6e-4, "clip": 100.0, "image_size": 32}
 """A protocol that ends in about a quarter of an hour on two cores."""
@@ -102,7 +102,9 @@ class FitOptions:
 
     def _check(self) -> None:
         if self.alpha_unit not in ALPHA_UNITS:
-            raise ValueError(f"no unit of alpha is called {self.alpha_unit!r}: {nearest(self.alpha_unit, ALPHA_UNITS)}")
+            raise ValueError(
+                f"no unit of alpha is called {self.alpha_unit!r}: {suggestion(self.alpha_unit, ALPHA_UNITS)}"
+            )
         check_ranges(self)
         if self.penalty is not None:
             with_weight(self.penalty)
@@ -112,7 +114,7 @@ class FitOptions:
                     "give `batch` 2 or more, no `micro_batch`, and train in one process"
                 )
         if self.precision not in PRECISIONS:
-            raise ValueError(f"no precision is called {self.precision!r}: {nearest(self.precision, PRECISIONS)}")
+            raise ValueError(f"no precision is called {self.precision!r}: {suggestion(self.precision, PRECISIONS)}")
         if isinstance(self.alpha, str) and self.alpha != AUTO:
             raise ValueError(f"alpha is {self.alpha!r}: a number is needed, or {AUTO!r}")
         if self.alpha == AUTO and self.local == "shared":
@@ -144,7 +146,7 @@ class FitOptions:
             ValueError: there is no such preset, or an option has no sense.
         """
         if preset not in PRESETS:
-            raise ValueError(f"no preset is called {preset!r}: {nearest(preset, PRESETS)}")
+            raise ValueError(f"no preset is called {preset!r}: {suggestion(preset, PRESETS)}")
         given = {name: value for name, value in options.items() if value is not None}
         if "dataset" not in given:
             raise TypeError("dataset is missing")

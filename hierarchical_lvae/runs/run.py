@@ -45,6 +45,19 @@ class Run:
     elbo: LocalELBO
     dataset: FactorImages
     neighbourhood: Neighbourhood
+    path: Path | None = None
+    """Its directory, if it was fitted or loaded. Scores and figures go there."""
+
+    @property
+    def directory(self) -> Path:
+        """Its directory.
+
+        Raises:
+            ValueError: it has none: it was neither fitted nor loaded.
+        """
+        if self.path is None:
+            raise ValueError("the run has no directory: fit it, load it, or give it one with dataclasses.replace")
+        return self.path
 
     @property
     def stateful(self) -> dict[str, Stateful]:
@@ -162,7 +175,7 @@ def load_run(
     elif state.status != "finished":
         log.warning("%s is not finished, and its weights are those of its last checkpoint: it is %s", path, state)
     with random_state_kept():
-        run = prepare(options, load_data(options, path))
+        run = replace(prepare(options, load_data(options, path)), path=path)
     try:
         run.vae.load_state_dict(read_tensors(path / "model.safetensors"))
     except RuntimeError as error:

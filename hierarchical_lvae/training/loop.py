@@ -63,9 +63,9 @@ def fit(
     out, ranks = Path(out), Ranks()
     options = shared(options, ranks)
     with claimed(out, new=True) if ranks.writes else progress.hidden():
-        run = prepare(options)
+        run = replace(prepare(options), path=out)
         ready(run)
-        return _train(run, out, ranks, checkpoint_every, watchers)
+        return _train(run, ranks, checkpoint_every, watchers)
 
 
 @single_precision()
@@ -100,8 +100,8 @@ def resume(
         alone, options = options, shared(options, ranks)
         if options != alone and ranks.writes:
             log.info("from here on %d processes share each batch, and draw other codes than one did", ranks.world)
-        run = prepare(options, load_data(options, path))
-        return _train(run, path, ranks, checkpoint_every, watchers)
+        run = replace(prepare(options, load_data(options, path)), path=path)
+        return _train(run, ranks, checkpoint_every, watchers)
 
 
 @single_precision()
@@ -118,8 +118,8 @@ def estimate_seconds(run: Run, options: FitOptions) -> float:
     return seconds * options.batch / len(index) * options.steps
 
 
-def _train(run: Run, out: Path, ranks: Ranks, checkpoint_every: float, watchers: tuple[Watcher, ...]) -> Run:
-    options, vae, elbo, dataset = run.options, run.vae, run.elbo, run.dataset
+def _train(run: Run, ranks: Ranks, checkpoint_every: float, watchers: tuple[Watcher, ...]) -> Run:
+    options, vae, elbo, dataset, out = run.options, run.vae, run.elbo, run.dataset, run.directory
     penalty = elbo.penalty
     optimizer = torch.optim.Adam(vae.parameters(), lr=options.lr)
     gradient = choose_gradient(run, ranks)
@@ -140,7 +140,7 @@ def _train(run: Run, out: Path, ranks: Ranks, checkpoint_every: float, watchers:
     with ranks.in_turn():
         run.neighbourhood.prepare()
     if ranks.writes:
-        _write_options(run, out)  # from here on it can be resumed
+        _write_options(run)  # from here on it can be resumed
         truncate_log(out / "log.jsonl", done)
 
     def checkpoint(status: str) -> float:
@@ -260,12 +260,12 @@ def _noted_divergence(out: Path | None) -> Iterator[None]:
         raise
 
 
-def _write_options(run: Run, out: Path) -> None:
+def _write_options(run: Run) -> None:
     versions = {name: version(name) for name in ("hierarchical-lvae", "torch", "pyro-ppl", "numpy")}
     dataset = run.dataset
     data = {"source": dataset.source, "images": len(dataset), "fingerprint": dataset.fingerprint}
     content = {**asdict(run.options), "preset": run.options.preset, "data": data, "versions": versions}
-    write_json(out / "options.json", content)
+    write_json(run.directory / "options.json", content)
 
 
 @contextmanager

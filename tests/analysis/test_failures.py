@@ -35,14 +35,14 @@ def test_a_failed_score_leaves_the_others(run, tmp_path, monkeypatch):
     names = ("mig", "samples", "iwae", "sap")
     with monkeypatch.context() as patch:
         patch.setattr("hierarchical_lvae.analysis.images.closeness", fail)
-        scores = dict(score(run, tmp_path, names, FEW))
+        scores = dict(score(replace(run, path=tmp_path), names, FEW))
     assert scores["samples"] == {"failed": r"unexpected KeyError: 'a mistake\nof ours'"}
     assert failed(scores) == ["samples"]
     assert list(read_scores(tmp_path)) == ["mig", "sap", "iwae"]  # a failure is not a result
-    assert "to_reference" in dict(score(run, tmp_path, names, FEW))["samples"]
+    assert "to_reference" in dict(score(replace(run, path=tmp_path), names, FEW))["samples"]
     monkeypatch.setattr("hierarchical_lvae.analysis.scores.encode", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        dict(score(run, tmp_path, names, replace(FEW, seed=1)))
+        dict(score(replace(run, path=tmp_path), names, replace(FEW, seed=1)))
 
 
 def interrupted(*_, **__):
@@ -54,10 +54,10 @@ def test_a_diverged_model_fails_score_by_score(run, tmp_path):
     with torch.no_grad():
         run.vae.phi[:] = math.nan
     try:
-        scores = dict(score(run, tmp_path, settings=FEW))
+        scores = dict(score(replace(run, path=tmp_path), settings=FEW))
         with torch.no_grad():
             run.vae.theta[:] = math.nan
-        images = dict(score(run, tmp_path, ("fid",), FEW))
+        images = dict(score(replace(run, path=tmp_path), ("fid",), FEW))
     finally:
         with torch.no_grad():
             run.vae.phi[:], run.vae.theta[:] = phi, theta
@@ -120,7 +120,7 @@ def test_a_distance_in_the_factors_features_is_finite_on_odd_data(run, tmp_path,
     data = replace(data, factors=factors, factor_names=("digit", bad), factor_sizes=(10, int(column.max()) + 1))
     if bad == "alike":
         data = replace(data, images=torch.full_like(data.images, 128))
-    values = dict(score(replace(run, dataset=data), tmp_path, ("fid", "samples"), FEW))
+    values = dict(score(replace(run, dataset=data, path=tmp_path), ("fid", "samples"), FEW))
     assert all(math.isfinite(values["fid"][key]) for key in ("distance", "kid", "kid_std", "precision", "recall"))
     assert failed(values) == []
     (weights,) = (tmp_path / "data").glob("hlvae-factor-features-*")
@@ -131,14 +131,14 @@ def test_a_distance_in_the_factors_features_is_finite_on_odd_data(run, tmp_path,
     if bad == "alike":
         assert tensors["scale"] == 1
         write_tensors(weights, {**tensors, "scale": torch.tensor(0.0)})  # as earlier versions left it: made again
-        assert dict(score(replace(run, dataset=data), tmp_path / "2", ("fid",), FEW))["fid"] == {**values["fid"]}
+        assert dict(score(replace(run, dataset=data, path=tmp_path / "2"), ("fid",), FEW))["fid"] == {**values["fid"]}
 
 
 def test_data_that_are_too_few_for_a_score_are_not_a_failure(run, tmp_path):
     def of(number):
         data = replace(run.dataset, images=run.dataset.images[:number], factors=run.dataset.factors[:number])
         few = replace(run, dataset=data)
-        return dict(score(few, tmp_path / str(number), ("mig", "fid", "samples"), FEW))
+        return dict(score(replace(few, path=tmp_path / str(number)), ("mig", "fid", "samples"), FEW))
 
     one, four = of(1), of(4)
     assert failed(one) == failed(four) == []
@@ -149,7 +149,7 @@ def test_data_that_are_too_few_for_a_score_are_not_a_failure(run, tmp_path):
 
 
 def test_a_single_neighbourhood_has_no_standard_error(run, tmp_path):
-    values = dict(score(run, tmp_path, ("iwae",), replace(FEW, neighbourhoods=1)))["iwae"]
+    values = dict(score(replace(run, path=tmp_path), ("iwae",), replace(FEW, neighbourhoods=1)))["iwae"]
     assert values["held_out"]["standard_error"] is None
     assert values["held_out"]["nats"]["k=10"] < 0
 
@@ -164,7 +164,7 @@ def test_two_processes_do_not_lose_each_others_scores(run, tmp_path):
         list(pool.map(lambda i: Store(tmp_path).add(f"score {i}", {"value": i}), range(40)))
     assert len(read_scores(tmp_path)) == 42
     assert second.find("score 7", {}) is None
-    scores = score(run, tmp_path, ("samples", "mig"), FEW)
+    scores = score(replace(run, path=tmp_path), ("samples", "mig"), FEW)
     next(scores)
     Store(tmp_path).add("beta-vae", {"score": 0.5})
     next(scores)
@@ -176,7 +176,7 @@ def test_a_file_system_without_locks_is_scored_on_too(run, tmp_path, monkeypatch
         raise OSError(errno.ENOLCK, "No locks available")
 
     monkeypatch.setattr("fcntl.flock", refuse)
-    dict(score(run, tmp_path, ("samples", "mig"), FEW))
+    dict(score(replace(run, path=tmp_path), ("samples", "mig"), FEW))
     assert list(read_scores(tmp_path)) == ["mig", "samples"]
     assert [record.message for record in caplog.records if "has no file locks" in record.message] == [
         f"{tmp_path} has no file locks (No locks available): do not use it from two processes"
@@ -191,7 +191,7 @@ def test_scores_that_cannot_be_saved_are_given_all_the_same(run, tmp_path, monke
         raise explained(path, OSError(number, "of the disk"))
 
     monkeypatch.setattr("hierarchical_lvae.analysis.store.write_json", refuse)
-    scores = score(run, tmp_path, ("samples", "mig"), FEW)
+    scores = score(replace(run, path=tmp_path), ("samples", "mig"), FEW)
     assert [(name, failed({name: values})) for name, values in (next(scores), next(scores))] == [
         ("samples", []), ("mig", [])
     ]  # fmt: skip
@@ -211,7 +211,7 @@ def test_a_classifier_that_cannot_be_cached_is_used(run, tmp_path, monkeypatch, 
     monkeypatch.setattr(classifier, "train_factor_classifier", lambda *a, **k: trained.append(1) or original(*a, **k))
     (tmp_path / "data").write_text("a file, where the directory would be")
     for seed in (0, 1):
-        values = dict(score(run, tmp_path / "run", ("fid",), replace(FEW, seed=seed)))["fid"]
+        values = dict(score(replace(run, path=tmp_path / "run"), ("fid",), replace(FEW, seed=seed)))["fid"]
         assert values["name"] == "FD-factors"
     assert trained == [1]
     assert [r.message.partition(":")[0] for r in caplog.records] == ["cannot cache the classifier of the factors"]
@@ -226,8 +226,8 @@ def test_a_damaged_classifier_is_trained_again(run, tmp_path):
 
 def test_double_precision_is_left_to_the_caller(run, tmp_path, double):
     names = ("mig", "fid", "samples", "iwae")
-    for name, values in score(run, tmp_path / "double", names, FEW):
+    for name, values in score(replace(run, path=tmp_path / "double"), names, FEW):
         assert torch.get_default_dtype() == torch.float64, name
         assert failed({name: values}) == []
     torch.set_default_dtype(torch.float32)
-    assert read_scores(tmp_path / "double") == dict(score(run, tmp_path / "single", names, FEW))
+    assert read_scores(tmp_path / "double") == dict(score(replace(run, path=tmp_path / "single"), names, FEW))

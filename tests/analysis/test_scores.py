@@ -30,7 +30,7 @@ def failed(scores):
 
 
 def test_all_scores_are_written_one_by_one(run, tmp_path):
-    for i, (name, values) in enumerate(score(run, tmp_path, settings=FEW)):
+    for i, (name, values) in enumerate(score(replace(run, path=tmp_path), settings=FEW)):
         saved = json.loads((tmp_path / "metrics.json").read_text())
         assert list(saved) == list(SCORES[: i + 1])
         assert saved[name] == values
@@ -41,17 +41,17 @@ def test_all_scores_are_written_one_by_one(run, tmp_path):
 
 
 def test_what_is_there_is_not_computed_again(run, tmp_path, monkeypatch):
-    first = dict(score(run, tmp_path, ("mig", "iwae"), FEW))
+    first = dict(score(replace(run, path=tmp_path), ("mig", "iwae"), FEW))
     monkeypatch.setattr("hierarchical_lvae.analysis.scores.encode", None)
     monkeypatch.setattr("hierarchical_lvae.analysis.bounds.draw_points", None)
-    assert dict(score(run, tmp_path, ("mig", "iwae"), FEW)) == first
-    assert dict(score(run, tmp_path, ("mig",), replace(FEW, draws=20)))["mig"] == first["mig"]
+    assert dict(score(replace(run, path=tmp_path), ("mig", "iwae"), FEW)) == first
+    assert dict(score(replace(run, path=tmp_path), ("mig",), replace(FEW, draws=20)))["mig"] == first["mig"]
     for other in (replace(FEW, seed=1), replace(FEW, codes="meta")):  # other settings: it is
-        assert failed(dict(score(run, tmp_path, ("mig",), other))) == ["mig"]
+        assert failed(dict(score(replace(run, path=tmp_path), ("mig",), other))) == ["mig"]
     with torch.no_grad():
         run.vae.theta += 1
     try:
-        assert failed(dict(score(run, tmp_path, ("mig",), FEW))) == ["mig"]  # trained further: again
+        assert failed(dict(score(replace(run, path=tmp_path), ("mig",), FEW))) == ["mig"]  # trained further: again
     finally:
         with torch.no_grad():
             run.vae.theta -= 1
@@ -62,7 +62,7 @@ def test_a_score_is_of_the_weights_that_were_scored(run, tmp_path):
     """Not of those that another process writes in the meantime; and `model_digest` reads the same off the file."""
     write_tensors(tmp_path / "model.safetensors", run.vae.state_dict())
     before = model_digest(str(tmp_path))
-    for _, values in score(run, str(tmp_path), ("samples", "mig"), FEW):
+    for _, values in score(replace(run, path=tmp_path), ("samples", "mig"), FEW):
         write_tensors(tmp_path / "model.safetensors", {"theta": torch.zeros(3)})
         assert values["settings"]["model"] == before
     assert model_digest(tmp_path) != before
@@ -70,7 +70,7 @@ def test_a_score_is_of_the_weights_that_were_scored(run, tmp_path):
 
 def test_scores_of_meta_codes_stand_beside_those_of_local_ones(run, tmp_path):
     for codes in ("meta", "local"):
-        dict(score(run, tmp_path, ("samples", "mig"), replace(FEW, codes=codes)))
+        dict(score(replace(run, path=tmp_path), ("samples", "mig"), replace(FEW, codes=codes)))
     saved = read_scores(tmp_path)
     assert list(saved) == ["mig", "mig-meta", "samples"]  # in one order, whichever was first
     assert saved["mig"]["mig"] != saved["mig-meta"]["mig"]
@@ -107,7 +107,7 @@ def test_the_likelihood_knows_peeking_from_foretelling(run):
 
 def test_without_factors_only_what_needs_none_is_available(run, tmp_path):
     bare = replace(run.dataset, factors=np.zeros((len(run.dataset), 0), int), factor_names=(), factor_sizes=())
-    scores = dict(score(replace(run, dataset=bare), tmp_path, settings=FEW))
+    scores = dict(score(replace(run, dataset=bare, path=tmp_path), settings=FEW))
     for name in SCORES[:-2]:
         assert "have no factors" in scores[name]["not_available"]
     assert scores["samples"]["to_reference"] > 0
@@ -120,7 +120,7 @@ def test_the_distance_of_generated_images_is_named_by_its_features(run, tmp_path
 
     monkeypatch.setattr("hierarchical_lvae.analysis.images.inception", refuse)
     settings = replace(FEW, features="auto")
-    values = dict(score(run, tmp_path, ("fid",), settings))["fid"]
+    values = dict(score(replace(run, path=tmp_path), ("fid",), settings))["fid"]
     assert (values["name"], values["generated"], values["real"]) == ("FD-factors", 20, 20)
     assert values["settings"]["features"] == "FD-factors"
     assert values["distance"] > 0
@@ -174,7 +174,7 @@ def test_colours_are_told_from_geometry():
 )
 def test_what_is_not_asked_for_rightly_is_refused_before_anything_is_computed(run, tmp_path, names, changes, message):
     with pytest.raises(ValueError, match=message):
-        next(score(run, tmp_path, names, replace(FEW, **changes)))
+        next(score(replace(run, path=tmp_path), names, replace(FEW, **changes)))
     assert not list(tmp_path.iterdir())
 
 
@@ -182,7 +182,7 @@ def test_what_is_not_asked_for_rightly_is_refused_before_anything_is_computed(ru
 def test_a_file_that_holds_no_scores_is_left_as_it_is(run, tmp_path, content):
     (tmp_path / "metrics.json").write_text(content)
     with pytest.raises(ValueError, match=r"metrics\.json (is not a JSON object|does not hold scores)"):
-        next(score(run, tmp_path, ("mig",), FEW))
+        next(score(replace(run, path=tmp_path), ("mig",), FEW))
     assert (tmp_path / "metrics.json").read_text() == content
 
 
@@ -199,7 +199,7 @@ def test_small_data_are_not_tested_on_what_they_were_fitted_on(run, monkeypatch)
 
 def test_of_a_single_factor_nothing_is_told_apart(run, tmp_path):
     names = ("dci", "factor-vae", "beta-vae", "modularity")
-    scores = dict(score(run, tmp_path, names, ScoreSettings(train=40, test=20)))
+    scores = dict(score(replace(run, path=tmp_path), names, ScoreSettings(train=40, test=20)))
     assert "disentanglement" not in scores["dci"]
     assert 0 <= scores["dci"]["informativeness_test"] <= 1
     assert all(scores[name]["not_available"].startswith("there is one factor only") for name in names[1:])

@@ -6,7 +6,7 @@ import torch
 
 from hierarchical_lvae.data import FactorImages
 from hierarchical_lvae.neighbourhoods import build_neighbourhood
-from hierarchical_lvae.neighbourhoods.latent import nearest
+from hierarchical_lvae.neighbourhoods.latent import nearest_codes
 from hierarchical_lvae.neighbourhoods.search import all_neighbours, recall
 
 
@@ -144,4 +144,4 @@ def test_faiss_and_torch_agree():
     points = torch.randn(500, 10)
     queries = torch.randn(40, 10)
     expected = torch.cdist(queries, points).topk(6, largest=False).indices
-    assert torch.equal(nearest(queries, points, 6), expected)
+    assert torch.equal(nearest_codes(queries, points, 6), expected)

@@ -10,8 +10,8 @@ import pytest
 from click.testing import CliRunner
 
 from hierarchical_lvae.cli import main
-from hierarchical_lvae.cli.report import FIGURES
 from hierarchical_lvae.files import append_json_line
+from hierarchical_lvae.presentation.figures import DRAWN
 from hierarchical_lvae.runs import FitOptions
 from hierarchical_lvae.training import fit
 
@@ -42,7 +42,7 @@ def run(fitted, tmp_path):
     """A copy of it, its figures a dot each: pages are quick, and their size does not matter."""
     shutil.copytree(fitted, tmp_path / "run")
     dot = next((fitted / "figures").glob("*.png")).read_bytes()
-    for name in FIGURES:
+    for name in DRAWN:
         (tmp_path / f"run/figures/{name}.png").write_bytes(dot)
     (tmp_path / "run/report.html").unlink()
     return tmp_path / "run"
@@ -97,7 +97,7 @@ def test_it_says_what_was_trained_and_shows_the_figures(run):
     )
     versions = json.loads((run / "options.json").read_text())["versions"]
     assert {f"torch {versions['torch']}", "latent_dim 10", "data: images 1797", "clip 500.0"} <= set(found.lines)
-    assert len(found.images) == len(FIGURES)
+    assert len(found.images) == len(DRAWN)
     assert all(image["src"].startswith("data:image/png;base64,iVBOR") and image["alt"] for image in found.images)
 
 
@@ -191,7 +191,7 @@ def test_names_with_signs_of_html_stay_names(run):
     found = page(hostile)
     assert "script" not in found.tags
     assert "b" not in found.tags
-    assert len(found.images) == len(FIGURES)
+    assert len(found.images) == len(DRAWN)
     assert any(saved["data"]["source"] in line for line in found.lines)
     assert any(saved["neighbourhood"] in line for line in found.lines)
     assert any(r"bytes \udcff that are not UTF-8" in line for line in found.lines)

@@ -84,7 +84,7 @@ def test_watching_changes_nothing(tmp_path):
 
     def watch(run, entry):
         torch.randn(7)
-        draw_reconstructions(run, tmp_path / "watched")
+        draw_reconstructions(run)
 
     fit(options(60), tmp_path / "watched", watchers=(watch,))
     assert (tmp_path / "watched/figures/reconstructions.png").exists()
@@ -94,7 +94,7 @@ def test_watching_changes_nothing(tmp_path):
 def test_figures_leave_the_random_state(tmp_path):
     run = fit(options(2), tmp_path / "run")
     state = torch.get_rng_state()
-    draw_all(run, tmp_path / "run")
+    draw_all(run)
     assert torch.equal(state, torch.get_rng_state())
 
 
