@@ -119,7 +119,8 @@ def fit(ctx: click.Context, out: Path | None, checkpoint_every: float, resume: P
 
     keep_freed_memory()
     with joined(given["device"]) as ranks:
-        run, directory = train(ctx, out, checkpoint_every, resume, announce if ranks.writes else ignore, given)
+        ready = announce if ranks.writes else lambda run: None
+        run, directory = train(ctx, out, checkpoint_every, resume, ready, given)
         if ranks.writes:
             click.echo(f"trained on {run.dataset.source}; weights in {directory / 'model.safetensors'}")
             with interruption(lambda: f"`{command('figures', directory)}` draws the figures"):
@@ -145,18 +146,10 @@ def how_to_continue(out: Path) -> str:
     return "no step was done and nothing is kept; run the same command again"
 
 
-def ignore(run: "Run") -> None:
-    """Say nothing: another process does."""
-
-
 def train(
-    ctx: click.Context,
-    out: Path | None,
-    checkpoint_every: float,
-    resume: Path | None,
-    ready: Callable[["Run"], None],
+    ctx: click.Context, out: Path | None, checkpoint_every: float, resume: Path | None, ready: Callable[["Run"], None],
     given: dict[str, Any],
-) -> tuple["Run", Path]:
+) -> tuple["Run", Path]:  # fmt: skip
     """Begin a fit, or go on with one; give the run, and its directory."""
     from hierarchical_lvae import training
 
@@ -246,8 +239,8 @@ def refuse_contradictions(path: Path, chosen: dict[str, Any]) -> None:
         was = was.partition(",")[0] if name == "preset" else was  # other options may have changed it
         elsewhere = name in MAY_CHANGE and (name != "dataset" or is_path(value))
         if value != was and not elsewhere:
-            flag = in_flags(f"`{name}`")
-            raise click.UsageError(f"{flag} {value} contradicts {path}, which was started with {was}: leave it out")
+            why = f"`{name}` {value} contradicts {path}, which was started with {was}: leave it out"
+            raise click.UsageError(in_flags(why))
 
 
 class ContactSheets:
