@@ -69,7 +69,7 @@ def score(
                 about = {key: getattr(settings, key) for key in POINTS}
             else:
                 compute = partial(lookup(OF_RUN, name, "score"), run, *([features] if name == "fid" else []))
-                about = accepted(compute, **settings._asdict())
+                about = accepted(compute, **vars(settings))
                 compute = partial(compute, **about)
             about |= {"model": model, "data": run.dataset.fingerprint, "versions": _versions(name)}
             about |= {"features": features.name, "weights": features.digest} if features else {}
