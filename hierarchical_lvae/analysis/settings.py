@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from hierarchical_lvae.analysis import CODES, FEATURES
-from hierarchical_lvae.runs.options import COUNTS, SEEDS, check_ranges
+from hierarchical_lvae.runs.options import LARGEST, SEEDS, check_ranges
 from hierarchical_lvae.types import suggestion
 
 IWAE_DRAWS = (1, 10, 100, 1_000, 5_000)
@@ -33,10 +33,7 @@ class ScoreSettings:
     inception_weights: str | Path | None = None
     """Where Inception's weights are, if not where torch hub keeps them."""
 
-    RANGES: ClassVar = {
-        "seed": SEEDS, "train": COUNTS, "test": COUNTS, "neighbourhoods": COUNTS, "draws": COUNTS,
-        "images": (5, COUNTS[1]),
-    }  # fmt: skip
+    RANGES: ClassVar = {"seed": SEEDS, "images": (5, LARGEST)}
 
     def within(self, size: int) -> "ScoreSettings":
         """The same, with no more points than there are, in the same proportion.
@@ -78,10 +75,7 @@ class ComparisonSettings:
     """Of each chain of NUTS."""
     seed: int = 0
 
-    RANGES: ClassVar = {
-        "neighbourhoods": (1, 10_000), "reference_neighbourhoods": COUNTS, "num_draws": (50, 100_000),
-        "num_codes": COUNTS, "warmup_steps": COUNTS, "seed": SEEDS,
-    }  # fmt: skip
+    RANGES: ClassVar = {"neighbourhoods": (1, 10_000), "num_draws": (50, 100_000), "seed": SEEDS}
 
     def __post_init__(self) -> None:
         check_ranges(self)

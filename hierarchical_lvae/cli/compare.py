@@ -50,13 +50,8 @@ def compare(
     from hierarchical_lvae.runs import load_run
 
     loaded = load_run(run, **where)
-    settings = ComparisonSettings(
-        neighbourhoods,
-        reference_neighbourhoods=min(reference_neighbourhoods, neighbourhoods),
-        num_draws=num_draws + num_draws % 2,
-        warmup_steps=warmup_steps,
-        seed=seed,
-    )
+    few, even = min(reference_neighbourhoods, neighbourhoods), num_draws + num_draws % 2
+    settings = ComparisonSettings(neighbourhoods, few, even, warmup_steps=warmup_steps, seed=seed)
     result = compare_run(loaded, local, settings, () if block is None else tuple(block.split(",")))
     click.echo(describe(loaded))
     for line in table(result, settings):

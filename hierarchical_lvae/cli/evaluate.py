@@ -7,7 +7,7 @@ import click
 
 from hierarchical_lvae.analysis import CODES, FEATURES, SCORES, ScoreSettings
 from hierarchical_lvae.cli.failures import Failures, in_flags
-from hierarchical_lvae.cli.names import PAIR, Location, Name, Names, option_of, where_options
+from hierarchical_lvae.cli.names import Location, Name, Names, option_of, points_option, where_options
 from hierarchical_lvae.presentation.figures import describe, draw_importance
 from hierarchical_lvae.presentation.scores import NOTES, lines, table
 
@@ -20,13 +20,7 @@ if TYPE_CHECKING:
 @click.option("--metrics", type=Names(SCORES), default=",".join(SCORES), show_default=True, help="What to compute.")
 @option_of(ScoreSettings, "codes", type=Name(CODES), help="Which encoder's codes.")
 @option_of(ScoreSettings, "seed", help="Of points, neighbours and classifiers.")
-@click.option(
-    "--points",
-    type=PAIR,
-    default=(ScoreSettings.train, ScoreSettings.test),
-    show_default=True,
-    help="To fit on, to test on.",
-)
+@points_option("To fit on, to test on.")
 @option_of(ScoreSettings, "draws", help="Of the codes, for IWAE.")
 @option_of(ScoreSettings, "images", help="Generated and real, for FID.")
 @option_of(ScoreSettings, "features", type=Name(FEATURES), help="What the distance sees.")
@@ -34,17 +28,9 @@ if TYPE_CHECKING:
 @click.option("--against", type=Location(), multiple=True, help="Another run, set beside; repeatable.")
 @where_options
 def evaluate(
-    run: Path,
-    metrics: tuple[str, ...],
-    codes: str,
-    seed: int,
-    points: tuple[int, int],
-    against: tuple[Path, ...],
-    dataset: Path | None,
-    data_dir: Path | None,
-    device: str,
-    **amounts: Any,
-) -> None:
+    run: Path, metrics: tuple[str, ...], points: tuple[int, int], against: tuple[Path, ...], dataset: Path | None,
+    data_dir: Path | None, device: str, **amounts: Any,
+) -> None:  # fmt: skip
     """Score RUN, print a table, and leave metrics.json in it; what stands there already is not computed again.
 
     Disentanglement by DCI, MIG, SAP, the FactorVAE and BetaVAE scores and modularity, with the field's settings;
@@ -66,7 +52,7 @@ def evaluate(
     """
     from hierarchical_lvae.runs import load_run
 
-    settings = ScoreSettings(codes=codes, seed=seed, train=points[0], test=points[1], **amounts)
+    settings = ScoreSettings(train=points[0], test=points[1], **amounts)
     failures = Failures()
     runs: dict[Path, Run] = {}
     for path in (run, *against):
@@ -83,7 +69,9 @@ def evaluate(
         for line in table(columns):
             click.echo(line)
         used = settings.within(min(len(loaded.dataset) for loaded in runs.values()))
-        click.echo(f"\ncodes: {codes} · points: {used.train:,} to fit on, {used.test:,} to test on · seed {seed}")
+        click.echo(
+            f"\ncodes: {used.codes} · points: {used.train:,} to fit on, {used.test:,} to test on · seed {used.seed}"
+        )
         for of, note in NOTES.items():
             if set(of.split()) & set(metrics):
                 click.echo(note)

@@ -1,7 +1,4 @@
-"""What the command line says of failures.
-
-Some do not stop a command: it does the rest, prints it, and then exits with code 1 and one line.
-"""
+"""How failures are worded, and those that do not stop a command: it does the rest, and then exits with code 1."""
 
 import logging
 import re

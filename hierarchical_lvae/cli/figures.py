@@ -5,13 +5,14 @@ from typing import Any
 
 import click
 
-from hierarchical_lvae.cli.names import SEED, Location, where_options
+from hierarchical_lvae.cli.names import Location, option_of, where_options
 from hierarchical_lvae.presentation.figures import draw_all
+from hierarchical_lvae.runs.options import FitOptions
 
 
 @click.command(short_help="Draw the figures of RUN again.")
 @click.argument("run", type=Location())
-@click.option("--seed", type=SEED, help="Of references, codes and neighbours [default: the run's]")
+@option_of(FitOptions, "seed", default=None, help="Of references, codes and neighbours [default: the run's]")
 @where_options
 def figures(run: Path, seed: int | None, **where: Any) -> None:
     """Draw Figures 2, 3 and 4, training curves and reconstructions of RUN, into RUN/figures.

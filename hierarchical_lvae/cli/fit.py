@@ -119,7 +119,7 @@ def fit(ctx: click.Context, out: Path | None, checkpoint_every: float, resume: P
 
     keep_freed_memory()
     with joined(given["device"]) as ranks:
-        run = train(ctx, out, checkpoint_every, resume, announce if ranks.writes else ignore, given)
+        run = train(ctx, out, checkpoint_every, resume, announce if ranks.writes else lambda run: None, given)
         if ranks.writes:
             click.echo(f"trained on {run.dataset.source}; weights in {run.directory / 'model.safetensors'}")
             with interruption(lambda: f"`{command('figures', run.directory)}` draws the figures"):
@@ -145,18 +145,10 @@ def how_to_continue(out: Path) -> str:
     return "no step was done and nothing is kept; run the same command again"
 
 
-def ignore(run: "Run") -> None:
-    """Say nothing: another process does."""
-
-
 def train(
-    ctx: click.Context,
-    out: Path | None,
-    checkpoint_every: float,
-    resume: Path | None,
-    ready: Callable[["Run"], None],
+    ctx: click.Context, out: Path | None, checkpoint_every: float, resume: Path | None, ready: Callable[["Run"], None],
     given: dict[str, Any],
-) -> "Run":
+) -> "Run":  # fmt: skip
     """Begin a fit, or resume one."""
     from hierarchical_lvae import training
 
@@ -243,8 +235,8 @@ def refuse_contradictions(path: Path, chosen: dict[str, Any]) -> None:
         was = was.partition(",")[0] if name == "preset" else was  # other options may have changed it
         elsewhere = name in MAY_CHANGE and (name != "dataset" or is_path(value))
         if value != was and not elsewhere:
-            flag = in_flags(f"`{name}`")
-            raise click.UsageError(f"{flag} {value} contradicts {path}, which was started with {was}: leave it out")
+            why = f"`{name}` {value} contradicts {path}, which was started with {was}: leave it out"
+            raise click.UsageError(in_flags(why))
 
 
 class ContactSheets:

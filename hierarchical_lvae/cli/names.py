@@ -8,6 +8,7 @@ from typing import Any, get_args
 
 import click
 
+from hierarchical_lvae.analysis import ScoreSettings
 from hierarchical_lvae.data import DATASETS
 from hierarchical_lvae.data.paths import OWN_DATA, is_path
 from hierarchical_lvae.runs.options import COUNTS, SEEDS
@@ -151,11 +152,6 @@ class DataDirectory(Location):
         return data_directory(super().convert(value, param, ctx))
 
 
-SEED = click.IntRange(*SEEDS)
-PAIR = (Count(), Count())
-"""Two counts: of points to fit on, and to test on."""
-
-
 class Device(click.ParamType):
     """Where to compute; a wrong name is wrong usage, a device that is not here a failure."""
 
@@ -180,12 +176,19 @@ def option_of(settings: Any, field: str, *flags: str, **given: Any) -> Callable[
     if bool in kinds:
         given.setdefault("is_flag", True)
     elif int in kinds:
-        given.setdefault("type", SEED if field == "seed" else Count(*settings.RANGES[field]))
+        limits = settings.RANGES.get(field, COUNTS)
+        given.setdefault("type", click.IntRange(*limits) if limits == SEEDS else Count(*limits))
     elif float in kinds:
         given.setdefault("type", Finite())
     given.setdefault("default", None if about.default is about.empty else about.default)
     flags = flags or ("--" + field.replace("_", "-"),)
     return click.option(*flags, field, show_default=True, **given)
+
+
+def points_option(help: str) -> Callable[..., Any]:
+    """How many points to fit on, and to test on."""
+    usual = ScoreSettings.train, ScoreSettings.test
+    return click.option("--points", type=(Count(), Count()), default=usual, show_default=True, help=help)
 
 
 device_option = click.option(

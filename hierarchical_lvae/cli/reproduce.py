@@ -8,7 +8,7 @@ import click
 
 from hierarchical_lvae.analysis import FEATURES, ScoreSettings
 from hierarchical_lvae.cli.failures import in_flags
-from hierarchical_lvae.cli.names import PAIR, Count, DataDirectory, Location, Name, device_option, option_of
+from hierarchical_lvae.cli.names import Count, DataDirectory, Location, Name, device_option, option_of, points_option
 from hierarchical_lvae.presentation.figures import compose
 from hierarchical_lvae.presentation.tables import lines, refuse_others, write
 from hierarchical_lvae.runs.options import PRESETS, FitOptions
@@ -24,13 +24,7 @@ IMAGES = {"paper": ScoreSettings.images, "quick": 5_000}
 @click.option("--seeds", type=Count(1, 10_000), default=1, show_default=True, help="Fits of each row.")
 @click.option("--rows", help="Names of rows, with commas [default: all]")
 @option_of(FitOptions, "steps", default=None, help="Meta-steps of each fit [default: by preset]")
-@click.option(
-    "--points",
-    type=PAIR,
-    default=(ScoreSettings.train, ScoreSettings.test),
-    show_default=True,
-    help="For DCI: fitted, tested.",
-)
+@points_option("For DCI: fitted, tested.")
 @option_of(ScoreSettings, "images", default=None, help="Of each kind, for FID [default: 50,000; quick: 5,000]")
 @option_of(ScoreSettings, "features", type=Name(FEATURES), help="What the distance sees.")
 @option_of(ScoreSettings, "inception_weights", type=Location(), help="Their file [default: torch hub's, or downloaded]")
@@ -47,23 +41,10 @@ IMAGES = {"paper": ScoreSettings.images, "quick": 5_000}
 )
 @click.pass_context
 def reproduce(
-    ctx: click.Context,
-    name: str,
-    preset: str,
-    seeds: int,
-    rows: str | None,
-    steps: int | None,
-    points: tuple[int, int],
-    images: int | None,
-    features: str,
-    inception_weights: Path | None,
-    jobs: int | None,
-    dask: str | None,
-    out: Path | None,
-    data_dir: Path | None,
-    device: str,
-    finished_only: bool,
-) -> None:
+    ctx: click.Context, name: str, preset: str, seeds: int, rows: str | None, steps: int | None,
+    points: tuple[int, int], images: int | None, features: str, inception_weights: Path | None, jobs: int | None,
+    dask: str | None, out: Path | None, data_dir: Path | None, device: str, finished_only: bool,
+) -> None:  # fmt: skip
     """Train the rows of a table of the paper, and print it: published, ours, and the difference; or draw a figure.
 
     What is finished is not run again, and what was interrupted goes on; figures take the runs of their table. A row
@@ -98,11 +79,7 @@ def reproduce(
     given: dict[str, Any] = {"steps": steps, "data_dir": data_dir, "device": device}
     weights = None if inception_weights is None else inception(inception_weights).weights.absolute()
     settings = ScoreSettings(
-        train=points[0],
-        test=points[1],
-        images=images or IMAGES[preset],
-        features=features,
-        inception_weights=weights,
+        train=points[0], test=points[1], images=images or IMAGES[preset], features=features, inception_weights=weights
     )
     runs = len(wanted or table.rows) * seeds
     workers = Workers(1 if finished_only else min(jobs or at_a_time(device), runs), None if finished_only else dask)

@@ -4,7 +4,7 @@ import math
 import os
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
-from typing import Any, ClassVar, get_type_hints
+from typing import Any, ClassVar, get_args
 
 from hierarchical_lvae.data import DATASETS
 from hierarchical_lvae.data.paths import is_path
@@ -23,7 +23,8 @@ AUTO = "auto"
 PRECISIONS = ("highest", "high", "medium")
 """Of products of float32 matrices, as PyTorch names them: on a GPU "high" is TF32, "medium" bfloat16 inside."""
 
-COUNTS, SEEDS = (1, 2**31 - 1), (0, 2**32 - 1)
+LARGEST = 2**31 - 1
+COUNTS, SEEDS = (1, LARGEST), (0, 2**32 - 1)
 """Least and largest number of things, and seed: NumPy and scikit-learn take no others."""
 
 CHECKPOINT_EVERY = 60.0
@@ -78,18 +79,15 @@ class FitOptions:
     device: str = "cpu"
     precision: str = "highest"
 
-    RANGES: ClassVar = {
-        "refresh": (0, COUNTS[1]), "num_neighbours": COUNTS, "batch": COUNTS, "micro_batch": COUNTS, "steps": COUNTS,
-        "warm_up": (0, COUNTS[1]), "latent_dim": (1, 4096), "image_size": (8, 4096), "seed": SEEDS,
-    }  # fmt: skip
+    RANGES: ClassVar = {"refresh": (0, LARGEST), "warm_up": (0, LARGEST), "latent_dim": (1, 4096),
+                        "image_size": (8, 4096), "seed": SEEDS}  # fmt: skip
 
     def __post_init__(self) -> None:
         if isinstance(self.dataset, os.PathLike):  # a path means own data, even if a data set has that name
             object.__setattr__(self, "dataset", str(Path(self.dataset).absolute()))
-        kinds = get_type_hints(FitOptions)
         for field in fields(self):
             try:
-                value = exactly(kinds[field.name], getattr(self, field.name))
+                value = exactly(field.type, getattr(self, field.name))
             except TypeError as error:
                 raise TypeError(f"{field.name} {error}") from None
             object.__setattr__(self, field.name, value)  # the dataclass is frozen
@@ -187,15 +185,15 @@ PRESETS: dict[str, dict[str, Any]] = {"paper": {name: getattr(FitOptions, name) 
 
 
 def check_ranges(settings: Any) -> None:
-    """Check whole numbers among settings, those that are not None, against the `RANGES` of their class.
+    """Check the whole numbers of a dataclass of settings; its `RANGES` are those that are not `COUNTS`.
 
     Raises:
         ValueError: a number is out of its range.
     """
-    for name, (least, most) in settings.RANGES.items():
-        value = getattr(settings, name)
-        if value is not None and not least <= value <= most:
-            raise ValueError(f"{name.replace('_', ' ')} is {value}: it must be from {least} to {most}")
+    for field in fields(settings):
+        value, (least, most) = getattr(settings, field.name), settings.RANGES.get(field.name, COUNTS)
+        if int in (field.type, *get_args(field.type)) and value is not None and not least <= value <= most:
+            raise ValueError(f"{field.name.replace('_', ' ')} is {value}: it must be from {least} to {most}")
 
 
 def absolute(dataset: str) -> str:

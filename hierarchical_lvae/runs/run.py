@@ -221,10 +221,9 @@ def read_options(path: str | Path) -> FitOptions:
     try:
         names = ["dataset", *(field.name for field in fields(FitOptions) if field.name in saved)]
         return FitOptions(**{name: saved[name] for name in names})
-    except KeyError as error:
-        raise ValueError(f"{file} does not hold the options of a fit (no {error}): restore it, or fit again") from error
-    except (ValueError, TypeError) as error:
-        raise ValueError(f"{file} does not hold the options of a fit ({error}): restore it, or fit again") from error
+    except (KeyError, ValueError, TypeError) as error:
+        why = f"no {error}" if isinstance(error, KeyError) else error
+        raise ValueError(f"{file} does not hold the options of a fit ({why}): restore it, or fit again") from error
 
 
 def load_data(options: FitOptions, path: Path) -> FactorImages:
