@@ -66,7 +66,8 @@ option = partial(option_of, FitOptions)
 @option(
     "alpha",
     type=Alpha(),
-    help="Inner step size; 0 is the plain VAE; auto follows the evidence of the neighbourhoods.",
+    default=None,
+    help="Inner step size; 0 is the plain VAE; auto follows the evidence of the neighbourhoods [default: by preset]",
 )
 @option("alpha_unit", type=Name(ALPHA_UNITS), help="What α is per.")
 @option(
@@ -78,7 +79,7 @@ option = partial(option_of, FitOptions)
     "neighbourhood",
     type=NeighbourhoodName(NEIGHBOURHOODS),
     default=None,
-    help="What is local; graph:FILE is one of your own [default: noise; latent-knn for carsnorb and digits]",
+    help="What is local; graph:FILE is one of your own [default: by preset and data]",
 )
 @option("index", help='How nearest pixels are searched: "Flat", or as Faiss has it [default: by size]')
 @option("refresh", help="Encode all points every R steps.")
@@ -87,8 +88,8 @@ option = partial(option_of, FitOptions)
 @option("micro_batch", help="Neighbourhoods at a time, for less memory [default: all]")
 @option("steps", default=None, help="Meta-steps [default: by preset]")
 @option("lr", default=None, help="Learning rate of Adam [default: by preset]")
-@option("warm_up", help="Steps over which the learning rate rises to --lr.")
-@option("beta", help="Weight of the KL of the codes.")
+@option("warm_up", default=None, help="Steps over which the learning rate rises to --lr [default: by preset]")
+@option("beta", default=None, help="Weight of the KL of the codes [default: by preset]")
 @option("penalty", type=PenaltyName(PENALTIES), help="On the codes of a batch, better a large one [default: none]")
 @option("likelihood", type=Name(LIKELIHOODS), help="Of the pixels.")
 @option("latent_dim", help="Size of a code.")

@@ -100,7 +100,7 @@ def run_table(
     tasks, steps = [], {}
     for row in table.rows:
         for seed in seeds if not rows or row.name in rows else ():
-            given = FitOptions.of(preset, **{**table.options, **row.options, **options, "seed": seed})
+            given = _fit_options(table, row, preset, {**options, "seed": seed})
             path = directory / f"{row.name}-{seed}"
             if finished_only:
                 try:
@@ -169,6 +169,13 @@ def read_row(table: Table, row: Row, path: str | Path) -> Result:
         remark = "not scored: leave out `finished_only`"
     source = read_json(path / "options.json").get("data", {}).get("source", "")
     return Result(row, options, path, values, scores, source, remark)
+
+
+def _fit_options(table: Table, row: Row, preset: str, options: Mapping[str, Any]) -> FitOptions:
+    """The options of a row's fit. Its β counts from the preset's, which is weighed against the pixels."""
+    given = {**table.options, **row.options, **options}
+    usual = FitOptions.of(preset, **{**given, "beta": None}).beta
+    return FitOptions.of(preset, **{**given, "beta": usual * given.get("beta", 1.0)})
 
 
 def _run_in_a_child(*arguments: Any) -> Result:

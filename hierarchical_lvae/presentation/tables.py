@@ -66,12 +66,15 @@ def protocol(results: "Sequence[Result]") -> list[str]:
     about: dict[str, set[Any]] = {"data": set(), "protocol": set(), "points": set(), "features": set()}
     for result in results:
         options = result.options
-        size = f", shrunk to {options.image_size} pixels" if options.image_size else ""
-        clip = f" clipped at {options.clip:g}" if options.clip else ""
-        about["protocol"].add(
-            f"{options.steps:,} steps of B = {options.batch}, K = {options.num_neighbours}{size}, "
-            f"Adam {options.lr:g}{clip}"
-        )
+        usual = options.beta / result.row.options.get("beta", 1.0)
+        parts = [
+            f"{options.steps:,} steps of B = {options.batch}, K = {options.num_neighbours}",
+            f"shrunk to {options.image_size} pixels" if options.image_size else "",
+            f"Adam {options.lr:g}" + (f" clipped at {options.clip:g}" if options.clip else ""),
+            f"{options.warm_up} steps of warm-up" if options.warm_up else "",
+            f"β in units of {usual:g}" if usual != 1 else "",
+        ]
+        about["protocol"].add(", ".join(part for part in parts if part))
         if result.source:
             about["data"].add(result.source)
         if "name" in result.scores.get("fid", {}):

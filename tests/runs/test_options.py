@@ -52,7 +52,7 @@ def test_a_preset_is_read_off_the_options():
         assert options.preset == name
         assert options.under(name) == options
         for key, value in protocol.items():
-            changed = replace(options, **{key: 16 if value is None else value * 2})
+            changed = replace(options, **{key: 16 if value is None else value * 2 + 1})
             assert changed.preset == f"{name}, changed"
             assert changed.under(name) == options
     for dataset, values in QUICK_ON.items():

@@ -30,8 +30,14 @@ def test_presets_are_the_papers_table_4_and_a_quick_one():
         assert FitOptions.of("quick", dataset=dataset).neighbourhood == "latent-knn"
 
 
-def test_quick_takes_smaller_steps_on_digits():
-    assert [FitOptions.of("quick", dataset=name).lr for name in ("digits", "3dshapes")] == [6e-4, 2e-3]
+def test_quick_is_tuned_on_3d_shapes():
+    quick = FitOptions.of("quick", dataset="3dshapes")
+    assert (quick.neighbourhood, quick.num_neighbours, quick.preset) == ("noise-mean", 1, "quick")
+    assert quick.beta == (quick.image_size / 64) ** 2  # the balance of the paper's β against the pixels
+    other = FitOptions.of("quick", dataset="3dshapes", neighbourhood="noise", alpha=0.0, beta=1.0)
+    assert (other.local, other.num_neighbours, other.preset) == ("shared", 1, "quick")
+    assert FitOptions.of("quick", dataset="3dshapes", num_neighbours=4, neighbourhood="noise").num_neighbours == 4
+    assert FitOptions.of("quick", dataset="digits").lr == 6e-4
     assert FitOptions.of("quick", dataset="digits", lr=0.1).lr == 0.1
     assert FitOptions.of("paper", dataset="digits").lr == 1e-4
 
