@@ -19,9 +19,11 @@ which loops over the groups of a grouped convolution. To differentiate through a
 three for the gradient, and six for the derivative of its product with a given vector.
 
 If the G neighbourhoods share their weights (stride 0 along G, as at the prior mean), `output` and `input` are plain
-maps of all K·G points. `weight` is a sum for each neighbourhood, (G, …), unless their total will do (`deferred`).
+maps of all K·G points. `weight` is a product for each neighbourhood, (G, …), and is kept as its factors: a dense layer
+whose local weights are shared ones plus such products applies the factors, and never computes the weights (`lazy`).
 """
 
+from functools import reduce
 from typing import Any, Protocol
 
 import torch
@@ -29,7 +31,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd import Function
 
-from hierarchical_lvae.models.deferred import deferred
+from hierarchical_lvae.models.lazy import Lazy, Product, Sum, is_shared
 
 KERNEL, STRIDE, PADDING = 4, 2, 1
 
@@ -47,8 +49,12 @@ class Form(Protocol):
         """Wᵀ y."""
         ...
 
-    def weight(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-        """(y xᵀ, y), summed over the points of each neighbourhood."""
+    def weight(self, x: Tensor, y: Tensor) -> Tensor:
+        """y xᵀ, summed over the points of each neighbourhood."""
+        ...
+
+    def bias(self, y: Tensor) -> Tensor:
+        """y, summed likewise."""
         ...
 
     def grouped(self, x: Tensor) -> Tensor:
@@ -94,32 +100,26 @@ class _Input(Function):
 
 class _Weight(Function):
     @staticmethod
-    def forward(ctx: Any, form: Form, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(ctx: Any, form: Form, x: Tensor, y: Tensor, shape: torch.Size) -> tuple[Tensor, Tensor]:
         ctx.form = form
         ctx.save_for_backward(x, y)
-        return form.weight(x, y)
+        product, groups = Product(form.weight, x, y), y.shape[1]
+        weight = product.each if groups == 1 else Lazy((groups,), [Sum(shape, products=((None, product),))])
+        return weight, form.bias(y)
 
     @staticmethod
     def backward(ctx: Any, weight: Tensor, bias: Tensor) -> Gradients:
         x, y = ctx.saved_tensors
-        _, for_x, for_y = ctx.needs_input_grad
+        _, for_x, for_y, _ = ctx.needs_input_grad
         x_grad = _Input.apply(ctx.form, y, weight) if for_x else None
-        return None, x_grad, _Output.apply(ctx.form, x, weight, bias) if for_y else None
+        return None, x_grad, _Output.apply(ctx.form, x, weight, bias) if for_y else None, None
 
 
 def _weight(form: Form, x: Tensor, y: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
-    """The derivative in (W, b). It may end in a sum over G, if all came from one vector: we wait and see."""
-    if torch.is_grad_enabled() or len(weight) == 1:
-        return _Weight.apply(form, form.grouped(x), form.grouped(y))
-    shapes = weight.shape[1:], y.shape[2:3]
-    one = lambda v: v.flatten(0, 1).unsqueeze(1)  # noqa: E731  # one neighbourhood of K·G points
-    w, b = deferred(len(weight), shapes, x, lambda: form.weight(x, y), lambda: form.weight(one(x), one(y)))
-    return w, b
-
-
-def is_shared(weight: Tensor) -> bool:
-    """Whether all neighbourhoods have the same weights (G, …), as far as the strides tell."""
-    return len(weight) == 1 or weight.stride(0) == 0
+    """The derivative in (W, b)."""
+    if torch.is_grad_enabled():  # it is to be differentiated, or applied, and not only summed over G
+        x, y = form.grouped(x), form.grouped(y)
+    return _Weight.apply(form, x, y, weight.shape[1:])
 
 
 class Dense:
@@ -127,6 +127,9 @@ class Dense:
 
     def output(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         """W x + b."""
+        if isinstance(weight, Lazy) and (W := weight.low_rank()):
+            terms = [F.linear(x, w[0]) for w in W.tensors] + [_through(x, p.x, p.y, s) for s, p in W.products]
+            return reduce(torch.add, terms if bias is None else [*terms, bias])
         if is_shared(weight):
             return F.linear(x, weight[0], None if bias is None else bias[0])
         x, weight = x.transpose(0, 1), weight.transpose(1, 2)
@@ -135,15 +138,27 @@ class Dense:
 
     def input(self, y: Tensor, weight: Tensor) -> Tensor:
         """Wᵀ y."""
+        if isinstance(weight, Lazy) and (W := weight.low_rank()):
+            return reduce(torch.add, [y @ w[0] for w in W.tensors] + [_through(y, p.y, p.x, s) for s, p in W.products])
         return y @ weight[0] if is_shared(weight) else torch.bmm(y.transpose(0, 1), weight).transpose(0, 1)
 
-    def weight(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-        """Σ_k y xᵀ and Σ_k y."""
-        return torch.bmm(y.permute(1, 2, 0), x.transpose(0, 1)), y.sum(0)
+    def weight(self, x: Tensor, y: Tensor) -> Tensor:
+        """Σ_k y xᵀ."""
+        return torch.bmm(y.permute(1, 2, 0), x.transpose(0, 1))
+
+    def bias(self, y: Tensor) -> Tensor:
+        """Σ_k y."""
+        return y.sum(0)
 
     def grouped(self, x: Tensor) -> Tensor:
         """Any order will do."""
         return x
+
+
+def _through(v: Tensor, a: Tensor, b: Tensor, scale: Tensor | float | None) -> Tensor:
+    """scale · Σ_k b_k ⟨a_k, v⟩ for a (K, G, I), b (K, G, O) and v (S, G, I): (S, G, O)."""
+    inner = torch.bmm(v.transpose(0, 1), a.permute(1, 2, 0))
+    return torch.bmm(inner if scale is None else inner * scale, b.transpose(0, 1)).transpose(0, 1)
 
 
 class Convolution:
@@ -166,11 +181,7 @@ class Convolution:
         maps, kernels, biases, groups = _merged(y, weight, bias)
         return _parted(F.conv_transpose2d(maps, kernels, biases, STRIDE, PADDING, self.odd, groups), y)
 
-    def weight(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-        """Σ y xᵀ over points and places, and Σ y."""
-        return self.kernels(x, y), y.sum((3, 4)).sum(0)
-
-    def kernels(self, x: Tensor, y: Tensor) -> Tensor:
+    def weight(self, x: Tensor, y: Tensor) -> Tensor:
         """Σ y xᵀ over points and places: (G, O, C, 4, 4)."""
         groups, inputs, outputs = x.shape[1], x.shape[2], y.shape[2]
         like = x.new_empty(1).expand(groups * outputs, inputs, KERNEL, KERNEL)  # only its shape counts
@@ -179,6 +190,10 @@ class Convolution:
         gradient = torch.ops.aten.convolution_backward
         kernels = gradient(_in_groups(y), _in_groups(x), like, None, *sides, groups, wanted)[1]
         return kernels.unflatten(0, (groups, outputs))
+
+    def bias(self, y: Tensor) -> Tensor:
+        """Σ y over points and places."""
+        return y.sum((3, 4)).sum(0)
 
     def grouped(self, x: Tensor) -> Tensor:
         """(K, G, C, H, W), in memory (K, H, W, G, C)."""
@@ -199,9 +214,9 @@ class Upconvolution(Convolution):
         """Wᵀ y."""
         return super().output(y, weight, bias)
 
-    def weight(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-        """Σ y xᵀ over points and places, and Σ y."""
-        return self.kernels(y, x), y.sum((3, 4)).sum(0)
+    def weight(self, x: Tensor, y: Tensor) -> Tensor:
+        """Σ y xᵀ over points and places: (G, C, O, 4, 4)."""
+        return super().weight(y, x)
 
 
 def _merged(x: Tensor, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor, Tensor | None, int]:
