@@ -51,6 +51,11 @@ class Product:
     def __init__(self, weight: Callable[[Tensor, Tensor], Tensor], x: Tensor, y: Tensor) -> None:
         self.weight, self.x, self.y = weight, x.detach(), y.detach()
 
+    @property
+    def rank(self) -> int:
+        """Of the matrix: points times places of the smaller map."""
+        return min(v.numel() // prod(v.shape[1:3]) for v in (self.x, self.y))
+
     @cached_property
     def each(self) -> Tensor:
         """(G, *shape)."""
@@ -134,8 +139,9 @@ class Lazy(Tensor):
     def low_rank(self) -> Sum | None:
         """Its sum, if that is a shared matrix (or none) and products with no more numbers than a matrix has."""
         W = self.sums[0]
-        rank = sum(len(p.x) for _, p in W.products)
-        small = all(map(is_shared, W.tensors)) and rank * sum(W.shape) <= prod(W.shape)
+        rows, columns = W.shape[0], prod(W.shape[1:])
+        rank = sum(p.rank for _, p in W.products)
+        small = all(map(is_shared, W.tensors)) and rank * (rows + columns) <= rows * columns
         return W if small and self.made is None else None
 
     def plus(self, other: Tensor) -> "Lazy":
