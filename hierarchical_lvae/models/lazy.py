@@ -129,7 +129,7 @@ class Lazy(Tensor):
         """Its values, once they are computed."""
 
     def each(self) -> Tensor:
-        """The same as an ordinary tensor."""
+        """Its values, in any order in memory."""
         if self.made is None:
             parts = [s.each() for s in self.sums]
             whole = torch.cat([p.flatten(1) for p in parts], 1) if self.flat else parts[0]
@@ -143,6 +143,10 @@ class Lazy(Tensor):
         rank = sum(p.rank for _, p in W.products)
         small = all(map(is_shared, W.tensors)) and rank * (rows + columns) <= rows * columns
         return W if small and self.made is None else None
+
+    def dense(self) -> Tensor:
+        """The same as an ordinary tensor, in the order in memory that it claims to have."""
+        return self.each().contiguous()
 
     def plus(self, other: Tensor) -> "Lazy":
         """The sum with a tensor of its shape."""
@@ -171,7 +175,7 @@ class Lazy(Tensor):
 
     def numpy(self, *, force: bool = False) -> Any:
         """As of any tensor."""
-        return self.each().numpy(force=force)
+        return self.dense().numpy(force=force)
 
     def tolist(self) -> Any:
         """As of any tensor."""
@@ -184,12 +188,12 @@ class Lazy(Tensor):
     def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Stay lazy if possible; else compute the values."""
         kwargs = kwargs or {}
-        args = [x.made if isinstance(x, Lazy) and x.made is not None else x for x in args]
+        args = [x.dense() if isinstance(x, Lazy) and x.made is not None else x for x in args]
         if (result := _lazily(func, args, kwargs)) is not None:
             return result
         if func._schema.is_mutable and isinstance(args[0], Lazy):
-            args[0].made = args[0].each().clone()  # others may share its parts
-        args, kwargs = tree_map_only(Lazy, Lazy.each, (args, kwargs))
+            args[0].made = args[0].dense().clone()  # others may share its parts
+        args, kwargs = tree_map_only(Lazy, Lazy.dense, (args, kwargs))
         return func(*args, **kwargs)
 
 

@@ -98,8 +98,10 @@ def _weight(form: Form, x: Tensor, y: Tensor, weight: Tensor) -> tuple[Tensor, T
 
 def _output(form: Form, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """W x + b, by the factors of W where it has few."""
-    if not (isinstance(weight, Lazy) and (W := weight.low_rank())):
+    if not isinstance(weight, Lazy):
         return form.output(x, weight, bias)
+    if (W := weight.low_rank()) is None:
+        return form.output(x, weight.each(), bias)
     terms = [form.output(x, shared, None) for shared in W.tensors]
     terms += [_through(x, p.x, form.x, p.y, form.y, scale) for scale, p in W.products]
     if bias is not None:
@@ -109,8 +111,10 @@ def _output(form: Form, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tenso
 
 def _input(form: Form, y: Tensor, weight: Tensor) -> Tensor:
     """Wᵀ y, likewise."""
-    if not (isinstance(weight, Lazy) and (W := weight.low_rank())):
+    if not isinstance(weight, Lazy):
         return form.input(y, weight)
+    if (W := weight.low_rank()) is None:
+        return form.input(y, weight.each())
     terms = [form.input(y, shared) for shared in W.tensors]
     terms += [_through(y, p.y, form.y, p.x, form.x, scale) for scale, p in W.products]
     return reduce(torch.add, terms)
