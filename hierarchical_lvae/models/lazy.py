@@ -212,6 +212,8 @@ def _lazily(func: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> Tensor | 
             if sorted(dims) == list(range(len(dims))):
                 total = x.total()
                 return total.reshape((1,) * len(dims) + total.shape) if keep == [True] else total
+        case aten.detach.default, Lazy() as x:
+            return Lazy(x.leading, x.sums, x.flat)
         case aten.expand.default, Lazy() as x, shape if tuple(shape) == x.shape:
             return Lazy(x.leading, x.sums, x.flat)
     return None
