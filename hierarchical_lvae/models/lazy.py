@@ -11,12 +11,13 @@ A local step subtracts it from weights W that all neighbourhoods share, and the 
 
 The last backward pass needs the gradient in W itself, the sum over G. It is one product over all K·G points:
 
-    Σ_g W̄_g = Y Xᵀ                              X (K·G, I) and Y (K·G, O), all points stacked
+    Σ_g W̄_g = Yᵀ X                              X (K·G, I) and Y (K·G, O), all points stacked
 
-Convolutions profit from the last equation alone: their kernels are small, and local ones are computed.
+A convolution is such a product, too, of rank K times the places of its smaller map (`forms`). Where the factors have
+more numbers than the weights, as for large maps, local weights are computed.
 
 A `Lazy` tensor holds such sums. It passes through autograd, and through Pyro as the value of a site, like any other
-tensor; whatever reads its values gets them.
+tensor; whatever reads its values gets them. Transforms of `torch.func` do not pass through our layers.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -33,6 +34,10 @@ from hierarchical_lvae.types import ParameterLayout
 
 aten = torch.ops.aten
 Number: TypeAlias = Tensor | float
+READS_MEMORY = {
+    *(Tensor.numpy, Tensor.tolist, Tensor.data_ptr, Tensor.storage, Tensor.untyped_storage, Tensor.share_memory_),
+    *(Tensor.__repr__, Tensor.__array__, Tensor.__dlpack__, Tensor.__deepcopy__, Tensor.__reduce_ex__),
+}
 
 
 def is_shared(weight: Tensor) -> bool:
@@ -102,7 +107,8 @@ class Lazy(Tensor):
     """A tensor (*leading, *shape) of one parameter, or (*leading, P) of several, that holds sums and not their values.
 
     It stays lazy when it is added to a tensor, multiplied by a number, or summed over all leading dimensions. Any other
-    operation computes its values, once; from then on it is like any other tensor.
+    operation computes its values, once; from then on it is like any other tensor. (What is changed in place does not
+change in results of `detach` and `expand`.)
 
     Args:
         leading: (G,), or (B, 1) with G = B.
@@ -173,16 +179,14 @@ class Lazy(Tensor):
         parts = flat.split([prod(s.shape) for s in self.sums], 1)
         return [Sum(s.shape, (p.unflatten(1, s.shape),)) for s, p in zip(self.sums, parts, strict=True)]
 
-    def numpy(self, *, force: bool = False) -> Any:
-        """As of any tensor."""
-        return self.dense().numpy(force=force)
-
-    def tolist(self) -> Any:
-        """As of any tensor."""
-        return self.each().tolist()
-
-    def __repr__(self, **_: Any) -> str:
-        return repr(self.each())
+    @classmethod
+    def __torch_function__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Let what reads memory, and is no operator, read the values."""
+        kwargs = kwargs or {}
+        with torch._C.DisableTorchFunctionSubclass():
+            if func in READS_MEMORY:
+                args, kwargs = tree_map_only(Lazy, Lazy.dense, (args, kwargs))
+            return func(*args, **kwargs)
 
     @classmethod
     def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:

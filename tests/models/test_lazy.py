@@ -1,7 +1,12 @@
 """Sums of products that are computed only when needed, against the same sums computed at once."""
 
+import pickle
+from copy import deepcopy
+
+import numpy as np
 import pytest
 import torch
+from torch import Tensor
 from torch.autograd import gradcheck, gradgradcheck
 
 from hierarchical_lvae.models.lazy import Lazy, Product, Sum, split
@@ -32,6 +37,7 @@ STAY = [
     lambda x, like: x * torch.full((1, 1), 2.0),
     lambda x, like: torch.addcmul(like, torch.full((1,), 0.1), x, value=-1),
     lambda x, like: x.expand(x.shape),
+    lambda x, like: x.detach(),
 ]
 USES = [
     lambda x, like: x + 1,
@@ -46,8 +52,6 @@ USES = [
     lambda x, like: x.sum(0, dtype=torch.float32),
     lambda x, like: torch.cat([x, x]),
     lambda x, like: x.expand(2, *x.shape),
-    lambda x, like: torch.tensor(x.tolist()),
-    lambda x, like: torch.from_numpy(x.numpy()),
 ]
 
 
@@ -86,6 +90,33 @@ def test_what_was_changed_in_place_stays_changed_and_alone(double):
     torch.testing.assert_close(x.sum(0), dense.sum(0) * 2)
     torch.testing.assert_close(twice.clone(), dense * 2)
     assert repr(x) == repr(dense * 2)
+
+
+def test_an_entry_can_be_set(double):
+    x, dense = lazy()
+    x[0, 1, 2] = dense[0, 1, 2] = 7.0
+    assert torch.equal(x * 1, dense)
+
+
+@pytest.mark.parametrize(
+    "use",
+    [
+        Tensor.tolist,
+        Tensor.numpy,
+        np.asarray,
+        np.from_dlpack,
+        torch.from_dlpack,
+        deepcopy,
+        lambda x: pickle.loads(pickle.dumps(x)),
+        lambda x: Tensor.share_memory_(x),
+        lambda x: x.detach(),
+        lambda x: x.to(torch.float64),
+    ],
+)
+def test_what_reads_memory_reads_the_values(use, double):
+    x, dense = lazy()
+    assert np.array_equal(np.asarray(use(x)), dense.numpy())
+    assert x.data_ptr() == x.dense().data_ptr() != 0
 
 
 def test_a_sum_of_what_was_computed_is_not_computed_again(double):
