@@ -108,7 +108,7 @@ class Lazy(Tensor):
 
     It stays lazy when it is added to a tensor, multiplied by a number, or summed over all leading dimensions. Any other
     operation computes its values, once; from then on it is like any other tensor. (What is changed in place does not
-change in results of `detach` and `expand`.)
+    change in results of `detach` and `expand`.)
 
     Args:
         leading: (G,), or (B, 1) with G = B.
