@@ -11,7 +11,8 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from hierarchical_lvae.models.local_ops import KERNEL, Convolution, Dense, Upconvolution, affine
+from hierarchical_lvae.models.forms import KERNEL, Convolution, Dense, Upconvolution
+from hierarchical_lvae.models.local_ops import affine
 
 Shape = tuple[int, ...]
 

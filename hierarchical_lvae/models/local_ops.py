@@ -19,41 +19,21 @@ which loops over the groups of a grouped convolution. To differentiate through a
 three for the gradient, and six for the derivative of its product with a given vector.
 
 If the G neighbourhoods share their weights (stride 0 along G, as at the prior mean), `output` and `input` are plain
-maps of all K·G points. `weight` is a sum for each neighbourhood, (G, …), unless their total will do (`deferred`).
+maps of all K·G points. `weight` keeps its factors x and y (`lazy`). Local weights that are shared ones plus products of
+few factors, as after a local step from the prior mean, are never computed: the factors are applied.
 """
 
-from typing import Any, Protocol
+from functools import reduce
+from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd import Function
 
-from hierarchical_lvae.models.deferred import deferred
-
-KERNEL, STRIDE, PADDING = 4, 2, 1
+from hierarchical_lvae.models.forms import Form, Rows
+from hierarchical_lvae.models.lazy import Lazy, Number, Product, Sum
 
 Gradients = tuple[Tensor | None, ...]
-
-
-class Form(Protocol):
-    """The three partial derivatives of T: x is (K, G, *in), W (G, *shape), b (G, out) and y (K, G, *out)."""
-
-    def output(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        """W x + b."""
-        ...
-
-    def input(self, y: Tensor, weight: Tensor) -> Tensor:
-        """Wᵀ y."""
-        ...
-
-    def weight(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-        """(y xᵀ, y), summed over the points of each neighbourhood."""
-        ...
-
-    def grouped(self, x: Tensor) -> Tensor:
-        """The same numbers, in the order in memory that maps with local weights want."""
-        ...
 
 
 def affine(form: Form, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
@@ -66,7 +46,7 @@ class _Output(Function):
     def forward(ctx: Any, form: Form, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         ctx.form = form
         ctx.save_for_backward(x, weight)
-        return form.output(x, weight, bias)
+        return _output(form, x, weight, bias)
 
     @staticmethod
     def backward(ctx: Any, y: Tensor) -> Gradients:
@@ -82,7 +62,7 @@ class _Input(Function):
     def forward(ctx: Any, form: Form, y: Tensor, weight: Tensor) -> Tensor:
         ctx.form = form
         ctx.save_for_backward(y, weight)
-        return form.input(y, weight)
+        return _input(form, y, weight)
 
     @staticmethod
     def backward(ctx: Any, x: Tensor) -> Gradients:
@@ -94,136 +74,57 @@ class _Input(Function):
 
 class _Weight(Function):
     @staticmethod
-    def forward(ctx: Any, form: Form, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(ctx: Any, form: Form, x: Tensor, y: Tensor, shape: torch.Size) -> tuple[Tensor, Tensor]:
         ctx.form = form
         ctx.save_for_backward(x, y)
-        return form.weight(x, y)
+        product, groups = Product(form.weight, x, y), y.shape[1]
+        weight = product.each if groups == 1 else Lazy((groups,), [Sum(shape, products=((None, product),))])
+        return weight, form.bias(y)
 
     @staticmethod
     def backward(ctx: Any, weight: Tensor, bias: Tensor) -> Gradients:
         x, y = ctx.saved_tensors
-        _, for_x, for_y = ctx.needs_input_grad
+        _, for_x, for_y, _ = ctx.needs_input_grad
         x_grad = _Input.apply(ctx.form, y, weight) if for_x else None
-        return None, x_grad, _Output.apply(ctx.form, x, weight, bias) if for_y else None
+        return None, x_grad, _Output.apply(ctx.form, x, weight, bias) if for_y else None, None
 
 
 def _weight(form: Form, x: Tensor, y: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
-    """The derivative in (W, b). It may end in a sum over G, if all came from one vector: we wait and see."""
-    if torch.is_grad_enabled() or len(weight) == 1:
-        return _Weight.apply(form, form.grouped(x), form.grouped(y))
-    shapes = weight.shape[1:], y.shape[2:3]
-    one = lambda v: v.flatten(0, 1).unsqueeze(1)  # noqa: E731  # one neighbourhood of K·G points
-    w, b = deferred(len(weight), shapes, x, lambda: form.weight(x, y), lambda: form.weight(one(x), one(y)))
-    return w, b
+    """The derivative in (W, b)."""
+    if torch.is_grad_enabled():  # it is to be differentiated, or applied, and not only summed over G
+        x, y = form.grouped(x), form.grouped(y)
+    return _Weight.apply(form, x, y, weight.shape[1:])
 
 
-def is_shared(weight: Tensor) -> bool:
-    """Whether all neighbourhoods have the same weights (G, …), as far as the strides tell."""
-    return len(weight) == 1 or weight.stride(0) == 0
+def _output(form: Form, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """W x + b, by the factors of W where it has few."""
+    if not isinstance(weight, Lazy):
+        return form.output(x, weight, bias)
+    if (W := weight.low_rank()) is None:
+        return form.output(x, weight.each(), bias)
+    terms = [form.output(x, shared, None) for shared in W.tensors]
+    terms += [_through(x, p.x, form.x, p.y, form.y, scale) for scale, p in W.products]
+    if bias is not None:
+        terms.append(bias.reshape(bias.shape + (1,) * (x.dim() - 3)))
+    return reduce(torch.add, terms)
 
 
-class Dense:
-    """T of a dense layer: x (K, G, I), W (G, O, I), y (K, G, O)."""
-
-    def output(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        """W x + b."""
-        if is_shared(weight):
-            return F.linear(x, weight[0], None if bias is None else bias[0])
-        x, weight = x.transpose(0, 1), weight.transpose(1, 2)
-        y = torch.bmm(x, weight) if bias is None else torch.baddbmm(bias.unsqueeze(1), x, weight)
-        return y.transpose(0, 1)
-
-    def input(self, y: Tensor, weight: Tensor) -> Tensor:
-        """Wᵀ y."""
-        return y @ weight[0] if is_shared(weight) else torch.bmm(y.transpose(0, 1), weight).transpose(0, 1)
-
-    def weight(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-        """Σ_k y xᵀ and Σ_k y."""
-        return torch.bmm(y.permute(1, 2, 0), x.transpose(0, 1)), y.sum(0)
-
-    def grouped(self, x: Tensor) -> Tensor:
-        """Any order will do."""
-        return x
+def _input(form: Form, y: Tensor, weight: Tensor) -> Tensor:
+    """Wᵀ y, likewise."""
+    if not isinstance(weight, Lazy):
+        return form.input(y, weight)
+    if (W := weight.low_rank()) is None:
+        return form.input(y, weight.each())
+    terms = [form.input(y, shared) for shared in W.tensors]
+    terms += [_through(y, p.y, form.y, p.x, form.x, scale) for scale, p in W.products]
+    return reduce(torch.add, terms)
 
 
-class Convolution:
-    """T of a 4 × 4 convolution of stride 2: x (K, G, C, *size), W (G, O, C, 4, 4), y (K, G, O, *(size // 2)).
-
-    Activations lie in memory as (K, G, H, W, C), channels last; for local weights, as (K, H, W, G, C), which is the
-    order of a convolution in G groups. (On two cores a copy is cheap, and other orders take up to four times as long.)
-    """
-
-    def __init__(self, size: tuple[int, ...]) -> None:
-        self.odd = [side % 2 for side in size]
-
-    def output(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        """W x + b."""
-        images, kernels, biases, groups = _merged(x, weight, bias)
-        return _parted(F.conv2d(images, kernels, biases, STRIDE, PADDING, groups=groups), x)
-
-    def input(self, y: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-        """Wᵀ y, plus a bias if there is one: then it is the output of the transposed convolution."""
-        maps, kernels, biases, groups = _merged(y, weight, bias)
-        return _parted(F.conv_transpose2d(maps, kernels, biases, STRIDE, PADDING, self.odd, groups), y)
-
-    def weight(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-        """Σ y xᵀ over points and places, and Σ y."""
-        return self.kernels(x, y), y.sum((3, 4)).sum(0)
-
-    def kernels(self, x: Tensor, y: Tensor) -> Tensor:
-        """Σ y xᵀ over points and places: (G, O, C, 4, 4)."""
-        groups, inputs, outputs = x.shape[1], x.shape[2], y.shape[2]
-        like = x.new_empty(1).expand(groups * outputs, inputs, KERNEL, KERNEL)  # only its shape counts
-        sides = [STRIDE] * 2, [PADDING] * 2, [1, 1], False, [0, 0]
-        wanted = [False, True, False]
-        gradient = torch.ops.aten.convolution_backward
-        kernels = gradient(_in_groups(y), _in_groups(x), like, None, *sides, groups, wanted)[1]
-        return kernels.unflatten(0, (groups, outputs))
-
-    def grouped(self, x: Tensor) -> Tensor:
-        """(K, G, C, H, W), in memory (K, H, W, G, C)."""
-        return x.permute(0, 3, 4, 1, 2).contiguous().permute(0, 3, 4, 1, 2)
-
-
-class Upconvolution(Convolution):
-    """T of the transposed convolution: that of a convolution, x and y exchanged.
-
-    x is (K, G, C, *(size // 2)), W (G, C, O, 4, 4), y (K, G, O, *size).
-    """
-
-    def output(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        """W x + b."""
-        return super().input(x, weight, bias)
-
-    def input(self, y: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-        """Wᵀ y."""
-        return super().output(y, weight, bias)
-
-    def weight(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-        """Σ y xᵀ over points and places, and Σ y."""
-        return self.kernels(y, x), y.sum((3, 4)).sum(0)
-
-
-def _merged(x: Tensor, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor, Tensor | None, int]:
-    """The arguments of a convolution: in G groups, or of K·G images if the weights are shared."""
-    if is_shared(weight):
-        images, kernels = (v.contiguous(memory_format=torch.channels_last) for v in (x.flatten(0, 1), weight[0]))
-        return images, kernels, None if bias is None else bias[0], 1
-    kernels = weight.permute(0, 1, 3, 4, 2).contiguous().flatten(0, 1).permute(0, 3, 1, 2)
-    return _in_groups(x), kernels, None if bias is None else bias.flatten(), len(weight)
-
-
-def _in_groups(x: Tensor) -> Tensor:
-    """(K, G, C, H, W) → (K, G·C, H, W), channels last."""
-    return x.permute(0, 3, 4, 1, 2).contiguous().flatten(3, 4).permute(0, 3, 1, 2)
-
-
-def _parted(maps: Tensor, like: Tensor) -> Tensor:
-    """The result of a convolution as (K, G, O, H, W), in memory (K, G, H, W, O)."""
-    points, groups = like.shape[:2]
-    if len(maps) == points * groups:
-        return maps.unflatten(0, (points, groups))
-    return maps.unflatten(1, (groups, -1)).permute(0, 1, 3, 4, 2).contiguous().permute(0, 1, 4, 2, 3)
+def _through(v: Tensor, a: Tensor, a_rows: Rows, b: Tensor, b_rows: Rows, scale: Number | None) -> Tensor:
+    """scale · Σ_r b_r ⟨a_r, v⟩, over the rows r of the factors: v is (S, G, …) like a, and the result like b."""
+    inner = torch.bmm(a_rows.split(v), a_rows.split(a).mT)
+    rows = torch.bmm(inner if scale is None else inner * scale, b_rows.split(b))
+    return b_rows.join(rows, (len(v), *b.shape[1:]))
 
 
 class _Relu(Function):

@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 
 from hierarchical_lvae.models import ACTIVATIONS
-from hierarchical_lvae.models.deferred import split
 from hierarchical_lvae.models.layers import Activation, Conv, Linear, Reshape, Shape, UpConv
+from hierarchical_lvae.models.lazy import split
 from hierarchical_lvae.types import ParameterLayout, lookup
 
 WIDTH = 256
@@ -59,7 +59,7 @@ class Network:
         groups = 1 if flat.numel() == self.layout.size else prod(batch[:-1])
         x = inputs.expand(*batch, *event).reshape(groups, -1, *event).transpose(0, 1)
         if groups > 1:
-            flat = flat.expand(*batch[:-1], 1, -1)
+            flat = flat.expand(*batch[:-1], 1, self.layout.size)
         weights = split(flat, self.layout, groups)
         for i, layer in enumerate(self.layers):
             x = layer(x, **{name: weights[f"{i}.{name}"] for name in layer.shapes})

@@ -12,6 +12,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from hierarchical_lvae.inference import LOCAL_INFERENCE, LocalELBO, OneStepMAP, Shared
 from hierarchical_lvae.models import LIKELIHOODS, LocalVAE
 from hierarchical_lvae.models.layers import Conv, Linear, UpConv
+from hierarchical_lvae.models.lazy import Lazy
 from tests.rounding import assert_rounds_like, errors
 
 B, K, D, SHAPE = 3, 2, 4, (3, 17, 16)
@@ -49,16 +50,16 @@ def looped(vae, query, support, noise_N, noise, first_order):
         inner = negative_elbo(vae, *meta, support[i], noise_N[i])
         slopes = torch.autograd.grad(inner, meta, create_graph=not first_order)
         local = [p - vae.tau**2 * slope for p, slope in zip(meta, slopes, strict=True)]
-        loss = loss + negative_elbo(vae, *local, query[i : i + 1], noise[i])
+        loss = loss + negative_elbo(vae, *local, query[i], noise[i])
     return loss
 
 
-def problem(likelihood, activation):
+def problem(likelihood, activation, neighbours=K, points=1):
     """A VAE, and its data: queries, neighbours, and the noise of their codes."""
-    vae = LocalVAE(1e-3 if "gaussian" in likelihood else 1.0, K, SHAPE, D, likelihood, activation)
-    images = torch.rand(B, *SHAPE), torch.rand(B, K, *SHAPE)
+    vae = LocalVAE(1e-3 if "gaussian" in likelihood else 1.0, neighbours, SHAPE, D, likelihood, activation)
+    images = torch.rand(B, points, *SHAPE), torch.rand(B, neighbours, *SHAPE)
     torch.manual_seed(1)
-    return vae, (*images, torch.randn(B, K, D), torch.randn(B, 1, D))
+    return vae, (*images, torch.randn(B, neighbours, D), torch.randn(B, points, D))
 
 
 def gradients(loss, vae):
@@ -91,6 +92,49 @@ def test_in_single_precision_it_rounds_like_the_loop(likelihood, first_order):
     slow, fast = gradients(looped(vae, *data, first_order), vae), fast_gradients(vae, data, first_order)
     exact = gradients(looped(vae.double(), *(t.double() for t in data), first_order), vae)
     assert_rounds_like(fast, slow, exact)
+
+
+@every_step
+@pytest.mark.parametrize("points", [1, 3])
+@pytest.mark.parametrize("neighbours", [1, 5])
+def test_so_it_is_for_any_number_of_points(neighbours, points, first_order, double):
+    vae, data = problem("bernoulli", "relu", neighbours, points)
+    exact = gradients(looped(vae, *data, first_order), vae)
+    assert max(errors(fast_gradients(vae, data, first_order), exact)) < 1e-9
+
+
+def computed(monkeypatch, vae, data):
+    """The shapes of the local weights and gradients that a step has the values of, by whether they are flat vectors."""
+    shapes = {True: [], False: []}
+    each = Lazy.each
+
+    def watched(self):
+        shapes[self.flat].append(tuple(self.shape))
+        return each(self)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Lazy, "each", watched)
+        LocalELBO(OneStepMAP()).differentiable_loss(vae.model, vae.guide, *data[:2]).backward()
+    return shapes
+
+
+def test_no_dense_layer_has_local_weights_in_memory(monkeypatch):
+    """Nor its gradient: those of large convolutions alone do, layer by layer."""
+    vae, data = problem("bernoulli", "relu", neighbours=1)
+    shapes = computed(monkeypatch, vae, data)
+    assert shapes[True] == []
+    assert {len(shape) for shape in shapes[False]} == {5}
+
+
+def test_whoever_looks_at_local_weights_sees_them(monkeypatch, double):
+    vae, data = problem("bernoulli", "relu", neighbours=1)
+    torch.manual_seed(1)
+    posterior = LocalELBO(OneStepMAP()).local_posterior(vae.model, vae.guide, data[1])
+    seen = posterior["theta_N"].mean
+    assert isinstance(seen, Lazy)
+    for i in range(B):
+        slope = torch.autograd.grad(negative_elbo(vae, vae.theta, vae.phi, data[1][i], data[2][i]), vae.theta)[0]
+        torch.testing.assert_close(seen[i, 0], vae.theta - vae.tau**2 * slope, rtol=1e-9, atol=1e-12)
 
 
 class Blind(TorchDispatchMode):

@@ -1,0 +1,211 @@
+"""The bilinear forms of our layers: dense, convolution, transposed convolution.
+
+All convolutions are 4 × 4, stride 2, padding 1. A form is also a matrix product on rows: with the rows x_r and y_r of
+both maps, one for each point and each place of the smaller map,
+
+    T(x, W, y) = Σ_r ⟨y_r, W x_r⟩,              ∂T/∂W = Σ_r y_r x_rᵀ,
+
+where a row of the larger map is the patch that the kernel covers there.
+"""
+
+from itertools import product
+from typing import Protocol
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from hierarchical_lvae.models.lazy import is_shared
+
+KERNEL, STRIDE, PADDING = 4, 2, 1
+
+
+class Rows(Protocol):
+    """A map as the rows of a matrix, for each neighbourhood."""
+
+    def split(self, v: Tensor) -> Tensor:
+        """(K, G, …) → (G, rows, columns)."""
+        ...
+
+    def join(self, rows: Tensor, shape: tuple[int, ...]) -> Tensor:
+        """The adjoint of `split`: (G, rows, columns) → `shape`, (K, G, …)."""
+        ...
+
+
+class Places:
+    """A row for each point and place."""
+
+    def split(self, v: Tensor) -> Tensor:
+        """(K, G, C, *size) → (G, K·places, C)."""
+        return v.flatten(2).unflatten(2, (v.shape[2], -1)).permute(1, 0, 3, 2).flatten(1, 2)
+
+    def join(self, rows: Tensor, shape: tuple[int, ...]) -> Tensor:
+        """(G, K·places, C) → (K, G, C, *size)."""
+        return rows.unflatten(1, (shape[0], -1)).permute(1, 0, 3, 2).reshape(shape)
+
+
+class Patches:
+    """A row for each point and place of the kernel: the patch that it covers, as (4, 4, C).
+
+    (Of maps with channels last, `F.unfold` takes ten times as long, and `F.fold` six times.)
+    """
+
+    def split(self, v: Tensor) -> Tensor:
+        """(K, G, C, H, W) → (G, K·places, 4·4·C)."""
+        padded = F.pad(v.permute(1, 0, 3, 4, 2), (0, 0, *[PADDING] * 4))
+        return padded.unfold(2, KERNEL, STRIDE).unfold(3, KERNEL, STRIDE).movedim(4, -1).flatten(4).flatten(1, 3)
+
+    def join(self, rows: Tensor, shape: tuple[int, ...]) -> Tensor:
+        """(G, K·places, 4·4·C) → (K, G, C, H, W), overlapping patches added up."""
+        points, groups, channels, height, width = shape
+        h, w = height // STRIDE, width // STRIDE
+        patches = rows.reshape(groups, points, h, w, 2, STRIDE, 2, STRIDE, channels)
+        padded = rows.new_zeros(groups, points, h + 1, STRIDE, w + 1, STRIDE, channels)
+        for i, j in product((0, 1), repeat=2):  # a kernel of two strides covers two blocks each way
+            padded[:, :, i : i + h, :, j : j + w] += patches[:, :, :, :, i, :, j].transpose(3, 4)
+        inside = padded.flatten(4, 5).flatten(2, 3)[:, :, PADDING : PADDING + height, PADDING : PADDING + width]
+        return inside.permute(1, 0, 4, 2, 3)
+
+
+class Form(Protocol):
+    """The three partial derivatives of T: x is (K, G, *in), W (G, *shape), b (G, out) and y (K, G, *out)."""
+
+    x: Rows
+    y: Rows
+
+    def output(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        """W x + b."""
+        ...
+
+    def input(self, y: Tensor, weight: Tensor) -> Tensor:
+        """Wᵀ y."""
+        ...
+
+    def weight(self, x: Tensor, y: Tensor) -> Tensor:
+        """y xᵀ, summed over the points of each neighbourhood."""
+        ...
+
+    def bias(self, y: Tensor) -> Tensor:
+        """y, summed likewise."""
+        ...
+
+    def grouped(self, x: Tensor) -> Tensor:
+        """The same numbers, in the order in memory that maps with local weights want."""
+        ...
+
+
+class Dense:
+    """T of a dense layer: x (K, G, I), W (G, O, I), y (K, G, O)."""
+
+    x: Rows = Places()
+    y: Rows = Places()
+
+    def output(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        """W x + b."""
+        if is_shared(weight):
+            return F.linear(x, weight[0], None if bias is None else bias[0])
+        x, weight = x.transpose(0, 1), weight.transpose(1, 2)
+        y = torch.bmm(x, weight) if bias is None else torch.baddbmm(bias.unsqueeze(1), x, weight)
+        return y.transpose(0, 1)
+
+    def input(self, y: Tensor, weight: Tensor) -> Tensor:
+        """Wᵀ y."""
+        return y @ weight[0] if is_shared(weight) else torch.bmm(y.transpose(0, 1), weight).transpose(0, 1)
+
+    def weight(self, x: Tensor, y: Tensor) -> Tensor:
+        """Σ_k y xᵀ."""
+        return torch.bmm(y.permute(1, 2, 0), x.transpose(0, 1))
+
+    def bias(self, y: Tensor) -> Tensor:
+        """Σ_k y."""
+        return y.sum(0)
+
+    def grouped(self, x: Tensor) -> Tensor:
+        """Any order will do."""
+        return x
+
+
+class Convolution:
+    """T of a 4 × 4 convolution of stride 2: x (K, G, C, *size), W (G, O, C, 4, 4), y (K, G, O, *(size // 2)).
+
+    Activations lie in memory as (K, G, H, W, C), channels last; for local weights, as (K, H, W, G, C), which is the
+    order of a convolution in G groups. (On two cores a copy is cheap, and other orders take up to four times as long.)
+    """
+
+    x: Rows = Patches()
+    y: Rows = Places()
+
+    def __init__(self, size: tuple[int, ...]) -> None:
+        self.odd = [side % 2 for side in size]
+
+    def output(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        """W x + b."""
+        images, kernels, biases, groups = _merged(x, weight, bias)
+        return _parted(F.conv2d(images, kernels, biases, STRIDE, PADDING, groups=groups), x)
+
+    def input(self, y: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+        """Wᵀ y, plus a bias if there is one: then it is the output of the transposed convolution."""
+        maps, kernels, biases, groups = _merged(y, weight, bias)
+        return _parted(F.conv_transpose2d(maps, kernels, biases, STRIDE, PADDING, self.odd, groups), y)
+
+    def weight(self, x: Tensor, y: Tensor) -> Tensor:
+        """Σ y xᵀ over points and places: (G, O, C, 4, 4)."""
+        groups, inputs, outputs = x.shape[1], x.shape[2], y.shape[2]
+        like = x.new_empty(1).expand(groups * outputs, inputs, KERNEL, KERNEL)  # only its shape counts
+        sides = [STRIDE] * 2, [PADDING] * 2, [1, 1], False, [0, 0]
+        wanted = [False, True, False]
+        gradient = torch.ops.aten.convolution_backward
+        kernels = gradient(_in_groups(y), _in_groups(x), like, None, *sides, groups, wanted)[1]
+        return kernels.unflatten(0, (groups, outputs))
+
+    def bias(self, y: Tensor) -> Tensor:
+        """Σ y over points and places."""
+        return y.sum((3, 4)).sum(0)
+
+    def grouped(self, x: Tensor) -> Tensor:
+        """(K, G, C, H, W), in memory (K, H, W, G, C)."""
+        return x.permute(0, 3, 4, 1, 2).contiguous().permute(0, 3, 4, 1, 2)
+
+
+class Upconvolution(Convolution):
+    """T of the transposed convolution: that of a convolution, x and y exchanged.
+
+    x is (K, G, C, *(size // 2)), W (G, C, O, 4, 4), y (K, G, O, *size).
+    """
+
+    x: Rows = Places()
+    y: Rows = Patches()
+
+    def output(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        """W x + b."""
+        return super().input(x, weight, bias)
+
+    def input(self, y: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+        """Wᵀ y."""
+        return super().output(y, weight, bias)
+
+    def weight(self, x: Tensor, y: Tensor) -> Tensor:
+        """Σ y xᵀ over points and places: (G, C, O, 4, 4)."""
+        return super().weight(y, x)
+
+
+def _merged(x: Tensor, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor, Tensor | None, int]:
+    """The arguments of a convolution: in G groups, or of K·G images if the weights are shared."""
+    if is_shared(weight):
+        images, kernels = (v.contiguous(memory_format=torch.channels_last) for v in (x.flatten(0, 1), weight[0]))
+        return images, kernels, None if bias is None else bias[0], 1
+    kernels = weight.permute(0, 1, 3, 4, 2).contiguous().flatten(0, 1).permute(0, 3, 1, 2)
+    return _in_groups(x), kernels, None if bias is None else bias.flatten(), len(weight)
+
+
+def _in_groups(x: Tensor) -> Tensor:
+    """(K, G, C, H, W) → (K, G·C, H, W), channels last."""
+    return x.permute(0, 3, 4, 1, 2).contiguous().flatten(3, 4).permute(0, 3, 1, 2)
+
+
+def _parted(maps: Tensor, like: Tensor) -> Tensor:
+    """The result of a convolution as (K, G, O, H, W), in memory (K, G, H, W, O)."""
+    points, groups = like.shape[:2]
+    if len(maps) == points * groups:
+        return maps.unflatten(0, (points, groups))
+    return maps.unflatten(1, (groups, -1)).permute(0, 1, 3, 4, 2).contiguous().permute(0, 1, 4, 2, 3)
