@@ -260,7 +260,7 @@ FORMATS = {
     "metrics": Format("metrics.json", lambda: as_json({"dci": {"settings": {"seed": 0}, "disentanglement": 0.5}}),
                       lambda path: read_scores(path.parent)),
     "log": Format("log.jsonl", lambda: ["".join(json.dumps(line) + "\n" for line in LOG).encode()],
-                  lambda path: directory.truncate_log(path, 100)),
+                  lambda path: directory.truncate_log(path.parent, 100)),
     "checkpoint": Format("state.safetensors", checkpoint, read_checkpoint),
     "npz": Format("mine.npz", own_npz, load_own, packing=rezipped),
     "dsprites": Format(dsprites.FILE, sprites, lambda path: dsprites.load_grid(path.parent, GRID), packing=rezipped),

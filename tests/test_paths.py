@@ -11,8 +11,11 @@ import hierarchical_lvae
 ROOMS = ("data", "models", "inference", "neighbourhoods", "penalties", "evaluation", "analysis", "experiments",
          "training", "runs", "runs.run", "runs.directory", "files", "presentation.figures", "presentation.report",
          "presentation.graphical_model")  # fmt: skip
-INTERNAL = {"claimed", "sweep", "locked", "write_state", "truncate_log", "append_json_line", "read_json", "load_data",
-            "explained", "occupied"}  # fmt: skip
+INTERNAL = {
+    "append_json_line", "append_log", "claimed", "explained", "is_run", "load_data", "locked", "occupied",
+    "read_checkpoint", "read_json", "read_weights", "sweep", "truncate_log", "write_checkpoint", "write_options",
+    "write_state",
+}  # fmt: skip
 """Parts of the writing of a run: they are given paths by the functions that people call."""
 
 

@@ -18,8 +18,8 @@ from hierarchical_lvae.analysis.images import choose_features
 from hierarchical_lvae.analysis.settings import ScoreSettings
 from hierarchical_lvae.analysis.store import META, Store
 from hierarchical_lvae.evaluation import METRICS
-from hierarchical_lvae.files import read_tensors
 from hierarchical_lvae.runs import Run
+from hierarchical_lvae.runs.directory import read_weights
 from hierarchical_lvae.types import accepted, lookup, reason, suggestion
 
 POINTS = ("seed", "codes", "train", "test")
@@ -116,8 +116,10 @@ def model_digest(path: str | Path) -> str | None:
     Raises:
         ValueError: their file is damaged.
     """
-    weights = Path(path) / "model.safetensors"
-    return digest(read_tensors(weights)) if weights.is_file() else None
+    try:
+        return digest(read_weights(Path(path)))
+    except FileNotFoundError:
+        return None
 
 
 def digest(tensors: Mapping[str, Tensor]) -> str:

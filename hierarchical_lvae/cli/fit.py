@@ -114,7 +114,7 @@ def fit(ctx: click.Context, out: Path | None, checkpoint_every: float, resume: P
       hlvae fit --dataset photos/ --image-size 32 --neighbourhood input-knn
       hlvae fit --resume runs/plain --steps 1000
     """
-    from hierarchical_lvae.runs.directory import command
+    from hierarchical_lvae.runs.directory import MODEL, command
     from hierarchical_lvae.training.memory import keep_freed_memory
     from hierarchical_lvae.training.ranks import joined
 
@@ -122,7 +122,7 @@ def fit(ctx: click.Context, out: Path | None, checkpoint_every: float, resume: P
     with joined(given["device"]) as ranks:
         run = train(ctx, out, checkpoint_every, resume, announce if ranks.writes else lambda run: None, given)
         if ranks.writes:
-            click.echo(f"trained on {run.dataset.source}; weights in {run.directory / 'model.safetensors'}")
+            click.echo(f"trained on {run.dataset.source}; weights in {run.directory / MODEL}")
             with interruption(lambda: f"`{command('figures', run.directory)}` draws the figures"):
                 for path in draw_all(run):
                     click.echo(path)
@@ -139,9 +139,9 @@ def interruption(remedy: Callable[[], str]) -> Iterator[None]:
 
 def how_to_continue(out: Path) -> str:
     """What is left of a fit that was interrupted between two steps, or before the first."""
-    from hierarchical_lvae.runs.directory import command
+    from hierarchical_lvae.runs.directory import CHECKPOINT, command
 
-    if (out / "state.safetensors").exists():
+    if (out / CHECKPOINT).exists():
         return f"`{command('resume', out)}` continues"
     return "no step was done and nothing is kept; run the same command again"
 

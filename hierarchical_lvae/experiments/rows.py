@@ -22,9 +22,8 @@ from joblib import Parallel, cpu_count, delayed, parallel_config
 from hierarchical_lvae import progress
 from hierarchical_lvae.analysis import ScoreSettings, read_scores, score
 from hierarchical_lvae.experiments.paper import Place, Row, Table
-from hierarchical_lvae.files import read_json
 from hierarchical_lvae.runs import FitOptions, load_run, read_options
-from hierarchical_lvae.runs.directory import ENDED, read_state
+from hierarchical_lvae.runs.directory import ENDED, is_run, read_record, read_state
 from hierarchical_lvae.training import fit, resume
 from hierarchical_lvae.training.memory import keep_freed_memory
 from hierarchical_lvae.types import Diverged, Interrupted, reason, suggestion
@@ -134,7 +133,7 @@ def run_row(
     path, nothing = Path(path), (None,) * len(table.columns)
     try:
         with _ONE_A_PROCESS:
-            if not (path / "options.json").exists():  # from then on it can be resumed
+            if not is_run(path):  # from then on it can be resumed
                 fit(options, path)
             else:
                 _refuse_others(options, path)
@@ -167,7 +166,7 @@ def read_row(table: Table, row: Row, path: str | Path) -> Result:
     remark = f"diverged: {state.why}" if state.status == "diverged" else ""
     if not remark and table.columns and not any(name in scores for name in table.metrics):
         remark = "not scored: leave out `finished_only`"
-    source = read_json(path / "options.json").get("data", {}).get("source", "")
+    source = read_record(path)["data"].get("source", "")
     return Result(row, options, path, values, scores, source, remark)
 
 

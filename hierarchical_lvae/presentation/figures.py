@@ -23,7 +23,7 @@ def draw_all(run: "Run", seed: int | None = None) -> list[Path]:
     from hierarchical_lvae.runs.directory import read_log
 
     drawn = {name: draw(run, seed) for name, draw in PAPER_FIGURES.items()}
-    drawn["training"] = plots.training_curves(read_log(run.directory / "log.jsonl"), describe(run))
+    drawn["training"] = plots.training_curves(read_log(run.directory), describe(run))
     return [save(figure, run.directory, name) for name, figure in drawn.items()] + [draw_reconstructions(run, seed)]
 
 

@@ -14,12 +14,12 @@ from typing import Any, NamedTuple
 
 from hierarchical_lvae.analysis import SCORES, model_digest, read_scores
 from hierarchical_lvae.analysis.store import META
-from hierarchical_lvae.files import read_json, write_text
+from hierarchical_lvae.files import write_text
 from hierarchical_lvae.presentation.compare import COLUMNS, NOTES
 from hierarchical_lvae.presentation.figures import model
 from hierarchical_lvae.presentation.scores import lines
-from hierarchical_lvae.runs import FitOptions, read_options
-from hierarchical_lvae.runs.directory import command, read_log, read_state
+from hierarchical_lvae.runs import FitOptions
+from hierarchical_lvae.runs.directory import command, read_log, read_options, read_record, read_state
 
 CAPTIONS = {
     "training": "Training curves.",
@@ -76,8 +76,8 @@ def write_report(run: str | Path) -> Path:
 
     run = Path(run)
     options = read_options(run)
-    saved = read_json(run / "options.json")
-    if not {"data", "versions"} <= saved.keys():
+    saved = read_record(run)
+    if not (saved["data"] and saved["versions"]):
         raise ValueError(f"{run / 'options.json'} has no data or versions: restore it, or fit again")
     pictures = {path.stem: _picture(path) for path in sorted((run / "figures").glob("[!.]*.png"))}
     training, shown, of_scores, of_comparison = _sorted_by_section(pictures)
@@ -142,7 +142,7 @@ def _status(run: Path, saved: dict[str, Any]) -> str:
 
 def _health(run: Path, saved: dict[str, Any]) -> PageTable:
     """What the log says of the training and of the local step."""
-    return PageTable("The log", ("", "value", "reading"), list(_readings(read_log(run / "log.jsonl"), saved)))
+    return PageTable("The log", ("", "value", "reading"), list(_readings(read_log(run), saved)))
 
 
 def _readings(log: list[dict[str, Any]], saved: dict[str, Any]) -> Iterator[tuple[str, str, str]]:

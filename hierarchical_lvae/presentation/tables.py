@@ -95,9 +95,10 @@ def refuse_others(table: "Table", out: Path, names: Sequence[str]) -> None:
         OSError: no file can be written there.
     """
     from hierarchical_lvae.files import occupied
+    from hierarchical_lvae.runs.directory import is_run
 
     there = [name for name in names if occupied(out / name)]
-    begun = any(path.parent.name.rpartition("-")[0] in _names(table) for path in out.glob("*/options.json"))
+    begun = any(path.name.rpartition("-")[0] in _names(table) and is_run(path) for path in out.glob("*"))
     if there and not begun and not _is_table(table, out / "table.md"):
         raise FileExistsError(f"{out / there[0]} is not a result of hlvae reproduce: choose another `out`")
 

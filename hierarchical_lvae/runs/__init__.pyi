@@ -1,6 +1,6 @@
+from .directory import read_options as read_options
 from .options import PRESETS as PRESETS
 from .options import FitOptions as FitOptions
 from .run import Run as Run
 from .run import load_run as load_run
 from .run import prepare as prepare
-from .run import read_options as read_options

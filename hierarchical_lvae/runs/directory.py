@@ -1,4 +1,4 @@
-"""A run directory: the lock on it, how far its fit came, and its log.
+"""A run directory: every reading and writing of its files, and the lock on it.
 
 | file | what |
 |---|---|
@@ -13,11 +13,31 @@ import json
 import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import asdict, fields
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from hierarchical_lvae.files import TEMPORARY, explained, locked, read_json, read_tensors, sweep, write_json, write_text
+from torch import Tensor
 
+from hierarchical_lvae.data import FactorImages
+from hierarchical_lvae.files import (
+    TEMPORARY,
+    append_json_line,
+    explained,
+    locked,
+    read_json,
+    read_tensors,
+    sweep,
+    write_json,
+    write_tensors,
+    write_text,
+)  # fmt: skip
+from hierarchical_lvae.runs.options import FitOptions
+
+OPTIONS, MODEL, CHECKPOINT, STATE, LOG = (
+    "options.json", "model.safetensors", "state.safetensors", "state.json", "log.jsonl"
+)  # fmt: skip
 LOCK = ".hlvae.lock"
 ENDED = "finished", "diverged"
 
@@ -46,6 +66,80 @@ class State(NamedTuple):
         return f"{self.status} at step {self.step:,}" + ("" if self.steps is None else f" of {self.steps:,}")
 
 
+def read_options(path: str | Path) -> FitOptions:
+    """Read the options of a run directory; those that are missing, but for `dataset`, have their default.
+
+    Raises:
+        FileNotFoundError: it is not a run directory.
+        ValueError: its options cannot be read.
+    """
+    saved, file = read_record(path), Path(path) / OPTIONS
+    try:
+        names = ["dataset", *(field.name for field in fields(FitOptions) if field.name in saved)]
+        return FitOptions(**{name: saved[name] for name in names})
+    except (KeyError, ValueError, TypeError) as error:
+        why = f"no {error}" if isinstance(error, KeyError) else error
+        raise ValueError(f"{file} does not hold the options of a fit ({why}): restore it, or fit again") from error
+
+
+def read_record(path: str | Path) -> dict[str, Any]:
+    """Read options.json as it stands: the options, and with them the `data` (source, fingerprint) and `versions`.
+
+    Raises:
+        FileNotFoundError: it is not a run directory.
+        ValueError: the file is damaged.
+    """
+    path = Path(path)
+    if not is_run(path):
+        raise FileNotFoundError(
+            f"{path} is not a run directory ({'it has no options.json' if path.exists() else 'it does not exist'}): "
+            f"`{shlex.join(['hlvae', 'fit', '--dataset', '…', '--out', str(path)])}` makes one"
+        )
+    saved = read_json(path / OPTIONS)
+    return saved | {key: saved[key] if isinstance(saved.get(key), dict) else {} for key in ("data", "versions")}
+
+
+def write_options(path: Path, options: FitOptions, dataset: FactorImages) -> None:
+    """Write options.json: from then on the run can be resumed."""
+    data = {"source": dataset.source, "images": len(dataset), "fingerprint": dataset.fingerprint}
+    versions = {name: version(name) for name in ("hierarchical-lvae", "torch", "pyro-ppl", "numpy")}
+    write_json(path / OPTIONS, {**asdict(options), "preset": options.preset, "data": data, "versions": versions})
+
+
+def is_run(path: Path) -> bool:
+    """Whether a directory is that of a run."""
+    return (path / OPTIONS).is_file()
+
+
+def read_weights(path: Path) -> dict[str, Tensor]:
+    """Read the weights of a run.
+
+    Raises:
+        FileNotFoundError: they are not there.
+        ValueError: their file is damaged.
+    """
+    if not (path / MODEL).is_file():
+        why = "it is lost" if (path / CHECKPOINT).is_file() else "its fit was not started"
+        raise FileNotFoundError(f"{path} has no model.safetensors, {why}: `{command('resume', path)}` writes it")
+    return read_tensors(path / MODEL)
+
+
+def read_checkpoint(path: Path) -> dict[str, Tensor] | None:
+    """Read the checkpoint of a run, if there is one.
+
+    Raises:
+        ValueError: its file is damaged.
+    """
+    return read_tensors(path / CHECKPOINT) if (path / CHECKPOINT).exists() else None
+
+
+def write_checkpoint(path: Path, checkpoint: dict[str, Tensor], weights: dict[str, Tensor], state: State) -> None:
+    """Write a checkpoint, the weights alone, and how far they were trained."""
+    write_tensors(path / CHECKPOINT, checkpoint)
+    write_tensors(path / MODEL, weights)
+    write_state(path, state)
+
+
 def read_state(path: str | Path) -> State:
     """Read how far the fit of a run directory came; without `state.json`, from its checkpoint.
 
@@ -53,24 +147,22 @@ def read_state(path: str | Path) -> State:
         ValueError: `state.json` is damaged.
     """
     path = Path(path)
-    if (path / "state.json").is_file():
+    if (path / STATE).is_file():
         try:
-            saved = read_json(path / "state.json")
+            saved = read_json(path / STATE)
             return State(str(saved["status"]), int(saved["step"]), int(saved["steps"]), str(saved.get("why", "")))
         except (ValueError, KeyError, TypeError) as error:
-            raise ValueError(
-                f"{path / 'state.json'} is damaged: `{command('resume', path)}` writes it again"
-            ) from error
-    if (path / "state.safetensors").is_file():  # the process died between the two files
-        steps = read_json(path / "options.json").get("steps") if (path / "options.json").is_file() else None
-        step = int(read_tensors(path / "state.safetensors")["step"])
+            raise ValueError(f"{path / STATE} is damaged: `{command('resume', path)}` writes it again") from error
+    if (path / CHECKPOINT).is_file():  # the process died between the two files
+        steps = read_json(path / OPTIONS).get("steps") if (path / OPTIONS).is_file() else None
+        step = int(read_tensors(path / CHECKPOINT)["step"])
         return State("finished" if step == steps else "interrupted", step, steps)
-    return State("unknown" if (path / "model.safetensors").is_file() else "new")
+    return State("unknown" if (path / MODEL).is_file() else "new")
 
 
 def write_state(path: Path, state: State) -> None:
     """Write `state.json`; `why` only where there is a reason."""
-    write_json(path / "state.json", {key: value for key, value in state._asdict().items() if value != ""})
+    write_json(path / STATE, {key: value for key, value in state._asdict().items() if value != ""})
 
 
 def command(name: str, path: str | Path, *options: str) -> str:
@@ -94,7 +186,7 @@ def claimed(path: Path, new: bool) -> Iterator[None]:
     """
     there = path.is_dir()
     if new and there and (others := [file.name for file in path.iterdir() if not _is_ours(file.name)]):
-        resumable = f", or continue that run with `{command('resume', path)}`" if "options.json" in others else ""
+        resumable = f", or continue that run with `{command('resume', path)}`" if OPTIONS in others else ""
         raise FileExistsError(
             f"{path} is not empty (it holds {others[0]}{', …' if len(others) > 1 else ''}): "
             f"choose another `out`{resumable}"
@@ -120,8 +212,8 @@ def _is_ours(name: str) -> bool:
 
 
 def read_log(path: str | Path) -> list[dict[str, Any]]:
-    """Read the lines of a log, up to the first that is damaged: there the process died as it wrote."""
-    path = Path(path)
+    """Read the lines of a run's log, up to the first that is damaged: there the process died as it wrote."""
+    path = Path(path) / LOG
     entries: list[dict[str, Any]] = []
     text = path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
     for line in text.splitlines():
@@ -136,6 +228,11 @@ def read_log(path: str | Path) -> list[dict[str, Any]]:
 
 
 def truncate_log(path: Path, step: int) -> None:
-    """Leave the lines of a log up to `step`: the later ones will be written again."""
+    """Leave the lines of a run's log up to `step`: the later ones will be written again."""
     kept = [entry for entry in read_log(path) if entry["step"] <= step]
-    write_text(path, "".join(json.dumps(entry) + "\n" for entry in kept))
+    write_text(path / LOG, "".join(json.dumps(entry) + "\n" for entry in kept))
+
+
+def append_log(path: Path, entry: dict[str, Any]) -> None:
+    """Append a line to a run's log."""
+    append_json_line(path / LOG, entry)

@@ -2,8 +2,7 @@
 
 import logging
 import math
-import shlex
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,13 +14,13 @@ from torch import Tensor
 from hierarchical_lvae.data import DATASETS, FactorImages, default_data_dir, load_dataset
 from hierarchical_lvae.data.factor_images import shrunk
 from hierarchical_lvae.data.sources import SOURCES
-from hierarchical_lvae.files import named, read_json, read_tensors
+from hierarchical_lvae.files import named
 from hierarchical_lvae.inference import LOCAL_INFERENCE, LocalELBO
 from hierarchical_lvae.models import LocalVAE
 from hierarchical_lvae.neighbourhoods import Neighbourhood, Surroundings, build_neighbourhood
 from hierarchical_lvae.penalties import build_penalty
 from hierarchical_lvae.runs.devices import device_here, resolve_device
-from hierarchical_lvae.runs.directory import command, read_state
+from hierarchical_lvae.runs.directory import MODEL, read_checkpoint, read_options, read_record, read_state, read_weights
 from hierarchical_lvae.runs.options import AUTO, FitOptions
 from hierarchical_lvae.types import LocalInference, Stateful, accepted, lookup, random_state_kept, single_precision
 
@@ -167,9 +166,7 @@ def load_run(
     """
     path = Path(path)
     options = moved(read_options(path), device, data_dir, dataset)
-    if not (path / "model.safetensors").is_file():
-        why = "it is lost" if (path / "state.safetensors").is_file() else "its fit was not started"
-        raise FileNotFoundError(f"{path} has no model.safetensors, {why}: `{command('resume', path)}` writes it")
+    weights = read_weights(path)
     if (state := read_state(path)).status == "unknown":
         log.warning("%s does not say how far it was trained: it has neither state.json nor a checkpoint", path)
     elif state.status != "finished":
@@ -177,13 +174,10 @@ def load_run(
     with random_state_kept():
         run = replace(prepare(options, load_data(options, path)), path=path)
     try:
-        run.vae.load_state_dict(read_tensors(path / "model.safetensors"))
+        run.vae.load_state_dict(weights)
     except RuntimeError as error:
-        raise ValueError(
-            f"{path / 'model.safetensors'} does not hold the weights of this model: restore it, or fit again"
-        ) from error
-    if (path / "state.safetensors").is_file():
-        saved = read_tensors(path / "state.safetensors")
+        raise ValueError(f"{path / MODEL} does not hold the weights of this model: restore it, or fit again") from error
+    if (saved := read_checkpoint(path)) is not None:
         for prefix, part in run.stateful.items():
             part.load_state_dict(named(saved, prefix))
     run.neighbourhood.prepare()
@@ -203,29 +197,6 @@ def moved(
     return options
 
 
-def read_options(path: str | Path) -> FitOptions:
-    """Read the options of a run directory; those that are missing, but for `dataset`, have their default.
-
-    Raises:
-        FileNotFoundError: it is not a run directory.
-        ValueError: its options cannot be read.
-    """
-    path = Path(path)
-    file = path / "options.json"
-    if not file.is_file():
-        raise FileNotFoundError(
-            f"{path} is not a run directory ({'it has no options.json' if path.exists() else 'it does not exist'}): "
-            f"`{shlex.join(['hlvae', 'fit', '--dataset', '…', '--out', str(path)])}` makes one"
-        )
-    saved = read_json(file)
-    try:
-        names = ["dataset", *(field.name for field in fields(FitOptions) if field.name in saved)]
-        return FitOptions(**{name: saved[name] for name in names})
-    except (KeyError, ValueError, TypeError) as error:
-        why = f"no {error}" if isinstance(error, KeyError) else error
-        raise ValueError(f"{file} does not hold the options of a fit ({why}): restore it, or fit again") from error
-
-
 def load_data(options: FitOptions, path: Path) -> FactorImages:
     """Load the data of the run in `path`, on the device of the options.
 
@@ -243,8 +214,7 @@ def load_data(options: FitOptions, path: Path) -> FactorImages:
             f"the data of {path} are no longer at {options.dataset}: give their new place with `dataset`"
         )
     dataset = load_dataset(options.dataset, options.data_dir, options.image_size, options.frame, options.skip_bad)
-    saved = read_json(path / "options.json").get("data")
-    saved = saved if isinstance(saved, dict) else {}
+    saved = read_record(path)["data"]
     if dataset.fingerprint != saved.get("fingerprint"):
         place = "their place with `dataset`" if own else "their directory with `data_dir` or $HLVAE_DATA"
         raise ValueError(

@@ -7,8 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, replace
-from importlib.metadata import version
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +15,25 @@ import pyro
 import torch
 
 from hierarchical_lvae import progress
-from hierarchical_lvae.files import append_json_line, read_tensors, write_json, write_tensors
 from hierarchical_lvae.inference import diagnose, reestimate
 from hierarchical_lvae.runs.checkpoint import pack, unpack
-from hierarchical_lvae.runs.directory import State, claimed, command, read_state, truncate_log, write_state
+from hierarchical_lvae.runs.directory import (
+    CHECKPOINT,
+    MODEL,
+    State,
+    append_log,
+    claimed,
+    command,
+    read_checkpoint,
+    read_options,
+    read_state,
+    truncate_log,
+    write_checkpoint,
+    write_options,
+    write_state,
+)  # fmt: skip
 from hierarchical_lvae.runs.options import AUTO, CHECKPOINT_EVERY, FitOptions
-from hierarchical_lvae.runs.run import Run, load_data, moved, prepare, read_options
+from hierarchical_lvae.runs.run import Run, load_data, moved, prepare
 from hierarchical_lvae.training.gradient import choose_gradient, first_not_finite, precision, shared
 from hierarchical_lvae.training.ranks import Ranks
 from hierarchical_lvae.types import Diverged, Interrupted, random_state_kept, single_precision
@@ -125,23 +137,20 @@ def _train(run: Run, ranks: Ranks, checkpoint_every: float, watchers: tuple[Watc
     gradient = choose_gradient(run, ranks)
     clip = math.inf if options.clip is None else options.clip
     done, losses = 0, list[float]()
-    if (out / "state.safetensors").exists():
-        saved = read_tensors(out / "state.safetensors")
+    if (saved := read_checkpoint(out)) is not None:
         try:
             done, losses = unpack(saved, vae, optimizer, run.stateful)
         except ValueError as error:
-            raise ValueError(
-                f"{out / 'state.safetensors'} cannot be resumed ({error}): restore it, or fit again"
-            ) from error
-    elif (out / "model.safetensors").exists():
+            raise ValueError(f"{out / CHECKPOINT} cannot be resumed ({error}): restore it, or fit again") from error
+    elif (out / MODEL).exists():
         raise FileNotFoundError(
             f"{out} has weights, but no checkpoint to resume from (state.safetensors): restore it, or fit elsewhere"
         )
     with ranks.in_turn():
         run.neighbourhood.prepare()
     if ranks.writes:
-        _write_options(run)  # from here on it can be resumed
-        truncate_log(out / "log.jsonl", done)
+        write_options(out, options, dataset)
+        truncate_log(out, done)
 
     def checkpoint(status: str) -> float:
         if not ranks.writes:
@@ -149,9 +158,8 @@ def _train(run: Run, ranks: Ranks, checkpoint_every: float, watchers: tuple[Watc
         for name, parameter in vae.named_parameters():
             if not parameter.isfinite().all():
                 raise Diverged(f"{name} is not finite after step {done}: lower `lr`; the last good checkpoint is kept")
-        write_tensors(out / "state.safetensors", pack(vae, optimizer, run.stateful, done, losses))
-        write_tensors(out / "model.safetensors", vae.state_dict())
-        write_state(out, State(status, done, options.steps))
+        checkpoint = pack(vae, optimizer, run.stateful, done, losses)
+        write_checkpoint(out, checkpoint, vae.state_dict(), State(status, done, options.steps))
         return time.monotonic()
 
     written = checkpoint("running" if done < options.steps else "finished")
@@ -214,7 +222,7 @@ def _train(run: Run, ranks: Ranks, checkpoint_every: float, watchers: tuple[Watc
                     after = entry["loss"] if penalty is None else entry["loss_after"] / options.num_neighbours
                     _refuse_overshoot(after, entry["loss_before"] / options.num_neighbours, done)
                 if ranks.writes:
-                    append_json_line(out / "log.jsonl", entry)
+                    append_log(out, entry)
                 bar.set_postfix_str(f"{entry['loss']:.0f} nats per image, {entry['images_per_second']:.0f} images/s")
                 with random_state_kept():
                     for watch in watchers if ranks.writes else ():
@@ -258,14 +266,6 @@ def _noted_divergence(out: Path | None) -> Iterator[None]:
         if out is not None:
             write_state(out, read_state(out)._replace(status="diverged", why=str(error)))
         raise
-
-
-def _write_options(run: Run) -> None:
-    versions = {name: version(name) for name in ("hierarchical-lvae", "torch", "pyro-ppl", "numpy")}
-    dataset = run.dataset
-    data = {"source": dataset.source, "images": len(dataset), "fingerprint": dataset.fingerprint}
-    content = {**asdict(run.options), "preset": run.options.preset, "data": data, "versions": versions}
-    write_json(run.directory / "options.json", content)
 
 
 @contextmanager

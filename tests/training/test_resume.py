@@ -258,7 +258,7 @@ def test_half_a_line_of_log_is_dropped(tmp_path):
     for step in (50, 100, 150):
         append_json_line(log, {"step": step, "loss": float("inf") if step == 50 else 1.0})
     log.write_text(log.read_text() + '{"step": 200, "lo')
-    truncate_log(log, 100)
+    truncate_log(log.parent, 100)
     assert lines(log) == [{"step": 50, "loss": None}, {"step": 100, "loss": 1.0}]
 
 
