@@ -275,3 +275,16 @@ def test_atomic_files_are_whole_or_absent(tmp_path):
         temporary.write_text(None)
     assert path.read_text() == "first"
     assert [p.name for p in tmp_path.iterdir()] == ["file.txt"]
+
+
+def test_the_first_of_ten_steps_of_warm_up_is_a_tenth_as_long(tmp_path):
+    warm = fit(options(steps=1, lr=0.01, warm_up=10), tmp_path / "warm")
+    short = fit(options(steps=1, lr=0.001), tmp_path / "short")
+    assert torch.equal(warm.vae.theta, short.vae.theta)
+
+
+def test_a_resumed_warm_up_goes_on_where_it_was(tmp_path):
+    fit(options(steps=2, lr=0.01, warm_up=4), tmp_path / "broken")
+    resumed = resume(tmp_path / "broken", steps=5)
+    whole = fit(options(steps=5, lr=0.01, warm_up=4), tmp_path / "whole")
+    assert torch.equal(resumed.vae.theta, whole.vae.theta)
