@@ -200,8 +200,9 @@ def announce(run: "Run") -> None:
         click.echo(f"preset {name}: about {duration(seconds)} on this {options.device} ({hint})")
     click.echo(
         f"{options.steps:,} steps of B = {options.batch} neighbourhoods, K = {options.num_neighbours}, "
-        f"α = {said(options)}, {options.local}, {options.neighbourhood} neighbours, {options.likelihood}, "
-        f"{f'penalty {options.penalty}, ' if options.penalty else ''}preset {options.preset}, seed {options.seed}"
+        f"α = {said(options)}, β = {options.beta:g}, {options.local}, {options.neighbourhood} neighbours, "
+        f"{options.likelihood}, {f'penalty {options.penalty}, ' if options.penalty else ''}preset {options.preset}, "
+        f"seed {options.seed}"
     )
     if options.penalty and options.batch < ENOUGH_CODES:
         click.echo(

@@ -128,8 +128,11 @@ def describe(run: "Run") -> str:
 
 
 def model(options: "FitOptions", usual: str = "pixel", reached: str = "") -> str:
-    """Name the model, with α in words as `said` has it, and where that is now."""
-    return f"Local VAE, α = {said(options, usual)}{reached}, {options.local}" if options.alpha else "VAE (α = 0)"
+    """Name the model, with α in words as `said` has it, and where that is now; and β, if it is not 1."""
+    beta = "" if options.beta == 1 else f", β = {options.beta:g}"
+    if not options.alpha:
+        return f"VAE (α = 0{beta})"
+    return f"Local VAE, α = {said(options, usual)}{reached}{beta}, {options.local}"
 
 
 def said(options: "FitOptions", usual: str = "pixel") -> str:
