@@ -62,7 +62,7 @@ def test_resume_needs_no_other_option_and_refuses_contradictions(tmp_path):
 
 
 def test_a_penalty_is_told_kept_and_not_contradicted(tmp_path, monkeypatch):
-    monkeypatch.setattr("hierarchical_lvae.cli.fit.draw_all", lambda run, directory: [])
+    monkeypatch.setattr("hierarchical_lvae.cli.fit.draw_all", lambda run: [])
     out = tmp_path / "run"
     result = hlvae(*FIT, "--penalty", "tc", "--out", out)
     assert result.exit_code == 0, result.output
@@ -217,7 +217,7 @@ def test_defaults_are_those_of_the_python_api():
 
     defaults = {field.name: field.default for field in fields(FitOptions)}
     given = {option.name: option.default for option in fit.params}
-    for name in ("alpha", "beta", "latent_dim", "likelihood", "activation", "refresh", "frame", "seed"):
+    for name in ("latent_dim", "likelihood", "activation", "refresh", "frame", "seed"):
         assert given[name] == defaults[name], name
 
 
