@@ -211,6 +211,7 @@ def explained(path: Path, error: OSError) -> OSError:
 def named(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
     """Those whose names begin with a prefix, which is taken off.
 
+    >>> import torch
     >>> named({"a.x": torch.tensor(1), "b.x": torch.tensor(2)}, "b.")
     {'x': tensor(2)}
     """

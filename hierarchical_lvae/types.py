@@ -120,7 +120,7 @@ class Stateful(Protocol):
 
     def load_state_dict(self, state_dict: Mapping[str, Tensor]) -> None:
         """Put back what `state_dict` gave; an attribute that is missing stays as it is."""
-        vars(self).update({name: tensor for name, tensor in state_dict.items() if name in self.kept})
+        vars(self).update({name: tensor.clone() for name, tensor in state_dict.items() if name in self.kept})
 
 
 class Penalty(Stateful, Protocol):

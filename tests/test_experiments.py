@@ -312,3 +312,4 @@ def test_beta_of_a_row_counts_from_the_presets():
     assert found == {
         ("quick", "alpha-0"): 0.25, ("quick", "beta-4"): 1.0, ("paper", "alpha-0"): 1.0, ("paper", "beta-4"): 4.0
     }  # fmt: skip
+    assert _fit_options(table, rows["beta-4"], "quick", {"beta": 3.0}).beta == 3.0  # the caller's goes first

@@ -25,7 +25,7 @@ ALLOWED = {
     "inference": {"progress", "types"},
     "data": {"files", "progress", "types"},
     "penalties": {"files", "types"},
-    "neighbourhoods": SCIENCE,
+    "neighbourhoods": {"data", "files", "progress", "types"},
     "runs": SCIENCE | {"neighbourhoods"},
     "training": RUNS,
     "analysis": RUNS,

@@ -60,7 +60,7 @@ class Measured:
 
 
 def draw_points(run: Run, number: int) -> Points:
-    """Draw references and neighbours; half of these are held out where a second draw could give some of them again.
+    """Draw references, neighbours to adapt on, and others; half of the neighbours where there are no others to draw.
 
     Raises:
         ValueError: there is no neighbour to hold out, or it would be a copy.
@@ -68,13 +68,13 @@ def draw_points(run: Run, number: int) -> Points:
     index = torch.randint(len(run.dataset), (number,)).to(run.options.device)
     x = run.dataset.batch(index)
     support = run.neighbourhood(index, x)
-    held_out = run.neighbourhood(index, x) if getattr(run.neighbourhood, "fresh", False) else support
-    if torch.equal(support, held_out):
+    held_out = run.neighbourhood.held_out(index, x)
+    if held_out is None:
         if support.shape[1] < 2:
             raise ValueError("K = 1 leaves no neighbour to hold out: compare a run with more of them")
         support, held_out = support.tensor_split(2, dim=1)
-        if torch.equal(support[:, 0], held_out[:, 0]):
-            raise ValueError("the neighbours are copies of the images (0 or 1 pixels have no noise): none is held out")
+    if torch.equal(support[:, 0], held_out[:, 0]):
+        raise ValueError("the neighbours are copies of the images (0 or 1 pixels have no noise): none is held out")
     return Points(x, support, held_out)
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from hierarchical_lvae import progress
 from hierarchical_lvae.data import load_dataset
 from hierarchical_lvae.data.raycast import render_geometry
 from hierarchical_lvae.evaluation import dci
@@ -42,7 +43,8 @@ def bench_parts(
         ),
         "DCI of 1,000 points, two factors of 4 values": lambda: dci(points, factors, points, factors, n_jobs=1),
     }
-    return {name: _median(part, rounds) for name, part in parts.items()}
+    with progress.hidden():
+        return {name: _median(part, rounds) for name, part in parts.items()}
 
 
 def _median(part: Callable[[], object], rounds: int) -> float:

@@ -91,9 +91,11 @@ def reproduce(
         for result in run_table(
             table, out, preset, range(seeds), wanted, settings, finished_only=finished_only, workers=workers, **given
         ):
+            result = replace(result, remark=in_flags(result.remark))
             results.append(result)
-            click.echo(in_flags(f"{result.row.name}, seed {result.seed}: {result.remark or 'done'}"), err=True)
-            if not (finished_only or figure):
+            click.echo(f"{result.row.name}, seed {result.seed}: {result.remark or 'done'}", err=True)
+            all_failed = all(done.remark.startswith("failed") for done in results)
+            if not (finished_only or figure or (all_failed and (out / "table.md").exists())):
                 write(table, results, out)
     except Interrupted as error:
         raise Interrupted(error.signal, "stopped, with a checkpoint: the same command goes on") from None

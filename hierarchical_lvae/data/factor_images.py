@@ -55,6 +55,7 @@ class FactorImages:
         image_size: sides of the images that `batch` gives; the images' own if None.
         parts: the sub-sets of a union, in the order of their rows; none otherwise.
 
+    >>> from hierarchical_lvae.data import load_dataset
     >>> digits = load_dataset("digits")
     >>> digits.images.shape, digits.factor_names, digits.factor_sizes
     (torch.Size([1797, 1, 8, 8]), ('digit',), (10,))

@@ -109,7 +109,7 @@ TABLES = {
         {"dataset": "3dshapes", "alpha": 1.0},
         _DCI_AND_FID,
         (
-            Row("sampling", {}, _LOCAL),
+            Row("sampling", {"neighbourhood": "noise"}, _LOCAL),
             Row(
                 "input-knn",
                 {"neighbourhood": "input-knn"},

@@ -172,9 +172,10 @@ def read_row(table: Table, row: Row, path: str | Path) -> Result:
 
 def _fit_options(table: Table, row: Row, preset: str, options: Mapping[str, Any]) -> FitOptions:
     """The options of a row's fit. Its β counts from the preset's, which is weighed against the pixels."""
-    given = {**table.options, **row.options, **options}
-    usual = FitOptions.of(preset, **{**given, "beta": None}).beta
-    return FitOptions.of(preset, **{**given, "beta": usual * given.get("beta", 1.0)})
+    given = {**table.options, **row.options}
+    times = given.pop("beta", 1.0)
+    usual = FitOptions.of(preset, **{**given, **options})
+    return usual if options.get("beta") is not None else replace(usual, beta=usual.beta * times)
 
 
 def _run_in_a_child(*arguments: Any) -> Result:

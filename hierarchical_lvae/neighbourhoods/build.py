@@ -70,8 +70,6 @@ class Surroundings:
 class Neighbourhood(Stateful, Protocol):
     """Draws neighbours: K points near each query, distinct, by the global random state."""
 
-    fresh: ClassVar[bool] = False
-    """Whether a second draw gives other points than the first, for sure."""
     of_data: ClassVar[bool] = True
     """Whether neighbours are other points of the data, and never the query itself."""
 
@@ -80,6 +78,10 @@ class Neighbourhood(Stateful, Protocol):
 
         A neighbourhood that is asked before that prepares itself.
         """
+
+    def held_out(self, index: Tensor, x: Tensor) -> Tensor | None:
+        """Further neighbours (B, K', C, H, W), distinct from those of any other draw, if there are such."""
+        return None
 
     def update(self, index: Tensor, x: Tensor) -> None:
         """Take note of a step of the training on the images x (B, C, H, W) at `index` (B,)."""

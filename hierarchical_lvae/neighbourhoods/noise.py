@@ -17,7 +17,7 @@ class ObservationNoise(Neighbourhood):
     (torch.Size([2, 100, 1, 8, 8]), 0.2, [0.0, 1.0])
     """
 
-    fresh, of_data = True, False
+    of_data = False
 
     def __init__(self, surroundings: Surroundings) -> None:
         self.surroundings = surroundings
@@ -25,3 +25,7 @@ class ObservationNoise(Neighbourhood):
     def __call__(self, index: Tensor, x: Tensor) -> Tensor:
         """Draw neighbours (B, K, C, H, W) of x (B, C, H, W); the index is not looked at."""
         return self.surroundings.around(x).sample((self.surroundings.num_neighbours,)).transpose(0, 1)
+
+    def held_out(self, index: Tensor, x: Tensor) -> Tensor:
+        """Other draws (B, K, C, H, W)."""
+        return self(index, x)

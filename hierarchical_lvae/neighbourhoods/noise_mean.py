@@ -29,6 +29,9 @@ from torch import Tensor
 
 from hierarchical_lvae.neighbourhoods.build import Neighbourhood, Surroundings
 
+HELD_OUT = 5
+"""Noisy copies that are held out where local posteriors are compared."""
+
 
 class NoiseMean(Neighbourhood):
     """The mean of the noise that the decoder assumes around the image: K = 1, and nothing is drawn.
@@ -55,3 +58,7 @@ class NoiseMean(Neighbourhood):
     def __call__(self, index: Tensor, x: Tensor) -> Tensor:
         """The mean (B, 1, C, H, W) of the noise around x (B, C, H, W); the index is not used."""
         return self.surroundings.around(x).mean.unsqueeze(1)
+
+    def held_out(self, index: Tensor, x: Tensor) -> Tensor:
+        """Draws (B, K', C, H, W) of the noise whose mean is the neighbour."""
+        return self.surroundings.around(x).sample((HELD_OUT,)).transpose(0, 1)

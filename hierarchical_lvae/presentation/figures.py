@@ -82,7 +82,7 @@ def compose(name: str, runs: "Sequence[tuple[str, Run]]", out: str | Path) -> Pa
     from hierarchical_lvae.presentation import plots
 
     if not runs:
-        raise ValueError(f"{name} has no finished run in {out} to be drawn from: leave out `finished_only` to train it")
+        raise ValueError(f"{name} has no finished run in {out} to be drawn from: train it first, or see why it failed")
     first = runs[0][1]
     if name != "fig2":
         return save(PAPER_FIGURES[name.replace("fig", "figure")](first), out, name)

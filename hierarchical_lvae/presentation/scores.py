@@ -13,9 +13,9 @@ Lines = list[tuple[str, str]]
 NOTES = {
     "dci mig sap factor-vae beta-vae modularity": "of the codes: 1 is best; informativeness and scores are accuracies "
     "· a factor alone has no disentanglement",
-    "swap": "swap: 1 if a factor of the picture follows the code, 0 if it follows the local weights · of pairs that "
-    "differ in it, the shares that show the value of the code's image and of the weights' image, of those whose own "
-    "reconstruction shows it",
+    "swap": "swap: 1 if a factor of the picture follows the code, 0 if it follows the local weights · in brackets, of "
+    "pairs that differ in it, the shares of pictures that show the value of the code's image and of the weights' "
+    "image, and the share of own reconstructions that show their own value",
     "fid": "distances of features, squared, and KID: 0 is best (FD-factors is no FID) · precision, recall: 1 is best",
     "samples": "samples: root mean square a pixel, to the reference they were made under, to the nearest training "
     "image, and of references to the nearest other image",
@@ -75,7 +75,7 @@ def _swap(values: dict[str, Any]) -> Lines:
         (
             f"swap {name}",
             ("follows neither" if a is None else f"{a:.2f} ± {error:.2f}")
-            + f" (code {code:.2f}, weights {weights:.2f} of {ceiling:.2f})",
+            + f" (code {code:.2f}, weights {weights:.2f}, own {ceiling:.2f})",
         )
         for name, a, error, code, weights, ceiling in zip(*columns, strict=True)
     ]

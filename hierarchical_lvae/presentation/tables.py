@@ -68,7 +68,7 @@ def protocol(results: "Sequence[Result]") -> list[str]:
         options = result.options
         usual = options.beta / result.row.options.get("beta", 1.0)
         parts = [
-            f"{options.steps:,} steps of B = {options.batch}, K = {options.num_neighbours}",
+            f"{options.steps:,} steps of B = {options.batch}, K = {options.num_neighbours} ({options.neighbourhood})",
             f"shrunk to {options.image_size} pixels" if options.image_size else "",
             f"Adam {options.lr:g}" + (f" clipped at {options.clip:g}" if options.clip else ""),
             f"{options.warm_up} steps of warm-up" if options.warm_up else "",
@@ -83,7 +83,7 @@ def protocol(results: "Sequence[Result]") -> list[str]:
         if "settings" in result.scores.get("dci", {}):
             points = result.scores["dci"]["settings"]
             about["points"].add(f"DCI fitted on {points['train']:,} and tested on {points['test']:,}")
-    papers = "the paper: 300,000 steps of B = 25, K = 10, Adam 0.0001; the real images; FID of 50,000"
+    papers = "the paper: 300,000 steps of B = 25, K = 10 (noise), Adam 0.0001; the real images; FID of 50,000"
     return [f"{kind}: {', '.join(sorted(values))}" for kind, values in about.items() if values] + [papers]
 
 

@@ -18,7 +18,7 @@ QUICK = {
 
 QUICK_ON: dict[str, dict[str, Any]] = {
     "3dshapes": {
-        "batch": 32, "num_neighbours": 1, "steps": 5_000, "lr": 1e-3, "warm_up": 300,
+        "batch": 32, "steps": 5_000, "lr": 1e-3, "warm_up": 300,
         "neighbourhood": "noise-mean", "alpha": 0.1, "beta": 0.25,
     },
     "digits": {"clip": 500.0},
@@ -26,8 +26,12 @@ QUICK_ON: dict[str, dict[str, Any]] = {
 """What `quick` is on data that it was tuned on (docs/results.md); other images can diverge at so large a step.
 
 β is weighed against the pixels: images of 32×32 have a quarter of the pixels of the paper's 64×64, and so the balance
-of the paper's β = 1 is 0.25 here.
+of the paper's β = 1 is 0.25 here; with another `image_size` it follows, and with a penalty, whose weight is against the
+KL, it is 1.
 """
+
+PAPERS_SIZE = 64
+"""Side of the images in the paper."""
 
 AUTO = "auto"
 """As α: to be found by the evidence."""
@@ -146,7 +150,8 @@ class FitOptions:
 
         A penalty without a weight gets its default.
 
-        The neighbourhood is the one that suits the data set: the nearest codes, or the observation noise.
+        The neighbourhood is that of the preset, if it has one for the data set, else the one that suits the data: the
+        nearest codes, or the observation noise.
 
         >>> options = FitOptions.of("quick", dataset="digits", batch=2)
         >>> options.batch, options.num_neighbours, options.local
@@ -160,7 +165,11 @@ class FitOptions:
         given = {name: value for name, value in options.items() if value is not None}
         if "dataset" not in given:
             raise TypeError("dataset is missing")
-        given = {**_protocol(preset, str(given["dataset"])), **given}
+        protocol = _protocol(preset, str(given["dataset"]))
+        if "beta" in protocol:
+            size = min(given.get("image_size", protocol["image_size"]), PAPERS_SIZE)
+            protocol["beta"] = 1.0 if "penalty" in given else (size / PAPERS_SIZE) ** 2
+        given = protocol | given
         if given.get("alpha", cls.alpha) == 0 and not given.get("local", cls.local).startswith("laplace"):
             given["local"] = "shared"
         if "neighbourhood" not in given:
@@ -185,14 +194,17 @@ class FitOptions:
         'quick, changed'
         """
         own = asdict(self)
-        changed = {name: sum(own[k] != v for k, v in _schedule(name, self.dataset).items()) for name in PRESETS}
+        schedules = {name: _schedule(name, self.dataset, self.neighbourhood) for name in PRESETS}
+        changed = {name: sum(own[k] != v for k, v in schedule.items()) for name, schedule in schedules.items()}
         nearest_preset = min(changed, key=lambda name: changed[name])
         return nearest_preset + (", changed" if changed[nearest_preset] else "")
 
     def under(self, preset: str) -> "FitOptions":
-        """The same model on another schedule."""
-        one = {"num_neighbours": 1} if self.neighbourhood == "noise-mean" else {}
-        return replace(self, **{**_schedule(preset, self.dataset), **one})
+        """The same model on another schedule, and with its neighbourhood if this one is that of a preset."""
+        mine = {_protocol(name, self.dataset).get("neighbourhood") for name in PRESETS}
+        other = FitOptions.of(preset, dataset=self.dataset).neighbourhood
+        neighbourhood = other if self.neighbourhood in mine else self.neighbourhood
+        return replace(self, neighbourhood=neighbourhood, **_schedule(preset, self.dataset, neighbourhood))
 
 
 PRESETS: dict[str, dict[str, Any]] = {"paper": {name: getattr(FitOptions, name) for name in QUICK}, "quick": QUICK}
@@ -224,6 +236,6 @@ def _protocol(preset: str, dataset: str) -> dict[str, Any]:
     return PRESETS[preset] | (QUICK_ON.get(dataset, {}) if preset == "quick" else {})
 
 
-def _schedule(preset: str, dataset: str) -> dict[str, Any]:
-    protocol = _protocol(preset, dataset)
+def _schedule(preset: str, dataset: str, neighbourhood: str) -> dict[str, Any]:
+    protocol = _protocol(preset, dataset) | ({"num_neighbours": 1} if neighbourhood == "noise-mean" else {})
     return {name: protocol[name] for name in QUICK}

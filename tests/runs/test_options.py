@@ -62,6 +62,7 @@ def test_a_preset_is_read_off_the_options():
 def test_another_protocol_keeps_the_one_neighbour_of_the_mean():
     options = FitOptions.of("quick", dataset="digits", neighbourhood="noise-mean")
     assert options.num_neighbours == options.under("paper").num_neighbours == 1
+    assert FitOptions.of("quick", dataset="3dshapes").under("quick").num_neighbours == 1
 
 
 def test_an_empty_data_directory_is_the_default():
