@@ -14,15 +14,13 @@
 from __future__ import annotations
 
 import difflib
-import os
-import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from fnmatch import fnmatchcase
 from inspect import signature
 from math import prod
 from pkgutil import resolve_name
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol, get_args
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol
 
 if TYPE_CHECKING:  # rooms without a program, such as `data`, need not load Pyro
     from pyro.distributions import TorchDistribution
@@ -213,46 +211,6 @@ def reason(error: BaseException) -> str:
     elif not isinstance(error, OSError | ValueError):
         said = f"unexpected {type(error).__name__}: {said}"
     return " ".join(said.split())
-
-
-def is_colour(factor_name: str) -> bool:
-    """Whether a factor is one of colour: whether hue, colour or color, or its plural, is a word of its name.
-
-    Words end where a character is not a letter, and before a capital that follows a small letter.
-
-    >>> [is_colour(name) for name in ("floor_hue", "Hue", "wall colour", "objectColor", "RGBColours", "hue2")]
-    [True, True, True, True, True, True]
-    >>> [is_colour(name) for name in ("Thuesday", "colourless", "shape")]
-    [False, False, False]
-    """
-    words = re.findall(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+", factor_name)
-    return any(re.fullmatch("hues?|colou?rs?", word.lower()) for word in words)
-
-
-def exactly(kind: Any, value: Any) -> Any:
-    """Convert a value to `kind` (a type, or a union of them) if nothing is lost by it.
-
-    >>> exactly(int, 10.0), exactly(float | None, 1), exactly(bool, 1)
-    (10, 1.0, True)
-    >>> exactly(int, 0.5)
-    Traceback (most recent call last):
-    TypeError: is 0.5: int is needed
-
-    Raises:
-        TypeError: something would be lost.
-    """
-    kinds = get_args(kind) or (kind,)
-    value = value.item() if hasattr(value, "dtype") and hasattr(value, "item") and value.ndim == 0 else value
-    value = os.fspath(value) if isinstance(value, os.PathLike) and str in kinds else value
-    if type(value) in kinds:
-        return value
-    for one in {int, float, bool} & {*kinds} if isinstance(value, int | float) else ():
-        if isinstance(value, bool) is (one is bool) or (one is bool and value in (0, 1)):
-            with suppress(OverflowError, ValueError):
-                if one(value) == value:
-                    return one(value)
-    names = ("None" if one is type(None) else one.__name__ for one in kinds)
-    raise TypeError(f"is {value!r}: {' or '.join(names)} is needed")
 
 
 def suggestion(name: str, names: Iterable[str]) -> str:

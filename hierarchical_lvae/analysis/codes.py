@@ -16,10 +16,11 @@ from numpy.typing import NDArray
 from hierarchical_lvae import progress
 from hierarchical_lvae.analysis.settings import ScoreSettings
 from hierarchical_lvae.data import Part
+from hierarchical_lvae.data.factor_images import is_colour
 from hierarchical_lvae.evaluation import METRICS, Dci
 from hierarchical_lvae.evaluation.arrays import unsuitable
 from hierarchical_lvae.runs import Run
-from hierarchical_lvae.types import accepted, is_colour, lookup, random_state_kept, single_precision
+from hierarchical_lvae.types import accepted, lookup, random_state_kept, single_precision
 
 BATCH, LARGE = 50, 10
 

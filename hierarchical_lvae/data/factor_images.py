@@ -1,6 +1,7 @@
 """A data set: images by index, and what is known of the factors that made them."""
 
 import hashlib
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -149,3 +150,17 @@ def ranks(values: np.ndarray) -> np.ndarray:
     for column, index in zip(values.T, indices.T, strict=True):
         index[:] = np.unique(column, return_inverse=True)[1]
     return indices
+
+
+def is_colour(factor_name: str) -> bool:
+    """Whether a factor is one of colour: whether hue, colour or color, or its plural, is a word of its name.
+
+    Words end where a character is not a letter, and before a capital that follows a small letter.
+
+    >>> [is_colour(name) for name in ("floor_hue", "Hue", "wall colour", "objectColor", "RGBColours", "hue2")]
+    [True, True, True, True, True, True]
+    >>> [is_colour(name) for name in ("Thuesday", "colourless", "shape")]
+    [False, False, False]
+    """
+    words = re.findall(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+", factor_name)
+    return any(re.fullmatch("hues?|colou?rs?", word.lower()) for word in words)

@@ -6,8 +6,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from hierarchical_lvae.data.factor_images import is_colour
 from hierarchical_lvae.neighbourhoods.build import Neighbourhood, Surroundings, gather
-from hierarchical_lvae.types import is_colour, suggestion
+from hierarchical_lvae.types import suggestion
 
 log = logging.getLogger(__name__)
 

@@ -2,6 +2,7 @@
 
 import math
 import os
+from contextlib import suppress
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, ClassVar, get_args
@@ -9,7 +10,7 @@ from typing import Any, ClassVar, get_args
 from hierarchical_lvae.data import DATASETS
 from hierarchical_lvae.data.paths import is_path
 from hierarchical_lvae.penalties import with_weight
-from hierarchical_lvae.types import exactly, suggestion
+from hierarchical_lvae.types import suggestion
 
 QUICK = {
     "batch": 8, "num_neighbours": 5, "steps": 6_000, "lr": 6e-4, "warm_up": 0, "clip": 100.0, "image_size": 32
@@ -209,6 +210,32 @@ class FitOptions:
 
 PRESETS: dict[str, dict[str, Any]] = {"paper": {name: getattr(FitOptions, name) for name in QUICK}, "quick": QUICK}
 """Protocols by name."""
+
+
+def exactly(kind: Any, value: Any) -> Any:
+    """Convert a value to `kind` (a type, or a union of them) if nothing is lost by it.
+
+    >>> exactly(int, 10.0), exactly(float | None, 1), exactly(bool, 1)
+    (10, 1.0, True)
+    >>> exactly(int, 0.5)
+    Traceback (most recent call last):
+    TypeError: is 0.5: int is needed
+
+    Raises:
+        TypeError: something would be lost.
+    """
+    kinds = get_args(kind) or (kind,)
+    value = value.item() if hasattr(value, "dtype") and hasattr(value, "item") and value.ndim == 0 else value
+    value = os.fspath(value) if isinstance(value, os.PathLike) and str in kinds else value
+    if type(value) in kinds:
+        return value
+    for one in {int, float, bool} & {*kinds} if isinstance(value, int | float) else ():
+        if isinstance(value, bool) is (one is bool) or (one is bool and value in (0, 1)):
+            with suppress(OverflowError, ValueError):
+                if one(value) == value:
+                    return one(value)
+    names = ("None" if one is type(None) else one.__name__ for one in kinds)
+    raise TypeError(f"is {value!r}: {' or '.join(names)} is needed")
 
 
 def check_ranges(settings: Any) -> None:
