@@ -6,7 +6,7 @@ Each round trains a run of the quick protocol (a local inference after the other
 draws it, in a directory of its own. After each, the process's memory (RSS, and its peak in the round), open files,
 threads and child processes are noted. The verdict: after the first third, which fills caches, the median of the last
 third may stand above that of the second by 5 % in memory, and by none in open files, threads and children. What a
-fit keeps of what it freed (`hierarchical_lvae.training.memory`) counts too; how much that is, is told at the end.
+fit keeps of what it freed (`hierarchical_lvae.training.memory`) counts too; how much that is, the last line says.
 Linux only; exit code 1 if anything grew.
 """
 

@@ -23,7 +23,7 @@ def swap(run: Run, seed: int = 0, test: int = 5_000) -> dict[str, Any]:
 
     Each image gives its code to one picture and its weights to another. Beside the score: `ceiling`, the share of
     images whose own reconstruction shows their value, and `accuracy`, that of the classifier on the images themselves.
-    `of_ceiling` is what of the ceiling follows the code.
+    `of_ceiling` is the share that follows the code, divided by the ceiling.
     """
     factors, which = run.dataset.factors, classified_factors(run)
     with random_state_kept():

@@ -1,4 +1,4 @@
-"""A run directory: every reading and writing of its files, and the lock on it.
+"""A run directory: its files are read and written here alone; and the lock on it.
 
 | file | what |
 |---|---|

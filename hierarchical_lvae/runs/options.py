@@ -15,7 +15,7 @@ from hierarchical_lvae.types import suggestion
 QUICK = {
     "batch": 8, "num_neighbours": 5, "steps": 6_000, "lr": 6e-4, "warm_up": 0, "clip": 100.0, "image_size": 32
 }  # fmt: skip
-"""A protocol that ends in about a quarter of an hour on two cores."""
+"""A short protocol for data that it was not tuned on."""
 
 QUICK_ON: dict[str, dict[str, Any]] = {
     "3dshapes": {
