@@ -54,6 +54,7 @@ class ReplicaImages:
         self._layers = layers.float().div(LEVELS).flatten(2)
         self._hues = torch.tensor(HUE_COLOURS, dtype=torch.float32, device=layers.device)
         self._sky = torch.tensor(SKY_COLOUR, dtype=torch.float32, device=layers.device)
+        self._strides = torch.tensor([100, 10, 1], device=layers.device) * GEOMETRIES
 
     @property
     def device(self) -> torch.device:
@@ -71,17 +72,17 @@ class ReplicaImages:
     def __getitem__(self, index: Index) -> Tensor:
         """The images of an integer index of any shape: uint8, index.shape + (3, 64, 64), on `device`.
 
-        Negative indices count from the end; IndexError for indices out of range or not integer.
+        Negative indices count from the end; IndexError for indices out of range or not integer. (Numbers of an index
+        on a GPU are not looked at: that would wait for it.)
         """
         if isinstance(index, slice):
             index = np.arange(*index.indices(len(self)))
         indices = index if isinstance(index, Tensor) else torch.from_numpy(np.array(index, order="C"))
         if indices.numel() and (indices.is_floating_point() or indices.dtype == torch.bool):
             raise IndexError(f"indices must be integers, not {indices.dtype}")
-        indices = indices.to(self.device, torch.long)
-        if ((indices < -len(self)) | (indices >= len(self))).any():
+        if indices.device.type == "cpu" and ((indices < -len(self)) | (indices >= len(self))).any():
             raise IndexError(f"index out of range for {len(self)} images")
-        flat = indices.flatten() % len(self)
+        flat = indices.to(self.device, torch.long).flatten() % len(self)
         images = torch.empty(len(flat), *self.shape[1:], dtype=self.dtype, device=self.device)
         for chunk, out in zip(flat.split(CHUNK), images.flatten(2).split(CHUNK), strict=True):
             levels = self._colours(chunk) @ self._layers[chunk % GEOMETRIES]
@@ -90,7 +91,7 @@ class ReplicaImages:
 
     def _colours(self, index: Tensor) -> Tensor:
         """Colours (n, 3, 4) of the four paints in the images of an index (n,)."""
-        hues = index[:, None] // GEOMETRIES // torch.tensor([100, 10, 1], device=self.device) % HUES
+        hues = index[:, None] // self._strides % HUES
         colours = torch.cat([self._hues[hues], self._sky.expand(len(index), 1, 3)], dim=1)
         return colours.transpose(1, 2)
 

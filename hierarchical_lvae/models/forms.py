@@ -37,7 +37,7 @@ class Places:
 
     def split(self, v: Tensor) -> Tensor:
         """(K, G, C, *size) → (G, K·places, C)."""
-        return v.flatten(2).unflatten(2, (v.shape[2], -1)).permute(1, 0, 3, 2).flatten(1, 2)
+        return v.reshape(*v.shape[:3], -1).permute(1, 0, 3, 2).flatten(1, 2)
 
     def join(self, rows: Tensor, shape: tuple[int, ...]) -> Tensor:
         """(G, K·places, C) → (K, G, C, *size)."""
@@ -62,7 +62,7 @@ class Patches:
         patches = rows.reshape(groups, points, h, w, 2, STRIDE, 2, STRIDE, channels)
         padded = rows.new_zeros(groups, points, h + 1, STRIDE, w + 1, STRIDE, channels)
         for i, j in product((0, 1), repeat=2):  # a kernel of two strides covers two blocks each way
-            padded[:, :, i : i + h, :, j : j + w] += patches[:, :, :, :, i, :, j].transpose(3, 4)
+            padded[:, :, i : i + h, :, j : j + w].add_(patches[:, :, :, :, i, :, j].transpose(3, 4))
         inside = padded.flatten(4, 5).flatten(2, 3)[:, :, PADDING : PADDING + height, PADDING : PADDING + width]
         return inside.permute(1, 0, 4, 2, 3)
 
@@ -118,7 +118,7 @@ class Dense:
 
     def bias(self, y: Tensor) -> Tensor:
         """Σ_k y."""
-        return y.sum(0)
+        return _sum_of_points(y)
 
     def grouped(self, x: Tensor) -> Tensor:
         """Any order will do."""
@@ -160,11 +160,47 @@ class Convolution:
 
     def bias(self, y: Tensor) -> Tensor:
         """Σ y over points and places."""
-        return y.sum((3, 4)).sum(0)
+        return _sum_of_points(y.sum((3, 4)))
 
     def grouped(self, x: Tensor) -> Tensor:
         """(K, G, C, H, W), in memory (K, H, W, G, C)."""
         return x.permute(0, 3, 4, 1, 2).contiguous().permute(0, 3, 4, 1, 2)
+
+
+class ProductConvolution(Convolution):
+    """The same with local weights as matrix products, for GPUs.
+
+    On an H100 a step of `noise-mean` took 3.9 ms by these, and 9.0 ms by cuDNN's convolutions in groups.
+    """
+
+    def output(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        """W x + b."""
+        if is_shared(weight):
+            return super().output(x, weight, bias)
+        patches, matrices = Patches().split(x), _matrices(weight).mT
+        rows = torch.bmm(patches, matrices) if bias is None else torch.baddbmm(bias.unsqueeze(1), patches, matrices)
+        sides = [side // STRIDE for side in x.shape[3:]]
+        return Places().join(rows, (*x.shape[:2], rows.shape[2], *sides))
+
+    def input(self, y: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+        """Wᵀ y, plus a bias if there is one."""
+        if is_shared(weight):
+            return super().input(y, weight, bias)
+        rows = torch.bmm(Places().split(y), _matrices(weight))
+        sides = [STRIDE * side + odd for side, odd in zip(y.shape[3:], self.odd, strict=True)]
+        x = Patches().join(rows, (*y.shape[:2], weight.shape[2], *sides))
+        return x if bias is None else x + bias[:, :, None, None]
+
+    def weight(self, x: Tensor, y: Tensor) -> Tensor:
+        """Σ y xᵀ over points and places: (G, O, C, 4, 4)."""
+        if x.shape[1] == 1:
+            return super().weight(x, y)
+        matrices = torch.bmm(Places().split(y).mT, Patches().split(x))
+        return matrices.unflatten(2, (KERNEL, KERNEL, x.shape[2])).permute(0, 1, 4, 2, 3)
+
+    def grouped(self, x: Tensor) -> Tensor:
+        """Any order will do."""
+        return x
 
 
 class Upconvolution(Convolution):
@@ -187,6 +223,31 @@ class Upconvolution(Convolution):
     def weight(self, x: Tensor, y: Tensor) -> Tensor:
         """Σ y xᵀ over points and places: (G, C, O, 4, 4)."""
         return super().weight(y, x)
+
+
+class ProductUpconvolution(Upconvolution, ProductConvolution):
+    """T of the transposed convolution, by the maps of `ProductConvolution`."""
+
+
+def convolution(x: Tensor, size: tuple[int, ...], up: bool = False) -> Convolution:
+    """The form of a convolution whose larger map has this size, by the maps that are fast where x is."""
+    if by_products(x):
+        return (ProductUpconvolution if up else ProductConvolution)(size)
+    return (Upconvolution if up else Convolution)(size)
+
+
+def by_products(x: Tensor) -> bool:
+    """Whether local weights are applied as matrices: on a GPU, and not on a CPU."""
+    return x.is_cuda
+
+
+def _sum_of_points(y: Tensor) -> Tensor:
+    return y[0] if len(y) == 1 else y.sum(0)
+
+
+def _matrices(weight: Tensor) -> Tensor:
+    """Kernels (G, O, C, 4, 4) as matrices (G, O, 4·4·C), of columns as those of `Patches`."""
+    return weight.permute(0, 1, 3, 4, 2).flatten(2)
 
 
 def _merged(x: Tensor, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor, Tensor | None, int]:

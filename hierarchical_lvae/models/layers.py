@@ -11,7 +11,7 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from hierarchical_lvae.models.forms import KERNEL, Convolution, Dense, Upconvolution
+from hierarchical_lvae.models.forms import KERNEL, Dense, convolution
 from hierarchical_lvae.models.local_ops import affine
 
 Shape = tuple[int, ...]
@@ -48,7 +48,7 @@ class Conv:
 
     def __call__(self, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
         """Convolve each image with its neighbourhood's kernels."""
-        return affine(Convolution(x.shape[-2:]), x, weight, bias)
+        return affine(convolution(x, x.shape[-2:]), x, weight, bias)
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ class UpConv:
 
     def __call__(self, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
         """Convolve, transposed, each map with its neighbourhood's kernels."""
-        return affine(Upconvolution(self.size), x, weight, bias)
+        return affine(convolution(x, self.size, up=True), x, weight, bias)
 
 
 @dataclass(frozen=True)

@@ -76,7 +76,7 @@ class ContinuousBernoulli(PyroModule):
     def around(self, x: Tensor) -> dist.TorchDistribution:
         """Continuous Bernoulli of mean x (..., C, H, W), to the nearest of 256 levels; 0 and 1 are half a level off."""
         levels = (x * 255).round().long()
-        return LogitContinuousBernoulli(_continuous_bernoulli_logits().to(x)[levels])
+        return LogitContinuousBernoulli(_continuous_bernoulli_logits(x.device, x.dtype)[levels])
 
 
 def learned_gaussian() -> Gaussian:
@@ -85,7 +85,7 @@ def learned_gaussian() -> Gaussian:
 
 
 @cache
-def _continuous_bernoulli_logits() -> Tensor:
+def _continuous_bernoulli_logits(device: torch.device, dtype: torch.dtype) -> Tensor:
     """The logits of 256 means from 0 to 1: the mean rises with the logit, and is inverted by bisection."""
     mean = torch.linspace(0, 1, 256, dtype=torch.float64).clamp(1 / 510, 1 - 1 / 510)
     low, high = torch.full_like(mean, -1e3), torch.full_like(mean, 1e3)
@@ -93,4 +93,4 @@ def _continuous_bernoulli_logits() -> Tensor:
         middle = (low + high) / 2
         below = LogitContinuousBernoulli(middle).mean < mean
         low, high = torch.where(below, middle, low), torch.where(below, high, middle)
-    return (low + high) / 2
+    return ((low + high) / 2).to(device, dtype)

@@ -110,7 +110,9 @@ class LocalVAE(Program):
         with pyro.plate("neighbourhood", x.shape[0], dim=-2):
             theta_N = pyro.sample("theta_N", self._local(self.theta), infer=self._about)
             with pyro.plate("point", x.shape[1], dim=-1):
-                z = pyro.sample("z", dist.Normal(self.theta.new_zeros(self.latent_dim), 1.0).to_event(1))
+                # a scale of 1.0 would be copied to a GPU at each call, which no CUDA graph can hold
+                zeros, ones = self.theta.new_zeros(self.latent_dim), self.theta.new_ones(self.latent_dim)
+                z = pyro.sample("z", dist.Normal(zeros, ones).to_event(1))
                 return pyro.sample("x", self.decode(z, self._own(theta_N, self.theta)).to_event(3), obs=x)
 
     @pyro_method

@@ -1,4 +1,4 @@
-"""The gradient of a meta-step, Equation 6 over a batch: whole, in parts, over several processes, or replayed on a GPU.
+"""The gradient of a meta-step, Equation 6 over a batch: whole, in parts, or over several processes.
 
 In parts, the codes of each are drawn by a seed of its own, itself drawn from the common random state: so it does not
 matter to the numbers which process computes which part, or whether one computes all of them.
@@ -22,20 +22,20 @@ Gradient = Callable[[Tensor, Tensor], Tensor]
 """Of queries x (B, C, H, W) and neighbours x_N (B, K, C, H, W): puts the gradient of the mean loss of an image where
 the parameters keep theirs, and returns that loss: a scalar, detached."""
 
-WARM_UP = 3
-
 
 def choose_gradient(run: Run, ranks: Ranks) -> Gradient:
-    """The way that suits a run: in parts if asked for or shared among processes, replayed on a GPU, else whole.
+    """In parts if asked for or shared among processes, else whole."""
+    return Whole(run) if run.options.micro_batch is None else InParts(run, ranks)
 
-    A penalty runs Python of its own at each step, and is never replayed.
-    """
-    if run.options.micro_batch is not None:
-        return InParts(run, ranks)
-    capturable = getattr(run.elbo.local, "capturable", True) and run.elbo.penalty is None
-    if run.options.device.startswith("cuda") and capturable:
-        return Replayed(run)
-    return Whole(run)
+
+def is_capturable(run: Run) -> bool:
+    """Whether its step can be a CUDA graph: on a GPU, whole, and without a penalty, which runs Python at each step."""
+    return (
+        run.options.device.startswith("cuda")
+        and run.options.micro_batch is None
+        and run.elbo.penalty is None
+        and getattr(run.elbo.local, "capturable", True)
+    )
 
 
 def shared(options: FitOptions, ranks: Ranks) -> FitOptions:
@@ -49,10 +49,10 @@ def shared(options: FitOptions, ranks: Ranks) -> FitOptions:
     return replace(options, micro_batch=math.ceil(options.batch / ranks.world))
 
 
-def first_not_finite(run: Run, x: Tensor, x_N: Tensor, random_state: Tensor) -> str:
+def first_not_finite(run: Run, x: Tensor, x_N: Tensor) -> str:
     """What of a step on x (B, C, H, W), x_N (B, K, C, H, W) is not finite first: a meta-parameter, a site, a gradient.
 
-    The step is run again, by this process alone, from the random state (of the CPU) that it began with.
+    The step is run by this process alone, from the random state as it is.
     """
     names = dict(run.vae.named_parameters())
     for name, parameter in names.items():
@@ -62,14 +62,12 @@ def first_not_finite(run: Run, x: Tensor, x_N: Tensor, random_state: Tensor) -> 
     alone.rank, alone.world = 0, 1
     watched = replace(run, elbo=Watched(run.elbo))  # type: ignore[arg-type]  # it has what a gradient needs
     gradient = InParts(watched, alone) if run.options.micro_batch is not None else Whole(watched)
-    with random_state_kept():
-        torch.set_rng_state(random_state)
-        try:
-            loss = gradient(x, x_N)
-        except NotFinite as found:
-            return str(found)
-        except torch.linalg.LinAlgError as error:
-            return f"the curvature of a neighbourhood, though each site is finite; {str(error).partition('.')[0]}"
+    try:
+        loss = gradient(x, x_N)
+    except NotFinite as found:
+        return str(found)
+    except torch.linalg.LinAlgError as error:
+        return f"the curvature of a neighbourhood, though each site is finite; {str(error).partition('.')[0]}"
     if not loss.isfinite():
         return "the loss, though each site is finite"
     for name, parameter in names.items():
@@ -134,38 +132,3 @@ class InParts:
                 total += loss.detach()
         self.ranks.sum([total, *(p.grad for p in vae.parameters() if p.grad is not None)])
         return total
-
-
-class Replayed:
-    """All at once, captured as a CUDA graph at the first call and replayed: Pyro's Python runs at the capture alone.
-
-    Shapes are static, and nothing in such a step looks at its numbers. (The optimizer stays outside: it has two tensors
-    to update, and the loss is looked at before it does.)
-    """
-
-    def __init__(self, run: Run) -> None:
-        self.whole = Whole(run)
-        self.graph: torch.cuda.CUDAGraph | None = None
-
-    def __call__(self, x: Tensor, x_N: Tensor) -> Tensor:
-        """Copy x (B, …), x_N (B, K, …) to where the graph reads them, and replay; the loss, a scalar."""
-        if self.graph is None:
-            self._capture(x, x_N)
-        assert self.graph is not None
-        self.x.copy_(x)
-        self.x_N.copy_(x_N)
-        self.graph.replay()
-        return self.loss
-
-    def _capture(self, x: Tensor, x_N: Tensor) -> None:
-        self.x, self.x_N = x.clone(), x_N.clone()
-        stream = torch.cuda.Stream()
-        stream.wait_stream(torch.cuda.current_stream())
-        with random_state_kept(), torch.cuda.stream(stream):
-            for _ in range(WARM_UP):
-                self.whole(self.x, self.x_N)
-        torch.cuda.current_stream().wait_stream(stream)
-        self.whole.run.vae.zero_grad()
-        self.graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(self.graph):
-            self.loss = self.whole(self.x, self.x_N)

@@ -34,8 +34,9 @@ from hierarchical_lvae.runs.directory import (
 )  # fmt: skip
 from hierarchical_lvae.runs.options import AUTO, CHECKPOINT_EVERY, FitOptions
 from hierarchical_lvae.runs.run import Run, load_data, moved, prepare
-from hierarchical_lvae.training.gradient import choose_gradient, first_not_finite, precision, shared
+from hierarchical_lvae.training.gradient import precision, shared
 from hierarchical_lvae.training.ranks import Ranks
+from hierarchical_lvae.training.step import Step
 from hierarchical_lvae.types import Diverged, Interrupted, random_state_kept, single_precision
 
 LOG_EVERY, DIAGNOSE_EVERY = 50, 500
@@ -133,13 +134,11 @@ def estimate_seconds(run: Run, options: FitOptions) -> float:
 def _train(run: Run, ranks: Ranks, checkpoint_every: float, watchers: tuple[Watcher, ...]) -> Run:
     options, vae, elbo, dataset, out = run.options, run.vae, run.elbo, run.dataset, run.directory
     penalty = elbo.penalty
-    optimizer = torch.optim.Adam(vae.parameters(), lr=options.lr)
-    gradient = choose_gradient(run, ranks)
-    clip = math.inf if options.clip is None else options.clip
+    step = Step(run, ranks)
     done, losses = 0, list[float]()
     if (saved := read_checkpoint(out)) is not None:
         try:
-            done, losses = unpack(saved, vae, optimizer, run.stateful)
+            done, losses = unpack(saved, vae, step.optimizer, run.stateful)
         except ValueError as error:
             raise ValueError(f"{out / CHECKPOINT} cannot be resumed ({error}): restore it, or fit again") from error
     elif (out / MODEL).exists():
@@ -158,7 +157,7 @@ def _train(run: Run, ranks: Ranks, checkpoint_every: float, watchers: tuple[Watc
         for name, parameter in vae.named_parameters():
             if not parameter.isfinite().all():
                 raise Diverged(f"{name} is not finite after step {done}: lower `lr`; the last good checkpoint is kept")
-        checkpoint = pack(vae, optimizer, run.stateful, done, losses)
+        checkpoint = pack(vae, step.optimizer, run.stateful, done, losses)
         write_checkpoint(out, checkpoint, vae.state_dict(), State(status, done, options.steps))
         return time.monotonic()
 
@@ -180,43 +179,33 @@ def _train(run: Run, ranks: Ranks, checkpoint_every: float, watchers: tuple[Watc
         pyro.get_param_store().scope(),  # leave the caller's parameters alone
     ):
         while done < options.steps:
-            done += 1
-            index = torch.randint(len(dataset), (options.batch,)).to(options.device)
-            x = dataset.batch(index)
-            run.neighbourhood.update(index, x)
-            x_N = run.neighbourhood(index, x)
-            random_state = torch.get_rng_state()  # 5 kB
-            try:
-                losses.append(gradient(x, x_N).item())
-            except torch.linalg.LinAlgError:  # of a curvature that is not finite
-                losses.append(math.nan)
-            norm = torch.nn.utils.clip_grad_norm_(vae.parameters(), clip)
-            if not (math.isfinite(losses[-1]) and norm.isfinite()):
-                raise Diverged(
-                    f"the loss is {losses[-1]:g} nats and its gradient {norm:g} at step {done} (the first not to be "
-                    f"finite: {first_not_finite(run, x, x_N, random_state)}): lower `alpha` (here {vae.alpha:g}) or "
-                    f"`lr` (here {options.lr:g}){'' if options.clip else ', or clip the gradient with `clip`'}; "
-                    "the last good checkpoint is kept"
-                )
-            for group in optimizer.param_groups:
-                group["lr"] = learning_rate(options, done)
-            optimizer.step()
+            number = min(step.at_once, options.steps - done, LOG_EVERY - done % LOG_EVERY)
+            for i, seen in enumerate(taken := step.take(done, number)):
+                done += 1
+                losses.append(seen.loss)
+                if not seen.is_finite:
+                    raise Diverged(
+                        f"the loss is {seen.loss:g} nats and its gradient {seen.norm:g} at step {done} (the first not "
+                        f"to be finite: {step.why(i, number)}): lower `alpha` (here {vae.alpha:g}) or `lr` (here "
+                        f"{options.lr:g}){'' if options.clip else ', or clip the gradient with `clip`'}; "
+                        "the last good checkpoint is kept"
+                    )
             if penalty is not None:
                 penalty.update()
             if options.alpha == AUTO and done % REESTIMATE_EVERY == 0:
-                factor = reestimate(elbo, vae.model, vae.guide, x_N[:REESTIMATE_ON])
+                factor = reestimate(elbo, vae.model, vae.guide, step.x_N[:REESTIMATE_ON])
                 vae.alpha = min(max(vae.alpha * factor, ALPHA_RANGE[0]), ALPHA_RANGE[1])
 
             if done % LOG_EVERY == 0 or done == options.steps:
                 seconds = time.perf_counter() - start
-                entry = {"step": done, "loss": sum(losses) / len(losses), "gradient_norm": norm.item()}
+                entry = {"step": done, "loss": sum(losses) / len(losses), "gradient_norm": taken[-1].norm}
                 if options.alpha == AUTO:
                     entry["alpha"] = vae.alpha
                 if elbo.last_penalty is not None:
                     entry["penalty"] = elbo.last_penalty.item()
                 entry["images_per_second"] = (done - logged) * options.batch * (options.num_neighbours + 1) / seconds
                 if done % DIAGNOSE_EVERY == 0:
-                    info = diagnose(elbo, vae.model, vae.guide, x_N)
+                    info = diagnose(elbo, vae.model, vae.guide, step.x_N)
                     entry |= {name: value.mean().item() for name, value in info._asdict().items()}
                     # a penalty is in the loss of the queries, and not in that of a neighbourhood
                     after = entry["loss"] if penalty is None else entry["loss_after"] / options.num_neighbours
@@ -228,7 +217,7 @@ def _train(run: Run, ranks: Ranks, checkpoint_every: float, watchers: tuple[Watc
                     for watch in watchers if ranks.writes else ():
                         watch(run, entry)
                 losses, logged, start = [], done, time.perf_counter()
-            bar.update()
+            bar.update(number)
             if ranks.any(bool(signals)):
                 checkpoint("interrupted")
                 number = signals[0] if signals else signal.SIGTERM
@@ -237,15 +226,6 @@ def _train(run: Run, ranks: Ranks, checkpoint_every: float, watchers: tuple[Watc
                 written = checkpoint("running")
     checkpoint("finished")
     return run
-
-
-def learning_rate(options: FitOptions, step: int) -> float:
-    """Adam's learning rate at a step, counted from 1: it rises linearly over the first `warm_up` steps.
-
-    >>> [learning_rate(FitOptions("digits", lr=0.5, warm_up=5), step) for step in (1, 5, 9)]
-    [0.1, 0.5, 0.5]
-    """
-    return options.lr * min(1.0, step / options.warm_up) if options.warm_up else options.lr
 
 
 def _refuse_overshoot(adapted: float, plain: float, step: int) -> None:

@@ -104,7 +104,7 @@ def interrupt(*_, **__):
     ("moment", "remedy"),
     [
         ("training.loop.prepare", "no step was done and nothing is kept; run the same command again"),
-        ("training.loop.learning_rate", "`hlvae fit --resume {out}` continues"),
+        ("training.step.learning_rate", "`hlvae fit --resume {out}` continues"),
         ("cli.fit.draw_all", "`hlvae figures {out}` draws the figures"),
     ],
 )

@@ -5,6 +5,7 @@ import torch
 import torch.nn.functional as F
 from torch.autograd import gradcheck, gradgradcheck
 
+from hierarchical_lvae.models import forms
 from hierarchical_lvae.models.forms import Patches, Places
 from hierarchical_lvae.models.layers import Conv, Linear, UpConv
 from hierarchical_lvae.models.lazy import Lazy
@@ -46,6 +47,12 @@ WIDE = {  # wide enough for the factors of a gradient to be fewer numbers than t
         lambda x, w, b: F.conv_transpose2d(x, w, b, 2, 1, output_padding=1),
     ),
 }
+
+
+@pytest.fixture(params=["groups", "products"], autouse=True)
+def form_of_convolutions(request, monkeypatch):
+    """Both that there are: that of CPUs, and that of GPUs."""
+    monkeypatch.setattr(forms, "by_products", lambda x: request.param == "products")
 
 
 def arguments(layer, event, shared):

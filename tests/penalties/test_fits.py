@@ -11,7 +11,7 @@ import torch
 from hierarchical_lvae.penalties import PENALTIES
 from hierarchical_lvae.runs import FitOptions, load_run, prepare
 from hierarchical_lvae.training import fit, resume
-from hierarchical_lvae.training.gradient import Whole, choose_gradient
+from hierarchical_lvae.training.gradient import is_capturable
 from hierarchical_lvae.training.ranks import Ranks
 from hierarchical_lvae.types import Interrupted
 
@@ -90,5 +90,8 @@ def test_it_needs_the_whole_batch(tmp_path, monkeypatch):
 
 
 def test_it_is_not_captured():
-    run = prepare(options(penalty="tc"))
-    assert isinstance(choose_gradient(replace(run, options=replace(run.options, device="cuda")), Ranks()), Whole)
+    for penalty, capturable in (("tc", False), (None, True)):
+        run = prepare(options(penalty=penalty))
+        on_gpu = replace(run, options=replace(run.options, device="cuda"))
+        assert is_capturable(on_gpu) == capturable
+        assert not is_capturable(run)

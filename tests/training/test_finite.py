@@ -12,7 +12,7 @@ from hierarchical_lvae.files import read_tensors
 from hierarchical_lvae.models import LocalVAE
 from hierarchical_lvae.neighbourhoods.noise import ObservationNoise
 from hierarchical_lvae.runs import FitOptions
-from hierarchical_lvae.training import fit, loop, resume
+from hierarchical_lvae.training import fit, resume, step
 from hierarchical_lvae.types import Diverged
 
 SMALL = {"dataset": "digits", "neighbourhood": "noise", "batch": 4, "num_neighbours": 3, "latent_dim": 4, "lr": 1e-3}
@@ -41,10 +41,10 @@ def test_a_step_that_is_too_long_is_named_by_what_it_moves(tmp_path, micro_batch
     [("phi", math.nan, "one-step"), ("theta", math.inf, "one-step"), ("theta", math.nan, "laplace-low-rank")],
 )
 def test_a_meta_parameter_that_is_not_finite_is_named(tmp_path, monkeypatch, name, number, local):
-    step = torch.optim.Adam.step
+    usual = torch.optim.Adam.step
 
     def spoiled(self, *args):
-        step(self, *args)
+        usual(self, *args)
         (group,) = self.param_groups
         group["params"][name == "phi"].data[7] = number
 
@@ -57,10 +57,10 @@ def test_a_meta_parameter_that_is_not_finite_is_named(tmp_path, monkeypatch, nam
 def test_it_is_never_saved(tmp_path, monkeypatch):
     fit(FitOptions.of("quick", **SMALL, steps=2), tmp_path / "run")
     kept = (tmp_path / "run/state.safetensors").read_bytes()
-    step = torch.optim.Adam.step
+    usual = torch.optim.Adam.step
 
     def spoiled(self, *args):
-        step(self, *args)
+        usual(self, *args)
         self.param_groups[0]["params"][0].data[0] = math.nan
 
     monkeypatch.setattr(torch.optim.Adam, "step", spoiled)
@@ -104,5 +104,5 @@ def test_a_gradient_that_is_not_finite_is_named(tmp_path, monkeypatch):
 
 
 def test_looking_costs_a_step_nothing(tmp_path, monkeypatch):
-    monkeypatch.setattr(loop, "first_not_finite", lambda *_: pytest.fail("it was looked for"))
+    monkeypatch.setattr(step, "first_not_finite", lambda *_: pytest.fail("it was looked for"))
     fit(FitOptions.of("quick", **SMALL, steps=2), tmp_path / "run")

@@ -1,0 +1,182 @@
+"""A step of Algorithm 1: images, their neighbours, the meta-gradient, Adam. On a GPU it is one CUDA graph, replayed.
+
+A graph can hold what looks at no number on the way and has the same shapes each time: the draw of images and of noisy
+neighbours, both gradients, clipping, Adam. Such a step costs one launch, and Python runs at the capture alone.
+
+A step that is not finite must not touch the weights. On a CPU the loss is looked at before Adam. In a graph a flag on
+the device tells Adam, and stays up: further steps change nothing until somebody looks.
+"""
+
+import math
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from hierarchical_lvae.runs import Run
+from hierarchical_lvae.runs.options import FitOptions
+from hierarchical_lvae.training.gradient import choose_gradient, first_not_finite, is_capturable
+from hierarchical_lvae.training.ranks import Ranks
+from hierarchical_lvae.types import random_state_kept
+
+AT_ONCE = 50
+WARM_UP = 3
+"""Steps before the capture, in which libraries choose their kernels and caches fill."""
+
+
+class Seen(NamedTuple):
+    """What is looked at after a step."""
+
+    loss: float
+    """Nats per image."""
+    norm: float
+    """Of the meta-gradient before it is clipped: nats per image."""
+
+    @property
+    def is_finite(self) -> bool:
+        """Whether Adam has taken the step."""
+        return math.isfinite(self.loss) and math.isfinite(self.norm)
+
+
+class Step:
+    """Takes steps, and holds what belongs to them: Adam, the graph, the last batch.
+
+    Args:
+        run: what is trained, in place.
+        ranks: the processes that share each batch.
+    """
+
+    x: Tensor
+    """The images of the last step: (B, C, H, W)."""
+    x_N: Tensor
+    """Their neighbours: (B, K, C, H, W)."""
+
+    def __init__(self, run: Run, ranks: Ranks) -> None:
+        self.run, self.gradient = run, choose_gradient(run, ranks)
+        self.is_replayed = is_capturable(run)
+        """Whether it is a CUDA graph."""
+        self.draws_inside = self.is_replayed and not run.neighbourhood.of_data
+        """Whether images and neighbours are part of the graph."""
+        self.at_once = AT_ONCE if self.draws_inside else 1
+        """How many steps may be taken before a look at them."""
+        rate, fast = run.options.lr, {}
+        if self.is_replayed:
+            rate, fast = torch.tensor(rate, device=run.options.device), {"fused": True, "capturable": True}
+        self.optimizer = torch.optim.Adam(run.vae.parameters(), rate, **fast)
+        self.graph: torch.cuda.CUDAGraph | None = None
+
+    def take(self, done: int, number: int) -> list[Seen]:
+        """Take the steps `done` + 1 to `done` + `number`, and look at them.
+
+        After one that is not finite no other is taken.
+        """
+        if self.is_replayed and self.graph is None:
+            self._capture()
+        self.random_state = torch.get_rng_state(), _gpu_state(self.run.options.device)
+        outcomes = []
+        for step in range(done + 1, done + number + 1):
+            self._set_rate(learning_rate(self.run.options, step))
+            if self.graph is None:
+                self.x, self.x_N = self._draw()
+                self._update()
+            elif self.draws_inside:
+                self.graph.replay()
+            else:
+                for place, drawn in zip((self.x, self.x_N), self._draw(), strict=True):
+                    place.copy_(drawn)
+                self.graph.replay()
+            outcomes.append(self.outcome.clone())
+        return [Seen(*pair) for pair in torch.stack(outcomes).tolist()]
+
+    def why(self, failed: int, number: int) -> str:
+        """What was not finite first in step `failed` (from 0) of the `number` that were taken last."""
+        with random_state_kept():
+            cpu, gpu = self.random_state
+            torch.set_rng_state(cpu)
+            if gpu is not None:  # each step of a graph draws as many numbers
+                torch.cuda.set_rng_state(_between(gpu, torch.cuda.get_rng_state(), failed / number))
+            return first_not_finite(self.run, *self._draw())
+
+    def _draw(self) -> tuple[Tensor, Tensor]:
+        run, device = self.run, self.run.options.device
+        index = torch.randint(len(run.dataset), (run.options.batch,), device=device if self.draws_inside else "cpu")
+        x = run.dataset.batch(index := index.to(device))
+        run.neighbourhood.update(index, x)
+        return x, run.neighbourhood(index, x)
+
+    def _update(self) -> None:
+        """The gradient, and Adam if it is finite."""
+        options, parameters = self.run.options, [*self.run.vae.parameters()]
+        try:
+            loss = self.gradient(self.x, self.x_N)
+        except torch.linalg.LinAlgError:  # of a curvature that is not finite
+            loss = self.x.new_tensor(math.nan)
+        norm = torch.nn.utils.clip_grad_norm_(parameters, math.inf if options.clip is None else options.clip)
+        self.outcome = torch.stack([loss, norm])
+        if self.is_replayed:
+            self.not_finite.copy_(torch.maximum(self.not_finite, 1 - self.outcome.isfinite().all().float()))
+            self.optimizer.found_inf = self.not_finite
+            self.optimizer.step()
+        elif Seen(*self.outcome.tolist()).is_finite:
+            self.optimizer.step()
+
+    def _set_rate(self, rate: float) -> None:
+        for group in self.optimizer.param_groups:
+            if isinstance(group["lr"], Tensor):
+                group["lr"].fill_(rate)
+            else:
+                group["lr"] = rate
+
+    def _whole(self) -> None:
+        if self.draws_inside:
+            self.x, self.x_N = self._draw()
+        self._update()
+
+    def _capture(self) -> None:
+        """Capture a step; weights, moments and random state are as before."""
+        self.not_finite = torch.zeros((), device=self.run.options.device)
+        parameters = [*self.run.vae.parameters()]
+        before = [p.detach().clone() for p in parameters]
+        moments = {p: {k: v.clone() for k, v in slots.items()} for p, slots in self.optimizer.state.items()}
+        if not self.draws_inside:
+            with random_state_kept():
+                self.x, self.x_N = self._draw()
+        stream = torch.cuda.Stream()
+        stream.wait_stream(torch.cuda.current_stream())
+        with random_state_kept():
+            with torch.cuda.stream(stream):
+                for _ in range(WARM_UP):
+                    self._whole()
+            torch.cuda.current_stream().wait_stream(stream)
+            self.run.vae.zero_grad()
+            graph = torch.cuda.CUDAGraph()
+            with torch.cuda.graph(graph):
+                self._whole()
+        with torch.no_grad():
+            for p, old in zip(parameters, before, strict=True):
+                p.copy_(old)
+                for name, value in self.optimizer.state[p].items():
+                    value.copy_(moments[p][name]) if p in moments else value.zero_()
+            self.not_finite.zero_()
+        self.graph = graph
+
+
+def learning_rate(options: FitOptions, step: int) -> float:
+    """Adam's learning rate at a step, counted from 1: it rises linearly over the first `warm_up` steps.
+
+    >>> [learning_rate(FitOptions("digits", lr=0.5, warm_up=5), step) for step in (1, 5, 9)]
+    [0.1, 0.5, 0.5]
+    """
+    return options.lr * min(1.0, step / options.warm_up) if options.warm_up else options.lr
+
+
+def _gpu_state(device: str) -> Tensor | None:
+    return torch.cuda.get_rng_state() if device.startswith("cuda") else None
+
+
+def _between(before: Tensor, after: Tensor, share: float) -> Tensor:
+    """A state of a GPU's generator part of the way between two: eight bytes of seed, eight of how far it is."""
+    state, end = before.clone(), after.view(torch.int64)[1]
+    offset = state.view(torch.int64)
+    offset[1] += round(float(end - offset[1]) * share)
+    return state

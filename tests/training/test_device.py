@@ -1,0 +1,219 @@
+"""What a CUDA graph asks of a step, seen without a GPU: nothing is copied from the host, and nothing looked at."""
+
+import json
+import sys
+from collections import Counter
+from dataclasses import replace
+from pkgutil import resolve_name
+
+import pyro
+import pytest
+import torch
+from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from hierarchical_lvae.data import load_dataset
+from hierarchical_lvae.data.replica import LAYERS_SHAPE, ReplicaImages
+from hierarchical_lvae.inference import LOCAL_INFERENCE, LocalELBO, OneStepMAP
+from hierarchical_lvae.models import LIKELIHOODS, LocalVAE
+from hierarchical_lvae.runs import FitOptions, prepare
+from hierarchical_lvae.training import fit, resume
+from hierarchical_lvae.training import step as step_module
+from hierarchical_lvae.training.ranks import Ranks
+from hierarchical_lvae.training.step import Step
+from hierarchical_lvae.types import Diverged
+
+LOOKS = {"_local_scalar_dense", "item", "nonzero", "masked_select", "is_nonzero", "equal", "unique", "_unique2"}
+MAKES = {torch.tensor, torch.as_tensor, torch.scalar_tensor, torch.asarray}
+
+
+class Constants(TorchFunctionMode):
+    """Notes tensors that are made on the device from numbers of Python's: each is a copy from the host."""
+
+    def __init__(self, seen):
+        super().__init__()
+        self.seen = seen
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        kwargs = kwargs or {}
+        if func in MAKES and torch.device(kwargs.get("device") or "cpu").type == "meta":
+            self.seen[f"{func.__name__} of {args[0]!r} by {sys._getframe(1).f_code.co_name}"] += 1
+        return func(*args, **kwargs)
+
+
+class Traffic(TorchDispatchMode):
+    """Notes operators that look at numbers on the device, or take tensors across."""
+
+    def __init__(self, seen):
+        super().__init__()
+        self.seen = seen
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        result = func(*args, **(kwargs or {}))
+        name = func.overloadpacket.__name__
+        inputs, outputs = (
+            {x.device.type for x in tree_leaves(tensors) if isinstance(x, torch.Tensor)}
+            for tensors in ((args, kwargs), result)
+        )
+        if "meta" in inputs and (name in LOOKS or "cpu" in inputs | outputs or name.startswith("_linalg")):
+            self.seen[str(func)] += 1
+        if "cpu" in inputs and "meta" in outputs:
+            self.seen[str(func)] += 1
+        return result
+
+
+def traffic(call):
+    """What a call does across, at its second time: what it keeps is made at the first, before a capture."""
+    seen = Counter()
+    with pyro.validation_enabled(False):
+        call()
+        with Constants(seen), Traffic(seen):
+            call()
+    return dict(seen)
+
+
+def loss_on_meta(local, likelihood):
+    """A step's gradient, of a VAE on `meta`."""
+    shared = local == "shared"
+    inference = OneStepMAP(first_order=True) if local == "first-order" else resolve_name(LOCAL_INFERENCE[local])()
+    vae = LocalVAE(0.0 if shared else 1e-3, 2, (3, 16, 16), 4, likelihood).to("meta")
+    query, support = torch.rand(3, 3, 16, 16, device="meta"), torch.rand(3, 2, 3, 16, 16, device="meta")
+
+    def call():
+        LocalELBO(inference).differentiable_loss(vae.model, vae.guide, query, support).backward()
+
+    return call, getattr(inference, "capturable", True)
+
+
+@pytest.mark.parametrize("local", [*LOCAL_INFERENCE, "first-order"])
+@pytest.mark.parametrize("likelihood", LIKELIHOODS)
+def test_the_gradient_copies_nothing_from_the_host(local, likelihood):
+    call, capturable = loss_on_meta(local, likelihood)
+    if capturable:
+        assert traffic(call) == {}
+
+
+def test_traffic_is_noticed():
+    """A scale of 1.0 is such a copy; so is a look."""
+    zeros = torch.zeros(3, device="meta")
+    (of_python,) = traffic(lambda: torch.distributions.Normal(zeros, 1.0, validate_args=False))
+    assert of_python.startswith("tensor of 1.0")
+    assert traffic(lambda: zeros + torch.ones(3, device="cpu").to("meta")) != {}
+
+
+class Images(ReplicaImages):
+    """The replica's, without its pictures."""
+
+    def __init__(self):
+        super().__init__(torch.zeros(LAYERS_SHAPE, dtype=torch.int16, device="meta"))
+
+
+@pytest.mark.parametrize("alpha", [0.0, 1.0])
+@pytest.mark.parametrize(("neighbourhood", "number"), [("noise", 2), ("noise-mean", 1)])
+@pytest.mark.parametrize("likelihood", LIKELIHOODS)
+def test_the_whole_step_copies_nothing_from_the_host(neighbourhood, number, likelihood, alpha, monkeypatch):
+    """Images, neighbours, gradients, clipping, and what Adam is told. (Adam itself does not know `meta`.)"""
+    monkeypatch.setattr(Step, "_capture", lambda self: None)
+    monkeypatch.setattr(torch.optim.Adam, "step", lambda self: None)
+    options = FitOptions(
+        "digits", alpha=alpha, local="one-step" if alpha else "shared", neighbourhood=neighbourhood,
+        num_neighbours=number, batch=3, likelihood=likelihood, clip=100.0,
+    )  # fmt: skip
+    dataset = replace(load_dataset("digits"), images=Images(), image_size=16)
+    run = prepare(options, dataset)
+    run.vae.to("meta")
+    step = Step(replace(run, options=replace(run.options, device="meta")), Ranks())
+    step.is_replayed = step.draws_inside = True
+    step.not_finite = torch.zeros((), device="meta")
+    assert traffic(step._whole) == {}
+
+
+# ------------------------------------------------------------- the step of a graph, taken by Python on the CPU
+
+
+class Graph:
+    """Stands in for a CUDA graph: what was captured is called."""
+
+    def __init__(self, step):
+        self.replay = step._whole
+
+
+@pytest.fixture
+def graphs(monkeypatch):
+    """Steps are as on a GPU."""
+
+    def capture(self):
+        self.not_finite = torch.zeros(())
+        self.graph = Graph(self)
+
+    monkeypatch.setattr(step_module, "is_capturable", lambda run: True)
+    monkeypatch.setattr(Step, "_capture", capture)
+
+
+def quick(**changes):
+    return FitOptions("digits", **{"neighbourhood": "noise", "batch": 4, "num_neighbours": 2, "lr": 1e-3, **changes})
+
+
+def parameters(run):
+    return [p.detach().clone() for p in run.vae.parameters()]
+
+
+def test_a_step_of_a_graph_is_the_step(graphs, monkeypatch):
+    run, own = prepare(quick(warm_up=4)), prepare(quick(warm_up=4))
+    torch.manual_seed(3)
+    seen = Step(run, Ranks()).take(0, 6)
+    monkeypatch.setattr(step_module, "is_capturable", lambda run: False)
+    torch.manual_seed(3)
+    step = Step(own, Ranks())
+    alike = [one for done in range(6) for one in step.take(done, 1)]
+    torch.testing.assert_close(seen, alike, rtol=1e-5, atol=0)
+    torch.testing.assert_close(parameters(run), parameters(own), rtol=1e-4, atol=1e-6)  # two forms of Adam
+
+
+def test_what_is_not_finite_changes_nothing_from_there_on(graphs):
+    """Weights and moments stay the last good ones, and the step that failed is named with what failed in it."""
+    run = prepare(quick(alpha=1.0))
+    step = Step(run, Ranks())
+    step.take(0, 2)
+    usual, calls = step.gradient, []
+
+    def third_fails(x, x_N):
+        calls.append(x.sum().item())
+        loss = usual(x, x_N)
+        return loss * torch.nan if len(calls) == 3 else loss
+
+    step.gradient = third_fails
+    copies = []
+    watched = step.optimizer.step
+    step.optimizer.step = lambda: (watched(), copies.append(parameters(run)))
+    seen = step.take(2, 5)
+    assert [one.is_finite for one in seen] == [True, True, False, True, True]
+    for later in copies[2:]:
+        torch.testing.assert_close(later, copies[1], rtol=0, atol=0)
+    assert not torch.equal(copies[0][0], copies[1][0])
+    assert {int(slots["step"]) for slots in step.optimizer.state.values()} == {4}
+
+
+def test_a_fit_by_graphs_diverges_with_its_step_named(graphs, tmp_path):
+    with pytest.raises(Diverged, match=r"at step 1 \(the first not to be finite: .*of the queries, in the"):
+        fit(quick(alpha=1e30, steps=60), tmp_path / "run")
+
+
+def test_a_fit_by_graphs_resumes_to_the_same_bytes(graphs, tmp_path):
+    fit(quick(steps=120), tmp_path / "whole")
+    fit(quick(steps=70), tmp_path / "part")
+    resume(tmp_path / "part", steps=120)
+    whole, part = ((tmp_path / name / "model.safetensors").read_bytes() for name in ("whole", "part"))
+    assert whole == part
+    lines = (tmp_path / "whole/log.jsonl").read_text().splitlines()
+    assert [json.loads(line)["step"] for line in lines] == [50, 100, 120]
+
+
+@pytest.mark.parametrize("share", [0.0, 0.4, 1.0])
+def test_the_random_state_of_a_step_lies_between(share):
+    """A GPU's generator is a seed and how many numbers it has given."""
+    before, after = (torch.tensor([7, offset]).view(torch.uint8) for offset in (100, 150))
+    state = step_module._between(before, after, share)
+    assert state.view(torch.int64).tolist() == [7, 100 + round(50 * share)]
+    assert before.view(torch.int64).tolist() == [7, 100]
