@@ -1,0 +1,71 @@
+"""The meta-gradient as one graph of operators, compiled by Inductor.
+
+Eager, a step is hundreds of small kernels, and a GPU waits for each. Traced by `make_fx`, the network, the gradient of
+its loss, the step along it and the gradient through that step are one sequence of operators; Inductor joins those that
+work number by number, and the copies between them. Compiling takes about a minute.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import pyro
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+from torch.fx.experimental.proxy_tensor import make_fx
+
+from hierarchical_lvae.runs import Run
+
+Function = Callable[..., Sequence[Tensor]]
+
+
+class Compiled:
+    """A `Gradient`: all neighbourhoods at once.
+
+    Args:
+        run: whose model it is.
+        function: what another run of the same shapes, likelihood and local inference has compiled; None to compile.
+    """
+
+    def __init__(self, run: Run, function: Function | None = None) -> None:
+        self.run, self.function = run, function
+
+    def __call__(self, x: Tensor, x_N: Tensor) -> Tensor:
+        """As `Whole` does: x (B, C, H, W), x_N (B, K, C, H, W) ↦ the loss, a scalar."""
+        vae = self.run.vae
+        arguments = [*vae.parameters(), *vae.buffers(), x.new_full((), self.run.elbo.beta), x, x_N]
+        arguments = [argument.detach() for argument in arguments]
+        if self.function is None:
+            traced = make_fx(self._gradient)(*arguments)
+            self.function = torch.compile(traced, dynamic=False, fullgraph=True, options={"fallback_random": True})
+        with torch.no_grad():
+            loss, *slopes = self.function(*arguments)
+        for parameter, slope in zip(vae.parameters(), slopes, strict=True):
+            parameter.grad = slope
+        return loss
+
+    def _gradient(self, *arguments: Tensor) -> tuple[Tensor, ...]:
+        vae, elbo = self.run.vae, self.run.elbo
+        *values, beta, x, x_N = arguments
+        names = [name for name, _ in [*vae.named_parameters(), *vae.named_buffers()]]
+        number = len([*vae.parameters()])
+        parameters = [value.detach().requires_grad_() for value in values[:number]]
+        given = dict(zip(names, [*parameters, *values[number:]], strict=True))
+        was, elbo.beta = elbo.beta, beta
+        try:
+            with pyro.get_param_store().scope(), torch.enable_grad():
+                pyro.clear_param_store()
+                loss = functional_call(_Loss(self.run), {f"vae.{name}": v for name, v in given.items()}, (x, x_N))
+                return loss.detach(), *torch.autograd.grad(loss, parameters)
+        finally:
+            elbo.beta = was
+
+
+class _Loss(nn.Module):
+    def __init__(self, run: Run) -> None:
+        super().__init__()
+        self.run, self.vae = run, run.vae
+
+    def forward(self, x: Tensor, x_N: Tensor) -> Any:
+        vae = self.vae
+        return self.run.elbo.differentiable_loss(vae.model, vae.guide, x, x_N) / len(x)
