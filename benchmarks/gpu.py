@@ -16,7 +16,6 @@ is rehearsed without a GPU, in seconds: graphs are then plain calls.
 
 import argparse
 import json
-import os
 import subprocess
 import sys
 import time
@@ -34,11 +33,11 @@ from torch.distributions import normal
 from hierarchical_lvae import progress
 from hierarchical_lvae.bench.step import bench
 from hierarchical_lvae.data import load_dataset
-from hierarchical_lvae.inference import LocalELBO, OneStepMAP, Shared, diagnose
+from hierarchical_lvae.inference import LocalELBO, OneStepMAP, diagnose
 from hierarchical_lvae.models import LIKELIHOODS, LocalVAE, forms
 from hierarchical_lvae.runs import FitOptions, Run, prepare
 from hierarchical_lvae.runs import run as run_module
-from hierarchical_lvae.training import fit, resume, step
+from hierarchical_lvae.training import fit, resume
 from hierarchical_lvae.training.compiled import Compiled
 from hierarchical_lvae.training.gradient import precision
 from hierarchical_lvae.training.ranks import Ranks
@@ -51,7 +50,7 @@ SETTINGS = {
     "plain, Table 4": {"preset": "paper", "alpha": 0.0},
 }
 LIMITS = {"exact": 90, "graph": 90, "compile": 200, "rates": 120}
-SMALL = {"batch": 2, "image_size": 16}
+SMALL = {"dataset": "digits", "batch": 2, "num_neighbours": 1}
 ARGUMENTS = argparse.ArgumentParser(description="Check, measure and train on one GPU.")
 ARGUMENTS.add_argument("out", type=Path)
 ARGUMENTS.add_argument("--seconds", type=float, default=520.0, help="For all of it.")
@@ -60,7 +59,6 @@ ARGUMENTS.add_argument("--small", action="store_true", help="Tiny images: a rehe
 ARGUMENTS.add_argument("--parts", nargs="*", default=[*LIMITS, "train"])
 ARGUMENTS.add_argument("--runs", type=Path, help="What to train.")
 ARGUMENTS.add_argument("--workers", type=int, default=1)
-ARGUMENTS.add_argument("--compiled", action="store_true", help="Train by compiled gradients.")
 ARGUMENTS.add_argument("--part", help=argparse.SUPPRESS)
 
 
@@ -91,8 +89,8 @@ class Report:
 
 def options(name: str, args: argparse.Namespace, **changes: object) -> FitOptions:
     """The options of a setting, on the device."""
-    given = SETTINGS[name] | (SMALL if args.small else {}) | changes
-    built = FitOptions.of(str(given.pop("preset")), dataset="3dshapes", **given)
+    given = {"dataset": "3dshapes"} | SETTINGS[name] | (SMALL if args.small else {}) | changes
+    built = FitOptions.of(str(given.pop("preset")), **given)
     return replace(built, device=args.device)
 
 
@@ -131,17 +129,19 @@ def stepper(run: Run, compiled: bool = False, replayed: bool = True) -> Step:
 # ------------------------------------------------------------------------------------------------------------ exact
 
 
-def gradient(number: int, dtype: torch.dtype, device: str, likelihood: str = "bernoulli", local: bool = True) -> list:
+def gradient(
+    side: int, number: int, dtype: torch.dtype, device: str, likelihood: str = "bernoulli", local: bool = True
+) -> list:
     """Loss and gradients (float64, on the CPU) of given images, weights and noise; alike on all devices."""
-    batch, side = 4, 32
+    batch = 4
     torch.manual_seed(0)
     vae = LocalVAE(1.0 if likelihood == "bernoulli" else 1e-3, number, (3, side, side), 10, likelihood)
     x = torch.rand(batch, 3, side, side)
     x_N = x.expand(number, *x.shape).bernoulli().transpose(0, 1)
-    noise = [torch.randn(batch, number, 10), torch.randn(batch, 1, 10)][0 if local else 1 :]
+    noise = [torch.randn(batch, number, 10), torch.randn(batch, 1, 10)]
     vae = vae.to(device, dtype)
     x, x_N, *noise = (tensor.to(device, dtype) for tensor in (x, x_N, *noise))
-    elbo = LocalELBO(OneStepMAP() if local else Shared())
+    elbo = LocalELBO(OneStepMAP())
     usual = normal._standard_normal
     normal._standard_normal = lambda shape, dtype, device: noise.pop(0).expand(shape)
     try:
@@ -155,10 +155,10 @@ def gradient(number: int, dtype: torch.dtype, device: str, likelihood: str = "be
 
 def exact(args: argparse.Namespace, report: Report) -> None:
     """Gradients against the CPU in float64: errors of the loss, ∂θ and ∂φ."""
-    usual = forms.by_products
+    usual, side = forms.by_products, 16 if args.small else 32
     for number in (1, 3):
-        truth = gradient(number, torch.float64, "cpu")
-        report(f"K={number}: float32 on the CPU", errors(gradient(number, torch.float32, "cpu"), truth))
+        truth = gradient(side, number, torch.float64, "cpu")
+        report(f"K={number}: float32 on the CPU", errors(gradient(side, number, torch.float32, "cpu"), truth))
         for label, dtype, setting, by_products in (
             ("float64", torch.float64, "highest", usual),
             ("float64, in groups", torch.float64, "highest", lambda x: False),
@@ -167,14 +167,14 @@ def exact(args: argparse.Namespace, report: Report) -> None:
         ):
             with report.trying(f"K={number}: {label}"), precision(setting):
                 forms.by_products = by_products
-                report(f"K={number}: {label}", errors(gradient(number, dtype, args.device), truth))
+                report(f"K={number}: {label}", errors(gradient(side, number, dtype, args.device), truth))
     forms.by_products = usual
     for likelihood in LIKELIHOODS:
         with report.trying(likelihood):
-            truth = gradient(2, torch.float64, "cpu", likelihood)
-            report(f"{likelihood}: float64", errors(gradient(2, torch.float64, args.device, likelihood), truth))
+            truth = gradient(side, 2, torch.float64, "cpu", likelihood)
+            report(f"{likelihood}: float64", errors(gradient(side, 2, torch.float64, args.device, likelihood), truth))
     with report.trying("images"):
-        host = load_dataset("3dshapes").images
+        host = load_dataset("digits" if args.small else "3dshapes").images
         index = torch.randint(len(host), (200,), generator=torch.Generator().manual_seed(0))
         for setting in ("highest", "high"):
             with precision(setting):
@@ -337,24 +337,8 @@ def profile(label: str, one: Step, args: argparse.Namespace, report: Report) -> 
 
 
 def train(args: argparse.Namespace, report: Report) -> None:
-    """Take fits from the list, as other workers do, until none is left; compiled once for all of the same shapes."""
-    functions: dict = {}
-    usual = step.choose_gradient
+    """Take fits from the list, as other workers do, until none is left."""
     run_module.load_dataset = cache(load_dataset)  # once for all
-
-    def choose(run: Run, ranks: Ranks) -> Callable:
-        if run.options.local == "shared" or not args.compiled:
-            return usual(run, ranks)
-        key = run.options.batch, run.options.num_neighbours, run.dataset.image_shape
-        compiled = Compiled(run, functions.get(key))
-        if compiled.function is None:
-            with pyro.validation_enabled(False), precision(run.options.precision):
-                index = torch.arange(run.options.batch, device=run.options.device)
-                x = run.dataset.batch(index)
-                compiled(x, run.neighbourhood(index, x))
-            functions[key] = compiled.function
-        return compiled
-
     for line in args.runs.read_text(encoding="utf-8").splitlines():
         given = json.loads(line)
         name = given.pop("name")
@@ -363,8 +347,8 @@ def train(args: argparse.Namespace, report: Report) -> None:
         except FileExistsError:
             continue
         with report.trying(name):
-            step.choose_gradient = choose
-            built = FitOptions.of("quick", dataset="3dshapes", **given, **(SMALL | {"steps": 2} if args.small else {}))
+            given = {"dataset": "3dshapes"} | given | (SMALL | {"steps": 2} if args.small else {})
+            built = FitOptions.of("quick", **given)
             start = time.perf_counter()
             with progress.hidden():
                 fit(replace(built, device=args.device), args.out / "runs" / name)
@@ -382,7 +366,9 @@ def main() -> None:
     args.out = args.out.absolute()
     args.out.mkdir(parents=True, exist_ok=True)
     if args.part:
-        torch.set_num_threads(min(4, os.cpu_count() or 1))
+        torch.set_num_threads(1)  # the parts run side by side
+        if not args.device.startswith("cuda"):
+            torch.compile = lambda traced, **options: traced  # a CPU is minutes at it
         PARTS[args.part](args, Report(args.out, args.part))
         return
     start = time.monotonic()

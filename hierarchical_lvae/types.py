@@ -249,10 +249,10 @@ def accepted(function: Callable[..., Any], **given: Any) -> dict[str, Any]:
 
 @contextmanager
 def random_state_kept() -> Iterator[None]:
-    """Leave PyTorch's random states, on all devices, as they were."""
+    """Leave PyTorch's random states, on all devices that are in use, as they were."""
     import torch
 
-    with torch.random.fork_rng(range(torch.cuda.device_count())):
+    with torch.random.fork_rng(range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()):
         yield
 
 

@@ -100,6 +100,7 @@ option = partial(option_of, FitOptions)
 @option("seed", help="Of parameters, batches and noise.")
 @device_option
 @option("precision", type=Name(PRECISIONS), help="Of products; TF32 is high.")
+@option("compiled", help="Compile the gradient: a minute before the first step, faster steps on a GPU.")
 @click.option("--out", type=Location(), help="Run directory [default: runs/DATASET-ALPHA-SEED-TIME]")
 @click.option("--checkpoint-every", type=Finite(), default=CHECKPOINT_EVERY, show_default=True, help="Seconds.")
 @click.option("--resume", type=Location(), help="Resume this run; no other option is needed.")

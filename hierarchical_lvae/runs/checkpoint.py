@@ -22,7 +22,7 @@ def pack(
     tensors |= {prefix + name: value for prefix, one in others.items() for name, value in one.state_dict().items()}
     tensors |= {"step": torch.tensor(step), "losses": torch.tensor(losses, dtype=torch.float64)}
     tensors["random.cpu"] = torch.get_rng_state()
-    if torch.cuda.is_available():
+    if torch.cuda.is_initialized():
         tensors["random.cuda"] = torch.cuda.get_rng_state()  # of the current device, which is the fit's
     return tensors
 

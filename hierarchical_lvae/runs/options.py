@@ -38,7 +38,7 @@ AUTO = "auto"
 """As α: to be found by the evidence."""
 
 PRECISIONS = ("highest", "high", "medium")
-"""Of products of float32 matrices, as PyTorch names them: on a GPU "high" is TF32, "medium" bfloat16 inside."""
+"""Of products of float32 matrices, as PyTorch names them: on a GPU both "high" and "medium" are TF32."""
 
 LARGEST = 2**31 - 1
 COUNTS, SEEDS = (1, LARGEST), (0, 2**32 - 1)
@@ -95,6 +95,7 @@ class FitOptions:
     seed: int = 0
     device: str = "cpu"
     precision: str = "highest"
+    compiled: bool = False
 
     RANGES: ClassVar = {"refresh": (0, LARGEST), "warm_up": (0, LARGEST), "latent_dim": (1, 4096),
                         "image_size": (8, 4096), "seed": SEEDS}  # fmt: skip
@@ -128,6 +129,11 @@ class FitOptions:
                     f"the penalty {self.penalty} is of a whole batch of codes: "
                     "give `batch` 2 or more, no `micro_batch`, and train in one process"
                 )
+        if self.compiled and (self.micro_batch is not None or self.penalty is not None):
+            raise ValueError(
+                "a compiled gradient is of a whole batch without a penalty: leave out `compiled`, or `micro_batch` and "
+                "`penalty`, and train in one process"
+            )
         if self.precision not in PRECISIONS:
             raise ValueError(f"no precision is called {self.precision!r}: {suggestion(self.precision, PRECISIONS)}")
         if isinstance(self.alpha, str) and self.alpha != AUTO:

@@ -15,6 +15,7 @@ from torch.func import functional_call
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from hierarchical_lvae.runs import Run
+from hierarchical_lvae.types import random_state_kept
 
 Function = Callable[..., Sequence[Tensor]]
 
@@ -36,7 +37,8 @@ class Compiled:
         arguments = [*vae.parameters(), *vae.buffers(), x.new_full((), self.run.elbo.beta), x, x_N]
         arguments = [argument.detach() for argument in arguments]
         if self.function is None:
-            traced = make_fx(self._gradient)(*arguments)
+            with random_state_kept():
+                traced = make_fx(self._gradient)(*arguments)
             self.function = torch.compile(traced, dynamic=False, fullgraph=True, options={"fallback_random": True})
         with torch.no_grad():
             loss, *slopes = self.function(*arguments)

@@ -24,8 +24,20 @@ the parameters keep theirs, and returns that loss: a scalar, detached."""
 
 
 def choose_gradient(run: Run, ranks: Ranks) -> Gradient:
-    """In parts if asked for or shared among processes, else whole."""
-    return Whole(run) if run.options.micro_batch is None else InParts(run, ranks)
+    """In parts if asked for or shared among processes, compiled if asked for, else whole.
+
+    Raises:
+        ValueError: the local inference cannot be compiled.
+    """
+    if run.options.micro_batch is not None:
+        return InParts(run, ranks)
+    if not run.options.compiled:
+        return Whole(run)
+    if not getattr(run.elbo.local, "capturable", True):
+        raise ValueError(f"{run.options.local} looks at its numbers, and cannot be compiled: leave out `compiled`")
+    from hierarchical_lvae.training.compiled import Compiled
+
+    return Compiled(run)
 
 
 def is_capturable(run: Run) -> bool:

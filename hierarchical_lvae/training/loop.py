@@ -34,7 +34,7 @@ from hierarchical_lvae.runs.directory import (
 )  # fmt: skip
 from hierarchical_lvae.runs.options import AUTO, CHECKPOINT_EVERY, FitOptions
 from hierarchical_lvae.runs.run import Run, load_data, moved, prepare
-from hierarchical_lvae.training.gradient import precision, shared
+from hierarchical_lvae.training.gradient import is_capturable, precision, shared
 from hierarchical_lvae.training.ranks import Ranks
 from hierarchical_lvae.training.step import Step
 from hierarchical_lvae.types import Diverged, Interrupted, random_state_kept, single_precision
@@ -43,6 +43,8 @@ LOG_EVERY, DIAGNOSE_EVERY = 50, 500
 DIAGNOSE_EVERY_REPLAYED = 5_000
 """A diagnosis takes a third of a second on a GPU, by Python, and 500 steps of a graph not much longer."""
 REESTIMATE_EVERY, REESTIMATE_ON = 200, 4  # steps, neighbourhoods
+TRIED = 10
+"""Steps to estimate by."""
 ALPHA_RANGE = 1e-3, 10.0
 """Where `alpha="auto"` may go: the paper's fits train there, and overshoot at 100."""
 log = logging.getLogger(__name__)
@@ -121,9 +123,18 @@ def resume(
 
 @single_precision()
 def estimate_seconds(run: Run, options: FitOptions) -> float:
-    """How long a fit by these options would take here, on the data of `run`, by a step of at most 8 queries."""
+    """How long a fit by these options would take here, on the data of `run`.
+
+    On a CPU, by a step of at most 8 queries; on a GPU, by ten replays of a step.
+    """
     with random_state_kept(), pyro.validation_enabled(False), pyro.get_param_store().scope():
-        trial = prepare(replace(options, neighbourhood="noise"), run.dataset)
+        trial = prepare(replace(options, neighbourhood="noise", compiled=False), run.dataset)
+        if is_capturable(trial):
+            step = Step(trial, Ranks())
+            step.take(0, 1)
+            start = time.perf_counter()
+            step.take(1, TRIED)
+            return (time.perf_counter() - start) / TRIED * options.steps
         index = torch.randint(len(run.dataset), (min(options.batch, 8),)).to(trial.options.device)
         for _ in range(2):  # the first one warms up
             start = time.perf_counter()
