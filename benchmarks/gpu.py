@@ -50,6 +50,7 @@ SETTINGS = {
     "plain, Table 4": {"preset": "paper", "alpha": 0.0},
 }
 LIMITS = {"exact": 90, "graph": 90, "compile": 200, "rates": 120}
+"""Seconds of each part on a GPU; a rehearsal has all the time it is given."""
 SMALL = {"dataset": "digits", "batch": 2, "num_neighbours": 1}
 ARGUMENTS = argparse.ArgumentParser(description="Check, measure and train on one GPU.")
 ARGUMENTS.add_argument("out", type=Path)

@@ -1,0 +1,27 @@
+"""The script for a GPU, rehearsed without one, so that it runs the first time it meets a card."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+SCRIPT = Path(__file__).parents[2] / "benchmarks/gpu.py"
+
+
+def test_the_script_is_rehearsed(tmp_path):
+    (tmp_path / "runs.jsonl").write_text('{"name": "local", "alpha": 0.2}\n{"name": "plain", "alpha": 0.0}\n')
+    command = [sys.executable, str(SCRIPT), str(tmp_path / "out"), "--device", "cpu", "--small", "--workers", "2"]
+    done = subprocess.run(
+        [*command, "--seconds", "3000", "--runs", str(tmp_path / "runs.jsonl")], capture_output=True, text=True
+    )
+    report = (tmp_path / "out/report.txt").read_text(encoding="utf-8")
+    assert done.returncode == 0, done.stderr
+    assert "FAILED" not in report
+    assert done.stdout.count("ended: 0") == 6  # four parts, two workers
+    noted = [json.loads(line) for path in (tmp_path / "out").glob("*.jsonl") for line in path.read_text().splitlines()]
+    values = {line["name"]: line["value"] for line in noted}
+    assert max(values["K=3: float64"]) < 1e-12
+    assert values["resumed to the same bytes"]
+    assert values["quick: compiled against eager, both in TF32"] == [0.0, 0.0, 0.0]
+    for name in ("local", "plain"):
+        assert (tmp_path / "out/runs" / name / "model.safetensors").exists()
