@@ -1,4 +1,7 @@
-"""Put a finished run into the package as a pretrained one: ship.py RUN NAME. Its line is in runs/__init__.py."""
+"""Put a finished run into the package as a pretrained one: ship.py RUN NAME.
+
+Its description and its command are in `hierarchical_lvae/runs/__init__.py`.
+"""
 
 import json
 import shutil
@@ -18,11 +21,8 @@ def main() -> None:
     for file in (LOG, MODEL, STATE):
         shutil.copyfile(run / file, out / file)
     saved = json.loads((run / OPTIONS).read_text(encoding="utf-8"))
-    here = {
-        "data_dir": None,
-        "device": "cpu",
-        "preset": read_options(run).preset,
-    }  # for any machine, and by today's presets
+    here = {"data_dir": None, "device": "cpu"}  # it loads on any machine
+    here["preset"] = read_options(run).preset  # as today's presets have it
     (out / OPTIONS).write_text(json.dumps(saved | here, indent=2) + "\n", encoding="utf-8")
 
 
