@@ -93,6 +93,7 @@ def hlvae(debug: bool) -> None:
 
     \b
     Examples:
+      hlvae figures pretrained:3dshapes-local
       hlvae fit --dataset 3dshapes --preset quick
       hlvae fit --dataset digits --alpha 0.1 --steps 500 --out runs/digits
       hlvae evaluate runs/digits

@@ -39,7 +39,8 @@ def compare(
 
     Prints two tables, and leaves compare.csv, posterior.nc (for ArviZ) and figures in RUN. Held-out points are other
     points of the neighbourhoods than those adapted on; gains are over one-step, on the same points. A method that fails
-    leaves the others: it is named with the reason, and the exit code is 1.
+    leaves the others: it is named with the reason, and the exit code is 1. A pretrained run (see `hlvae data list`) is
+    copied to runs/NAME first.
 
     \b
     Examples:
@@ -48,8 +49,9 @@ def compare(
     """
     from hierarchical_lvae.analysis import compare as compare_run
     from hierarchical_lvae.runs import load_run
+    from hierarchical_lvae.runs.pretrained import own_copy
 
-    loaded = load_run(run, **where)
+    loaded = load_run(own_copy(run), **where)
     few, even = min(reference_neighbourhoods, neighbourhoods), num_draws + num_draws % 2
     settings = ComparisonSettings(neighbourhoods, few, even, warmup_steps=warmup_steps, seed=seed)
     result = compare_run(loaded, local, settings, () if block is None else tuple(block.split(",")))

@@ -8,6 +8,7 @@ import click
 
 from hierarchical_lvae.cli.names import DataDirectory, Location, Name, NameOrPath, Suggesting
 from hierarchical_lvae.data import DATASETS
+from hierarchical_lvae.runs import PRETRAINED
 
 if TYPE_CHECKING:
     from hierarchical_lvae.data import FactorImages, Part
@@ -31,7 +32,7 @@ def data() -> None:
 
 @data.command("list")
 def list_command() -> None:
-    """List the data sets by name.
+    """List the data sets by name; then the pretrained runs: what each shows, and the command that trained it.
 
     \b
     Example:
@@ -39,6 +40,8 @@ def list_command() -> None:
     """
     for name in DATASETS:
         click.echo(name)
+    for name, (what, command) in PRETRAINED.items():
+        click.echo(f"\npretrained:{name}\n    {what}\n    {command}")
 
 
 @data.command()

@@ -44,20 +44,23 @@ def evaluate(
     Scores do not depend on each other: one that fails is a line of the table that says why, the others are computed and
     saved, and the exit code is 1. A run that cannot be read is left out likewise. Factors that are constant, or have a
     value of their own for almost every point, are left out. In a read-only directory nothing is saved, with a warning.
+    A pretrained run (see `hlvae data list`) is copied to runs/NAME first.
 
     \b
     Examples:
       hlvae evaluate runs/first
       hlvae evaluate runs/local --metrics dci,mig --codes meta --against runs/plain
+      hlvae evaluate pretrained:3dshapes-local --metrics swap --against pretrained:3dshapes-plain
     """
     from hierarchical_lvae.runs import load_run
+    from hierarchical_lvae.runs.pretrained import own_copy
 
     settings = ScoreSettings(train=points[0], test=points[1], **amounts)
     failures = Failures()
     runs: dict[Path, Run] = {}
     for path in (run, *against):
         with failures.of(str(path)):
-            runs[path] = load_run(path, device, data_dir, dataset)
+            runs[path] = load_run(own_copy(path), device, data_dir, dataset)
     for why in failures.names if runs else ():
         click.echo(f"Left out: {why}", err=True)
     columns = {}

@@ -17,12 +17,16 @@ from hierarchical_lvae.runs.options import FitOptions
 def figures(run: Path, seed: int | None, **where: Any) -> None:
     """Draw Figures 2, 3 and 4, training curves and reconstructions of RUN, into RUN/figures.
 
+    A pretrained run (see `hlvae data list`) is copied to runs/NAME first.
+
     \b
     Examples:
+      hlvae figures pretrained:3dshapes-local
       hlvae figures runs/first
       hlvae figures runs/first --seed 7
     """
     from hierarchical_lvae.runs import load_run
+    from hierarchical_lvae.runs.pretrained import own_copy
 
-    for path in draw_all(load_run(run, **where), seed):
+    for path in draw_all(load_run(own_copy(run), **where), seed):
         click.echo(path)

@@ -21,6 +21,8 @@ from hierarchical_lvae.data.paths import printable
 from hierarchical_lvae.data.replica import FACTOR_SIZES, load_replica
 
 FILE = "3dshapes.h5"
+REPLICA = "replica of 3D Shapes (rendered, not the real images)"
+"""The source of the replica's images, in records and titles."""
 FACTOR_NAMES = ("floor_hue", "wall_hue", "object_hue", "scale", "shape", "orientation")
 
 log = logging.getLogger(__name__)
@@ -41,7 +43,7 @@ def replica(cache_dir: Path) -> FactorImages:
         factors=factor_grid(FACTOR_SIZES),
         factor_names=FACTOR_NAMES,
         factor_sizes=FACTOR_SIZES,
-        source="replica of 3D Shapes (rendered, not the real images)",
+        source=REPLICA,
     )
 
 

@@ -22,9 +22,10 @@ def draw_all(run: "Run", seed: int | None = None) -> list[Path]:
     from hierarchical_lvae.presentation import plots
     from hierarchical_lvae.runs.directory import read_log
 
+    out = run.directory
     drawn = {name: draw(run, seed) for name, draw in PAPER_FIGURES.items()}
-    drawn["training"] = plots.training_curves(read_log(run.directory), describe(run))
-    return [save(figure, run.directory, name) for name, figure in drawn.items()] + [draw_reconstructions(run, seed)]
+    drawn["training"] = plots.training_curves(read_log(out), describe(run))
+    return [save(figure, out, name) for name, figure in drawn.items()] + [draw_reconstructions(run, seed)]
 
 
 def draw_figure2(run: "Run", seed: int | None = None) -> "Figure":

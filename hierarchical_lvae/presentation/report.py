@@ -20,6 +20,7 @@ from hierarchical_lvae.presentation.figures import model
 from hierarchical_lvae.presentation.scores import lines
 from hierarchical_lvae.runs import FitOptions
 from hierarchical_lvae.runs.directory import command, read_log, read_options, read_record, read_state
+from hierarchical_lvae.runs.pretrained import check_writable
 
 CAPTIONS = {
     "training": "Training curves.",
@@ -70,10 +71,11 @@ def write_report(run: str | Path) -> Path:
         run: the directory, of a finished fit or not.
 
     Raises:
-        ValueError: a file of the run is damaged.
+        ValueError: a file of the run is damaged, or it is a pretrained run of the package.
     """
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
+    check_writable(run)
     run = Path(run)
     options = read_options(run)
     saved = read_record(run)

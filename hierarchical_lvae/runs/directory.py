@@ -34,6 +34,7 @@ from hierarchical_lvae.files import (
     write_text,
 )  # fmt: skip
 from hierarchical_lvae.runs.options import FitOptions
+from hierarchical_lvae.runs.pretrained import check_writable, located
 
 OPTIONS, MODEL, CHECKPOINT, STATE, LOG = (
     "options.json", "model.safetensors", "state.safetensors", "state.json", "log.jsonl"
@@ -71,9 +72,9 @@ def read_options(path: str | Path) -> FitOptions:
 
     Raises:
         FileNotFoundError: it is not a run directory.
-        ValueError: its options cannot be read.
+        ValueError: its options cannot be read, or no pretrained run has that name.
     """
-    saved, file = read_record(path), Path(path) / OPTIONS
+    saved, file = read_record(path), located(path) / OPTIONS
     try:
         names = ["dataset", *(field.name for field in fields(FitOptions) if field.name in saved)]
         return FitOptions(**{name: saved[name] for name in names})
@@ -87,9 +88,9 @@ def read_record(path: str | Path) -> dict[str, Any]:
 
     Raises:
         FileNotFoundError: it is not a run directory.
-        ValueError: the file is damaged.
+        ValueError: the file is damaged, or no pretrained run has that name.
     """
-    path = Path(path)
+    path = located(path)
     if not is_run(path):
         raise FileNotFoundError(
             f"{path} is not a run directory ({'it has no options.json' if path.exists() else 'it does not exist'}): "
@@ -181,9 +182,11 @@ def claimed(path: Path, new: bool) -> Iterator[None]:
 
     Raises:
         FileExistsError: a new directory holds something already.
+        ValueError: it is a pretrained run of the package.
         BlockingIOError: another process holds it.
         OSError: it cannot be made.
     """
+    check_writable(path)
     there = path.is_dir()
     if new and there and (others := [file.name for file in path.iterdir() if not _is_ours(file.name)]):
         resumable = f", or continue that run with `{command('resume', path)}`" if OPTIONS in others else ""

@@ -11,7 +11,8 @@ import pyro
 import torch
 from torch import Tensor
 
-from hierarchical_lvae.data import DATASETS, FactorImages, default_data_dir, load_dataset
+from hierarchical_lvae.data import DATASETS, FactorImages, default_data_dir, load_dataset, shapes3d
+from hierarchical_lvae.data.directory import data_directory
 from hierarchical_lvae.data.factor_images import shrunk
 from hierarchical_lvae.data.sources import SOURCES
 from hierarchical_lvae.files import named
@@ -22,6 +23,7 @@ from hierarchical_lvae.penalties import build_penalty
 from hierarchical_lvae.runs.devices import device_here, resolve_device
 from hierarchical_lvae.runs.directory import MODEL, read_checkpoint, read_options, read_record, read_state, read_weights
 from hierarchical_lvae.runs.options import AUTO, FitOptions
+from hierarchical_lvae.runs.pretrained import check_writable, located
 from hierarchical_lvae.types import LocalInference, Stateful, accepted, lookup, random_state_kept, single_precision
 
 if TYPE_CHECKING:
@@ -49,13 +51,14 @@ class Run:
 
     @property
     def directory(self) -> Path:
-        """Its directory.
+        """Its directory, to write into.
 
         Raises:
-            ValueError: it has none: it was neither fitted nor loaded.
+            ValueError: it has none: it was neither fitted nor loaded; or it is a pretrained run of the package.
         """
         if self.path is None:
             raise ValueError("the run has no directory: fit it, load it, or give it one with dataclasses.replace")
+        check_writable(self.path)
         return self.path
 
     @property
@@ -154,17 +157,17 @@ def load_run(
     Warns if the fit is not finished: the weights are those of its last checkpoint.
 
     Args:
-        path: the run directory.
-        device: where to compute; where the fit did, if None and if that device is here.
+        path: the run directory, or "pretrained:NAME" (see `hierarchical_lvae.runs.PRETRAINED`), which is read in place.
+        device: where to compute; where the fit did, if None and if that device is here. A pretrained run: on the CPU.
         data_dir: where data files are now, if elsewhere than for the fit.
         dataset: where the user's own data are now, if elsewhere. What must agree is the fingerprint of their content.
 
     Raises:
         FileNotFoundError: the directory is not a run, or has no weights yet, or the data are not there.
-        ValueError: a file is damaged, or the data are not those that it was trained on.
+        ValueError: a file is damaged, the data are not those that it was trained on, or no pretrained run is called so.
         OSError: the device is not here.
     """
-    path = Path(path)
+    path = located(path)
     options = moved(read_options(path), device, data_dir, dataset)
     weights = read_weights(path)
     if (state := read_state(path)).status == "unknown":
@@ -200,6 +203,8 @@ def moved(
 def load_data(options: FitOptions, path: Path) -> FactorImages:
     """Load the data of the run in `path`, on the device of the options.
 
+    A run that was trained on the replica of 3D Shapes keeps it, even if the real images are there now.
+
     Raises:
         FileNotFoundError: they are not where the options say.
         ValueError: they are not those that the run was trained on.
@@ -213,8 +218,15 @@ def load_data(options: FitOptions, path: Path) -> FactorImages:
         raise FileNotFoundError(
             f"the data of {path} are no longer at {options.dataset}: give their new place with `dataset`"
         )
-    dataset = load_dataset(options.dataset, options.data_dir, options.image_size, options.frame, options.skip_bad)
     saved = read_record(path)["data"]
+    if options.dataset == "3dshapes" and saved.get("source") == shapes3d.REPLICA:
+        directory = data_directory(options.data_dir)
+        if (directory / shapes3d.FILE).exists():
+            log.info("%s was trained on the replica: %s is not used", path, directory / shapes3d.FILE)
+        dataset = shapes3d.replica(directory)
+        dataset = dataset.resized(shrunk(options.image_size, dataset.images.shape[2:]))
+    else:
+        dataset = load_dataset(options.dataset, options.data_dir, options.image_size, options.frame, options.skip_bad)
     if dataset.fingerprint != saved.get("fingerprint"):
         place = "their place with `dataset`" if own else "their directory with `data_dir` or $HLVAE_DATA"
         raise ValueError(

@@ -176,7 +176,7 @@ def test_evaluate_refuses_in_one_line(tmp_path):
 
 
 def test_data_commands(tmp_path):
-    assert hlvae("data", "list").output.split() == list(DATASETS)
+    assert hlvae("data", "list").output.split("\n\n")[0].split() == list(DATASETS)
     result = hlvae("data", "info", "digits")
     assert "1,797 of 8 × 8 pixels, 1 channel, uint8" in result.output
     assert "digit 10" in result.output
