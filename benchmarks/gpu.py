@@ -2,11 +2,11 @@
 
     python benchmarks/gpu.py OUT [--seconds 520] [--runs runs.jsonl]
 
-Parts, each a process with a limit of its own; one that fails is told and stops no other:
+Parts, each a process with a limit of its own; a failure is reported and does not stop the others:
 
     exact     both gradients on the GPU against the CPU in float64: float32, TF32, other forms of the maps
     graph     a step as a CUDA graph against the same step without; twice; not finite; resumed
-    compile   the gradient compiled by Inductor: how long that takes, is it the gradient
+    compile   the gradient compiled by Inductor: how long that takes, and whether it is right
     rates     steps a second, memory and kernels: graphs, compiled, a plain VAE, a loop over tasks; what the card can do
     train     the fits of `runs.jsonl`, an object a line: `name` and options of `quick`; `--workers` at a time
 
@@ -50,7 +50,7 @@ SETTINGS = {
     "plain, Table 4": {"preset": "paper", "alpha": 0.0},
 }
 LIMITS = {"exact": 90, "graph": 90, "compile": 200, "rates": 120}
-"""Seconds of each part on a GPU; a rehearsal has all the time it is given."""
+"""Seconds of each part on a GPU; a rehearsal has all of `--seconds`."""
 SMALL = {"dataset": "digits", "batch": 2, "num_neighbours": 1}
 ARGUMENTS = argparse.ArgumentParser(description="Check, measure and train on one GPU.")
 ARGUMENTS.add_argument("out", type=Path)
@@ -63,7 +63,7 @@ ARGUMENTS.add_argument("--workers", type=int, default=1)
 ARGUMENTS.add_argument("--part", help=argparse.SUPPRESS)
 
 
-# --------------------------------------------------------------------------------------------------- what all share
+# --------------------------------------------------------------------------------------------------- shared
 
 
 class Report:
@@ -79,7 +79,7 @@ class Report:
 
     @contextmanager
     def trying(self, name: str) -> Iterator[None]:
-        """A failure is a result, too; after an error of CUDA nothing else can be had from the process."""
+        """A failure is a result, too; after an error of CUDA the process cannot be used."""
         try:
             yield
         except Exception as error:
@@ -103,7 +103,7 @@ def as_in_a_fit() -> Iterator[None]:
 
 
 def wait(device: str) -> None:
-    """Until the device has done what it was given."""
+    """Wait for the device."""
     if device.startswith("cuda"):
         torch.cuda.synchronize()
 
@@ -303,7 +303,7 @@ def rate(take: Callable[[], list], args: argparse.Namespace) -> float:
 
 
 def ceilings(args: argparse.Namespace, report: Report) -> None:
-    """What the card can: products of matrices."""
+    """Peak rate of matrix products."""
     side = 64 if args.small else 8192
     for setting in ("highest", "high"):
         with precision(setting):
@@ -313,7 +313,7 @@ def ceilings(args: argparse.Namespace, report: Report) -> None:
 
 
 def forget_peak(device: str) -> None:
-    """Free what is not used, and begin to count anew."""
+    """Free what is not used, and reset the peak."""
     if device.startswith("cuda"):
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats()
@@ -369,9 +369,11 @@ def main() -> None:
     if args.part:
         torch.set_num_threads(1)  # the parts run side by side
         if not args.device.startswith("cuda"):
-            torch.compile = lambda traced, **options: traced  # a CPU is minutes at it
+            torch.compile = lambda traced, **options: traced  # Inductor takes minutes on a CPU
         PARTS[args.part](args, Report(args.out, args.part))
         return
+    if any(args.out.iterdir()):
+        ARGUMENTS.error(f"{args.out} is not empty: give a new directory")
     start = time.monotonic()
 
     def begin(part: str) -> tuple[str, subprocess.Popen]:
@@ -388,11 +390,14 @@ def main() -> None:
             code = "stopped at its limit"
         print(f"{time.monotonic() - start:.0f} s: {part} ended: {code}", flush=True)
 
+    def limit(part: str) -> float:
+        return LIMITS[part] if args.device.startswith("cuda") else args.seconds
+
     together = [begin(part) for part in ("exact", "graph", "compile") if part in args.parts]
     for part, process in together:
-        end(part, process, LIMITS[part])
+        end(part, process, limit(part))
     if "rates" in args.parts:
-        end(*begin("rates"), LIMITS["rates"])
+        end(*begin("rates"), limit("rates"))
     if "train" in args.parts and args.runs:
         for worker in [begin("train") for _ in range(args.workers)]:
             end(*worker, args.seconds)

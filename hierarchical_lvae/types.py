@@ -81,8 +81,8 @@ class LocalLoss(Protocol):
 class LocalInference(Protocol):
     """Infers the local parameters of B neighbourhoods from their local loss.
 
-    One that looks at its numbers (as linear algebra does) has the attribute `capturable = False`: a step that contains
-    it cannot be replayed on a GPU.
+    One that reads values on the host (as linear algebra does) has the attribute `capturable = False`: a step that
+    contains it cannot be replayed on a GPU, nor compiled.
     """
 
     def __call__(self, local_loss: LocalLoss) -> dict[str, TorchDistribution]:
@@ -252,8 +252,14 @@ def random_state_kept() -> Iterator[None]:
     """Leave PyTorch's random states, on all devices that are in use, as they were."""
     import torch
 
-    with torch.random.fork_rng(range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()):
+    if torch.cuda.is_initialized():
+        with torch.random.fork_rng(range(torch.cuda.device_count())):
+            yield
+        return
+    seed = torch.initial_seed()
+    with torch.random.fork_rng(()):
         yield
+    torch.cuda.manual_seed_all(seed)  # for when a GPU is first used, or was inside; it is not started by this
 
 
 @contextmanager

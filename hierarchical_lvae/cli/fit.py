@@ -100,7 +100,10 @@ option = partial(option_of, FitOptions)
 @option("seed", help="Of parameters, batches and noise.")
 @device_option
 @option("precision", type=Name(PRECISIONS), help="Of products; TF32 is high.")
-@option("compiled", help="Compile the gradient: a minute before the first step, faster steps on a GPU.")
+@option(
+    "compiled",
+    help="Compile the gradient, for a GPU: a minute before the first step, then faster.",
+)
 @click.option("--out", type=Location(), help="Run directory [default: runs/DATASET-ALPHA-SEED-TIME]")
 @click.option("--checkpoint-every", type=Finite(), default=CHECKPOINT_EVERY, show_default=True, help="Seconds.")
 @click.option("--resume", type=Location(), help="Resume this run; no other option is needed.")
@@ -196,9 +199,13 @@ def announce(run: "Run") -> None:
     check_step_fits(at_a_time, options.num_neighbours, run.dataset.image_shape, options.device)
     click.echo(f"data: {run.dataset.source}")
     for name in dict.fromkeys([options.preset, *PRESETS]):
-        seconds = estimate_seconds(run, options if name == options.preset else options.under(name))
         hint = "this one" if name == options.preset else f"--preset {name}"
-        click.echo(f"preset {name}: about {duration(seconds)} on this {options.device} ({hint})")
+        try:
+            seconds = estimate_seconds(run, options if name == options.preset else options.under(name))
+        except MemoryError:
+            click.echo(f"preset {name}: does not fit into the memory of this {options.device} ({hint})")
+        else:
+            click.echo(f"preset {name}: about {duration(seconds)} on this {options.device} ({hint})")
     click.echo(
         f"{options.steps:,} steps of B = {options.batch} neighbourhoods, K = {options.num_neighbours}, "
         f"α = {said(options)}, β = {options.beta:g}, {options.local}, {options.neighbourhood} neighbours, "

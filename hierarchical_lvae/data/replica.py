@@ -72,8 +72,8 @@ class ReplicaImages:
     def __getitem__(self, index: Index) -> Tensor:
         """The images of an integer index of any shape: uint8, index.shape + (3, 64, 64), on `device`.
 
-        Negative indices count from the end; IndexError for indices out of range or not integer. (Numbers of an index
-        on a GPU are not looked at: that would wait for it.)
+        Negative indices count from the end; IndexError for indices out of range or not integer. (An index on a
+        GPU is not checked, which would mean waiting for it.)
         """
         if isinstance(index, slice):
             index = np.arange(*index.indices(len(self)))

@@ -131,8 +131,8 @@ class FitOptions:
                 )
         if self.compiled and (self.micro_batch is not None or self.penalty is not None):
             raise ValueError(
-                "a compiled gradient is of a whole batch without a penalty: leave out `compiled`, or `micro_batch` and "
-                "`penalty`, and train in one process"
+                "`compiled` needs the whole batch in one process and no penalty: leave it out, or leave out "
+                "`micro_batch` and `penalty`"
             )
         if self.precision not in PRECISIONS:
             raise ValueError(f"no precision is called {self.precision!r}: {suggestion(self.precision, PRECISIONS)}")

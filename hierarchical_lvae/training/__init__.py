@@ -1,7 +1,7 @@
 """Algorithm 1: the loop, the gradient of a step, and the processes and the memory that it runs in.
 
 fit(FitOptions.of("quick", dataset="3dshapes"), out)    # writes a run directory
-resume(out)                                             # continues after an interruption, to the same bytes
+resume(out)                                             # continues after an interruption
 run = load_run(out)                                     # reads it back
 """
 

@@ -34,7 +34,7 @@ def choose_gradient(run: Run, ranks: Ranks) -> Gradient:
     if not run.options.compiled:
         return Whole(run)
     if not getattr(run.elbo.local, "capturable", True):
-        raise ValueError(f"{run.options.local} looks at its numbers, and cannot be compiled: leave out `compiled`")
+        raise ValueError(f"{run.options.local} reads values on the host and cannot be compiled: leave out `compiled`")
     from hierarchical_lvae.training.compiled import Compiled
 
     return Compiled(run)

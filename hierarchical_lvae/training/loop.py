@@ -41,7 +41,7 @@ from hierarchical_lvae.types import Diverged, Interrupted, random_state_kept, si
 
 LOG_EVERY, DIAGNOSE_EVERY = 50, 500
 DIAGNOSE_EVERY_REPLAYED = 5_000
-"""A diagnosis takes a third of a second on a GPU, by Python, and 500 steps of a graph not much longer."""
+"""On a GPU, and also at step 500 and at the end: a diagnosis takes 0.3 s of Python there, and 500 steps about 1 s."""
 REESTIMATE_EVERY, REESTIMATE_ON = 200, 4  # steps, neighbourhoods
 TRIED = 10
 """Steps to estimate by."""
@@ -63,7 +63,7 @@ def fit(
 
     It holds `options.json`; `model.safetensors`; `state.safetensors` and `state.json`, the checkpoint; and `log.jsonl`:
     every 50 steps the loss and the norm of the meta-gradient (nats per image) and the images per second (queries and
-    neighbours), with a penalty its last value, every 500 (5,000 on a GPU) also the diagnosis of the adaptation.
+    neighbours), with a penalty its last value, every 500 (on a GPU 5,000) also the diagnosis.
 
     Args:
         options: what to train, on what, for how long.
@@ -95,9 +95,10 @@ def resume(
     device: str | None = None,
     dataset: str | Path | None = None,
 ) -> Run:
-    """Continue a fit from its last checkpoint, to the same bytes as if it had never stopped; see `fit`.
+    """Continue a fit from its last checkpoint, on a CPU to the same bytes as if it had never stopped; see `fit`.
 
-    On another device, or shared among processes that did not share it before, it continues by other draws.
+    On another device, or shared among processes that did not share it before, it continues by other draws. On a CPU, or
+    shared, its gradient is no longer compiled.
 
     Args:
         path: a run directory, finished or not.
@@ -114,6 +115,9 @@ def resume(
         raise ValueError(f"{path} was started for {options.steps} steps: {steps} steps would be fewer")
     with claimed(path, new=False) if ranks.writes else progress.hidden():
         options = replace(moved(options, device, data_dir, dataset), steps=steps or options.steps)
+        if options.compiled and (ranks.world > 1 or not options.device.startswith("cuda")):
+            log.info("from here on the gradient is not compiled")
+            options = replace(options, compiled=False)
         alone, options = options, shared(options, ranks)
         if options != alone and ranks.writes:
             log.info("from here on %d processes share each batch, and draw other codes than one did", ranks.world)
@@ -125,16 +129,23 @@ def resume(
 def estimate_seconds(run: Run, options: FitOptions) -> float:
     """How long a fit by these options would take here, on the data of `run`.
 
-    On a CPU, by a step of at most 8 queries; on a GPU, by ten replays of a step.
+    On a CPU, by a step of at most 8 queries; on a GPU, by ten replays of a step that is not compiled.
+
+    Raises:
+        MemoryError: a step does not fit into the memory of the GPU.
     """
-    with random_state_kept(), pyro.validation_enabled(False), pyro.get_param_store().scope():
+    with (
+        random_state_kept(),
+        precision(options.precision),
+        pyro.validation_enabled(False),
+        pyro.get_param_store().scope(),
+    ):
         trial = prepare(replace(options, neighbourhood="noise", compiled=False), run.dataset)
         if is_capturable(trial):
-            step = Step(trial, Ranks())
-            step.take(0, 1)
-            start = time.perf_counter()
-            step.take(1, TRIED)
-            return (time.perf_counter() - start) / TRIED * options.steps
+            try:
+                return _replay_seconds(trial) * options.steps
+            except torch.cuda.OutOfMemoryError as error:
+                raise MemoryError("a step does not fit into the memory of the GPU") from error
         index = torch.randint(len(run.dataset), (min(options.batch, 8),)).to(trial.options.device)
         for _ in range(2):  # the first one warms up
             start = time.perf_counter()
@@ -142,6 +153,14 @@ def estimate_seconds(run: Run, options: FitOptions) -> float:
             trial.elbo.loss_and_grads(trial.vae.model, trial.vae.guide, x, trial.neighbourhood(index, x))
             seconds = time.perf_counter() - start
     return seconds * options.batch / len(index) * options.steps
+
+
+def _replay_seconds(trial: Run) -> float:
+    step = Step(trial, Ranks())
+    step.take(0, 1)
+    start = time.perf_counter()
+    step.take(1, TRIED)
+    return (time.perf_counter() - start) / TRIED
 
 
 def _train(run: Run, ranks: Ranks, checkpoint_every: float, watchers: tuple[Watcher, ...]) -> Run:
@@ -217,7 +236,7 @@ def _train(run: Run, ranks: Ranks, checkpoint_every: float, watchers: tuple[Watc
                 if elbo.last_penalty is not None:
                     entry["penalty"] = elbo.last_penalty.item()
                 entry["images_per_second"] = (done - logged) * options.batch * (options.num_neighbours + 1) / seconds
-                if done % (DIAGNOSE_EVERY_REPLAYED if step.is_replayed else DIAGNOSE_EVERY) == 0:
+                if _is_diagnosed(done, options.steps, step.is_replayed):
                     info = diagnose(elbo, vae.model, vae.guide, step.x_N)
                     entry |= {name: value.mean().item() for name, value in info._asdict().items()}
                     # a penalty is in the loss of the queries, and not in that of a neighbourhood
@@ -239,6 +258,12 @@ def _train(run: Run, ranks: Ranks, checkpoint_every: float, watchers: tuple[Watc
                 written = checkpoint("running")
     checkpoint("finished")
     return run
+
+
+def _is_diagnosed(done: int, steps: int, is_replayed: bool) -> bool:
+    if is_replayed:
+        return done in (DIAGNOSE_EVERY, steps) or done % DIAGNOSE_EVERY_REPLAYED == 0
+    return done % DIAGNOSE_EVERY == 0
 
 
 def _refuse_overshoot(adapted: float, plain: float, step: int) -> None:

@@ -1,10 +1,10 @@
 """A step of Algorithm 1: images, their neighbours, the meta-gradient, Adam. On a GPU it is one CUDA graph, replayed.
 
-A graph can hold what looks at no number on the way and has the same shapes each time: the draw of images and of noisy
-neighbours, both gradients, clipping, Adam. Such a step costs one launch, and Python runs at the capture alone.
+A graph can hold operations that never read values on the host and have the same shapes each time: the draw of images
+and of noisy neighbours, both gradients, clipping, Adam. Such a step costs one launch; Python runs for the capture only.
 
-A step that is not finite must not touch the weights. On a CPU the loss is looked at before Adam. In a graph a flag on
-the device tells Adam, and stays up: further steps change nothing until somebody looks.
+A step that is not finite must not touch the weights. On a CPU the loss is checked before Adam. In a graph a flag on the
+device tells Adam, and stays set: later steps change nothing.
 """
 
 import math
@@ -20,12 +20,14 @@ from hierarchical_lvae.training.ranks import Ranks
 from hierarchical_lvae.types import random_state_kept
 
 AT_ONCE = 50
-WARM_UP = 3
-"""Steps before the capture, in which libraries choose their kernels and caches fill."""
+"""How many steps a graph takes, at most, before their losses are read."""
+
+TRIALS = 3
+"""Steps before a capture, in which libraries choose their kernels and caches fill."""
 
 
-class Seen(NamedTuple):
-    """What is looked at after a step."""
+class Outcome(NamedTuple):
+    """Loss and gradient norm of a step."""
 
     loss: float
     """Nats per image."""
@@ -34,7 +36,7 @@ class Seen(NamedTuple):
 
     @property
     def is_finite(self) -> bool:
-        """Whether Adam has taken the step."""
+        """Whether both are. If not, Adam has not taken the step, nor any later one of a graph."""
         return math.isfinite(self.loss) and math.isfinite(self.norm)
 
 
@@ -50,6 +52,8 @@ class Step:
     """The images of the last step: (B, C, H, W)."""
     x_N: Tensor
     """Their neighbours: (B, K, C, H, W)."""
+    random_state: tuple[Tensor, Tensor | None]
+    """Of CPU and GPU: before the codes are drawn or, where a graph draws the batch, before the first of its steps."""
 
     def __init__(self, run: Run, ranks: Ranks) -> None:
         self.run, self.gradient = run, choose_gradient(run, ranks)
@@ -58,35 +62,31 @@ class Step:
         self.draws_inside = self.is_replayed and not run.neighbourhood.of_data
         """Whether images and neighbours are part of the graph."""
         self.at_once = AT_ONCE if self.draws_inside else 1
-        """How many steps may be taken before a look at them."""
-        rate, fast = run.options.lr, {}
+        """How many steps may be taken before their losses are read."""
         if self.is_replayed:
-            rate, fast = torch.tensor(rate, device=run.options.device), {"fused": True, "capturable": True}
-        self.optimizer = torch.optim.Adam(run.vae.parameters(), rate, **fast)
+            rate = torch.tensor(run.options.lr, device=run.options.device)
+            self.optimizer = torch.optim.Adam(run.vae.parameters(), rate, fused=True, capturable=True)
+        else:
+            self.optimizer = torch.optim.Adam(run.vae.parameters(), run.options.lr)
         self.graph: torch.cuda.CUDAGraph | None = None
 
-    def take(self, done: int, number: int) -> list[Seen]:
-        """Take the steps `done` + 1 to `done` + `number`, and look at them.
-
-        After one that is not finite no other is taken.
-        """
-        if self.is_replayed and self.graph is None:
-            self._capture()
-        self.random_state = torch.get_rng_state(), _gpu_state(self.run.options.device)
-        outcomes = []
+    def take(self, done: int, number: int) -> list[Outcome]:
+        """Take the steps `done` + 1 to `done` + `number`, and read what came of them."""
+        outcomes = list[Tensor]()
         for step in range(done + 1, done + number + 1):
             self._set_rate(learning_rate(self.run.options, step))
+            if not self.draws_inside:
+                self._put(*self._draw())
+            if not self.draws_inside or not outcomes:
+                self.random_state = torch.get_rng_state(), _gpu_state(self.run.options.device)
+            if self.is_replayed and self.graph is None:
+                self._capture()
             if self.graph is None:
-                self.x, self.x_N = self._draw()
-                self._update()
-            elif self.draws_inside:
-                self.graph.replay()
+                self._take()
             else:
-                for place, drawn in zip((self.x, self.x_N), self._draw(), strict=True):
-                    place.copy_(drawn)
                 self.graph.replay()
             outcomes.append(self.outcome.clone())
-        return [Seen(*pair) for pair in torch.stack(outcomes).tolist()]
+        return [Outcome(*pair) for pair in torch.stack(outcomes).tolist()]
 
     def why(self, failed: int, number: int) -> str:
         """What was not finite first in step `failed` (from 0) of the `number` that were taken last."""
@@ -94,8 +94,18 @@ class Step:
             cpu, gpu = self.random_state
             torch.set_rng_state(cpu)
             if gpu is not None:  # each step of a graph draws as many numbers
-                torch.cuda.set_rng_state(_between(gpu, torch.cuda.get_rng_state(), failed / number))
-            return first_not_finite(self.run, *self._draw())
+                share = failed / number if self.draws_inside else 0.0
+                torch.cuda.set_rng_state(_between(gpu, torch.cuda.get_rng_state(), share))
+            x, x_N = self._draw() if self.draws_inside else (self.x, self.x_N)
+            return first_not_finite(self.run, x, x_N)
+
+    def _put(self, x: Tensor, x_N: Tensor) -> None:
+        """Make these the batch: where the graph reads it, if there is one."""
+        if self.graph is None:
+            self.x, self.x_N = x, x_N
+        else:
+            self.x.copy_(x)
+            self.x_N.copy_(x_N)
 
     def _draw(self) -> tuple[Tensor, Tensor]:
         run, device = self.run, self.run.options.device
@@ -117,7 +127,7 @@ class Step:
             self.not_finite.copy_(torch.maximum(self.not_finite, 1 - self.outcome.isfinite().all().float()))
             self.optimizer.found_inf = self.not_finite
             self.optimizer.step()
-        elif Seen(*self.outcome.tolist()).is_finite:
+        elif Outcome(*self.outcome.tolist()).is_finite:
             self.optimizer.step()
 
     def _set_rate(self, rate: float) -> None:
@@ -127,7 +137,7 @@ class Step:
             else:
                 group["lr"] = rate
 
-    def _whole(self) -> None:
+    def _take(self) -> None:
         if self.draws_inside:
             self.x, self.x_N = self._draw()
         self._update()
@@ -138,20 +148,17 @@ class Step:
         parameters = [*self.run.vae.parameters()]
         before = [p.detach().clone() for p in parameters]
         moments = {p: {k: v.clone() for k, v in slots.items()} for p, slots in self.optimizer.state.items()}
-        if not self.draws_inside:
-            with random_state_kept():
-                self.x, self.x_N = self._draw()
         stream = torch.cuda.Stream()
         stream.wait_stream(torch.cuda.current_stream())
         with random_state_kept():
             with torch.cuda.stream(stream):
-                for _ in range(WARM_UP):
-                    self._whole()
+                for _ in range(TRIALS):
+                    self._take()
             torch.cuda.current_stream().wait_stream(stream)
             self.run.vae.zero_grad()
             graph = torch.cuda.CUDAGraph()
             with torch.cuda.graph(graph):
-                self._whole()
+                self._take()
         with torch.no_grad():
             for p, old in zip(parameters, before, strict=True):
                 p.copy_(old)

@@ -20,7 +20,9 @@ def test_the_script_is_rehearsed(tmp_path):
     assert done.stdout.count("ended: 0") == 6  # four parts, two workers
     noted = [json.loads(line) for path in (tmp_path / "out").glob("*.jsonl") for line in path.read_text().splitlines()]
     values = {line["name"]: line["value"] for line in noted}
-    assert max(values["K=3: float64"]) < 1e-12
+    assert max(values["K=3: float64, in groups"]) < 1e-12
+    assert values["not finite: the weights are the last good ones"] == [0.0, 0.0]
+    assert values["not finite: why"].endswith("in the guide)")
     assert values["resumed to the same bytes"]
     assert values["quick: compiled against eager, both in TF32"] == [0.0, 0.0, 0.0]
     for name in ("local", "plain"):

@@ -1,4 +1,4 @@
-"""What a CUDA graph asks of a step, seen without a GPU: nothing is copied from the host, and nothing looked at."""
+"""What a CUDA graph asks of a step, seen without a GPU: nothing is copied from the host, and no value is read there."""
 
 import json
 import sys
@@ -17,8 +17,8 @@ from hierarchical_lvae.data import load_dataset
 from hierarchical_lvae.data.replica import LAYERS_SHAPE, ReplicaImages
 from hierarchical_lvae.inference import LOCAL_INFERENCE, LocalELBO, OneStepMAP
 from hierarchical_lvae.models import LIKELIHOODS, LocalVAE
-from hierarchical_lvae.runs import FitOptions, prepare
-from hierarchical_lvae.training import fit, resume
+from hierarchical_lvae.runs import FitOptions, load_run, prepare
+from hierarchical_lvae.training import fit, loop, resume
 from hierarchical_lvae.training import step as step_module
 from hierarchical_lvae.training.compiled import Compiled
 from hierarchical_lvae.training.gradient import Whole
@@ -75,25 +75,20 @@ def traffic(call):
     return dict(seen)
 
 
-def loss_on_meta(local, likelihood):
-    """A step's gradient, of a VAE on `meta`."""
-    shared = local == "shared"
+CAPTURABLE = [name for name in LOCAL_INFERENCE if getattr(resolve_name(LOCAL_INFERENCE[name])(), "capturable", True)]
+
+
+@pytest.mark.parametrize("local", [*CAPTURABLE, "first-order"])
+@pytest.mark.parametrize("likelihood", LIKELIHOODS)
+def test_the_gradient_copies_nothing_from_the_host(local, likelihood):
     inference = OneStepMAP(first_order=True) if local == "first-order" else resolve_name(LOCAL_INFERENCE[local])()
-    vae = LocalVAE(0.0 if shared else 1e-3, 2, (3, 16, 16), 4, likelihood).to("meta")
+    vae = LocalVAE(0.0 if local == "shared" else 1e-3, 2, (3, 16, 16), 4, likelihood).to("meta")
     query, support = torch.rand(3, 3, 16, 16, device="meta"), torch.rand(3, 2, 3, 16, 16, device="meta")
 
     def call():
         LocalELBO(inference).differentiable_loss(vae.model, vae.guide, query, support).backward()
 
-    return call, getattr(inference, "capturable", True)
-
-
-@pytest.mark.parametrize("local", [*LOCAL_INFERENCE, "first-order"])
-@pytest.mark.parametrize("likelihood", LIKELIHOODS)
-def test_the_gradient_copies_nothing_from_the_host(local, likelihood):
-    call, capturable = loss_on_meta(local, likelihood)
-    if capturable:
-        assert traffic(call) == {}
+    assert traffic(call) == {}
 
 
 def test_traffic_is_noticed():
@@ -115,7 +110,7 @@ class Images(ReplicaImages):
 @pytest.mark.parametrize(("neighbourhood", "number"), [("noise", 2), ("noise-mean", 1)])
 @pytest.mark.parametrize("likelihood", LIKELIHOODS)
 def test_the_whole_step_copies_nothing_from_the_host(neighbourhood, number, likelihood, alpha, monkeypatch):
-    """Images, neighbours, gradients, clipping, and what Adam is told. (Adam itself does not know `meta`.)"""
+    """Images, neighbours, gradients, clipping, and what Adam is told. (Adam itself does not support `meta`.)"""
     monkeypatch.setattr(Step, "_capture", lambda self: None)
     monkeypatch.setattr(torch.optim.Adam, "step", lambda self: None)
     options = FitOptions(
@@ -128,7 +123,7 @@ def test_the_whole_step_copies_nothing_from_the_host(neighbourhood, number, like
     step = Step(replace(run, options=replace(run.options, device="meta")), Ranks())
     step.is_replayed = step.draws_inside = True
     step.not_finite = torch.zeros((), device="meta")
-    assert traffic(step._whole) == {}
+    assert traffic(step._take) == {}
 
 
 # ------------------------------------------------------------- the step of a graph, taken by Python on the CPU
@@ -138,17 +133,17 @@ class Graph:
     """Stands in for a CUDA graph: what was captured is called."""
 
     def __init__(self, step):
-        self.replay = step._whole
+        self.replay = step._take
+
+
+def capture(step):
+    step.not_finite = torch.zeros(())
+    step.graph = Graph(step)
 
 
 @pytest.fixture
 def graphs(monkeypatch):
     """Steps are as on a GPU."""
-
-    def capture(self):
-        self.not_finite = torch.zeros(())
-        self.graph = Graph(self)
-
     monkeypatch.setattr(step_module, "is_capturable", lambda run: True)
     monkeypatch.setattr(Step, "_capture", capture)
 
@@ -212,6 +207,49 @@ def test_a_fit_by_graphs_resumes_to_the_same_bytes(graphs, tmp_path):
     assert [json.loads(line)["step"] for line in lines] == [50, 100, 120]
 
 
+@pytest.mark.parametrize("first", ["graph", "plain"])
+def test_a_fit_moves_between_a_graph_and_a_plain_step(first, monkeypatch, tmp_path):
+    """As between a GPU and a CPU: both forms of Adam go on from each other's moments."""
+    usual = step_module.is_capturable, Step._capture
+
+    def run_as(kind):
+        monkeypatch.setattr(step_module, "is_capturable", (lambda run: True) if kind == "graph" else usual[0])
+        monkeypatch.setattr(Step, "_capture", capture if kind == "graph" else usual[1])
+
+    fit(quick(steps=60, warm_up=80), tmp_path / "whole")
+    run_as(first)
+    fit(quick(steps=30, warm_up=80), tmp_path / "part")
+    run_as("plain" if first == "graph" else "graph")
+    moved = resume(tmp_path / "part", steps=60)
+    torch.testing.assert_close(moved.vae.theta, load_run(tmp_path / "whole").vae.theta, rtol=1e-3, atol=1e-4)
+
+
+def test_a_short_fit_by_graphs_is_diagnosed(graphs, tmp_path, monkeypatch):
+    """At its end at the latest: a step that overshoots must not pass for a finished fit."""
+    fit(quick(steps=60), tmp_path / "run")
+    last = json.loads((tmp_path / "run/log.jsonl").read_text().splitlines()[-1])
+    assert (last["step"], last["loss_after"] < last["loss_before"]) == (60, True)
+    diagnosed = []
+    monkeypatch.setattr(loop, "_refuse_overshoot", lambda *found: diagnosed.append(found))
+    resume(tmp_path / "run", steps=70)
+    assert len(diagnosed) == 1
+
+
+def test_what_failed_is_looked_up_in_the_batch_that_failed(monkeypatch):
+    """Neighbourhoods that count steps may draw others the next time."""
+    run = prepare(quick(neighbourhood="latent-knn", refresh=3))
+    step = Step(run, Ranks())
+    for done in range(6):
+        step.take(done, 1)
+    counted, x_N = run.neighbourhood.state_dict(), step.x_N.clone()
+    looked_at = []
+    monkeypatch.setattr(step_module, "first_not_finite", lambda run, x, x_N: looked_at.append(x_N) or "it")
+    assert step.why(0, 1) == "it"
+    assert torch.equal(looked_at[0], x_N)
+    for name, value in run.neighbourhood.state_dict().items():
+        assert torch.equal(value, counted[name]), name
+
+
 @pytest.mark.parametrize("share", [0.0, 0.4, 1.0])
 def test_the_random_state_of_a_step_lies_between(share):
     """A GPU's generator is a seed and how many numbers it has given."""
@@ -262,7 +300,7 @@ def test_a_fit_can_be_compiled(interpreted, tmp_path):
 
 def test_what_cannot_be_compiled_is_refused(tmp_path):
     for changes in ({"micro_batch": 2}, {"penalty": "dip-i"}):
-        with pytest.raises(ValueError, match="leave out `compiled`"):
+        with pytest.raises(ValueError, match="`compiled` needs the whole batch"):
             quick(compiled=True, **changes)
-    with pytest.raises(ValueError, match="laplace-low-rank looks at its numbers"):
+    with pytest.raises(ValueError, match="laplace-low-rank reads values on the host"):
         fit(quick(compiled=True, local="laplace-low-rank", steps=1), tmp_path / "run")
