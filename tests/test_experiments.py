@@ -13,7 +13,7 @@ from click.testing import CliRunner
 from hierarchical_lvae.analysis import ScoreSettings
 from hierarchical_lvae.cli import main
 from hierarchical_lvae.experiments import FIGURES, TABLES, Row, Table, Workers, run_table
-from hierarchical_lvae.experiments.rows import _fit_options, _followed
+from hierarchical_lvae.experiments.rows import _followed, fit_options
 from hierarchical_lvae.runs import FitOptions
 
 FEW = {"steps": 3, "batch": 2, "num_neighbours": 2, "latent_dim": 3}
@@ -305,11 +305,11 @@ def test_beta_of_a_row_counts_from_the_presets():
     table = TABLES["table1"]
     rows = {row.name: row for row in table.rows}
     found = {
-        (preset, name): _fit_options(table, rows[name], preset, {"seed": 0}).beta
+        (preset, name): fit_options(table, rows[name], preset, {"seed": 0}).beta
         for preset in ("quick", "paper")
         for name in ("alpha-0", "beta-4")
     }
     assert found == {
         ("quick", "alpha-0"): 0.25, ("quick", "beta-4"): 1.0, ("paper", "alpha-0"): 1.0, ("paper", "beta-4"): 4.0
     }  # fmt: skip
-    assert _fit_options(table, rows["beta-4"], "quick", {"beta": 3.0}).beta == 3.0  # the caller's goes first
+    assert fit_options(table, rows["beta-4"], "quick", {"beta": 3.0}).beta == 3.0  # the caller's goes first

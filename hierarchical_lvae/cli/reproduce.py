@@ -39,11 +39,12 @@ IMAGES = {"paper": ScoreSettings.images, "quick": 5_000}
     is_flag=True,
     help="Train nothing: print the rows that are there, or the paper's own.",
 )
+@click.option("--dry-run", is_flag=True, help="Train nothing: print the commands that would be run.")
 @click.pass_context
 def reproduce(
     ctx: click.Context, name: str, preset: str, seeds: int, rows: str | None, steps: int | None,
     points: tuple[int, int], images: int | None, features: str, inception_weights: Path | None, jobs: int | None,
-    dask: str | None, out: Path | None, data_dir: Path | None, device: str, finished_only: bool,
+    dask: str | None, out: Path | None, data_dir: Path | None, device: str, finished_only: bool, dry_run: bool,
 ) -> None:  # fmt: skip
     """Train the rows of a table of the paper, and print it: published, ours, and the difference; or draw a figure.
 
@@ -58,7 +59,7 @@ def reproduce(
       hlvae reproduce fig2
     """
     from hierarchical_lvae.evaluation import inception
-    from hierarchical_lvae.experiments import FIGURES, TABLES, Workers, run_table
+    from hierarchical_lvae.experiments import FIGURES, TABLES, Workers, plan, run_table
     from hierarchical_lvae.runs import load_run
     from hierarchical_lvae.training.memory import keep_freed_memory
 
@@ -74,13 +75,19 @@ def reproduce(
         if seeds > 1:
             raise click.UsageError("a figure shows one run of each row: leave out --seeds")
         table = replace(table, columns={}, rows=tuple(row for row in table.rows if row.name in figure.rows))
-    if figure or not finished_only:
-        refuse_others(table, out, [f"figures/{name}.png"] if figure else ["table.md", "table.csv"])
     given: dict[str, Any] = {"steps": steps, "data_dir": data_dir, "device": device}
     weights = None if inception_weights is None else inception(inception_weights).weights.absolute()
     settings = ScoreSettings(
         train=points[0], test=points[1], images=images or IMAGES[preset], features=features, inception_weights=weights
     )
+    if dry_run:
+        if finished_only:
+            raise click.UsageError("--dry-run prints commands and --print-only a table: give one of them")
+        for line in plan(table, out, preset, range(seeds), wanted, settings, **given):
+            click.echo(line)
+        return
+    if figure or not finished_only:
+        refuse_others(table, out, [f"figures/{name}.png"] if figure else ["table.md", "table.csv"])
     runs = len(wanted or table.rows) * seeds
     workers = Workers(1 if finished_only else min(jobs or at_a_time(device), runs), None if finished_only else dask)
     others = () if figure or not wanted else tuple(row for row in known if row not in wanted)

@@ -1,3 +1,4 @@
+from .dry_run import plan as plan
 from .paper import FIGURES as FIGURES
 from .paper import TABLES as TABLES
 from .paper import Figure as Figure

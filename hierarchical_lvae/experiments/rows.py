@@ -99,7 +99,7 @@ def run_table(
     tasks, steps = [], {}
     for row in table.rows:
         for seed in seeds if not rows or row.name in rows else ():
-            given = _fit_options(table, row, preset, {**options, "seed": seed})
+            given = fit_options(table, row, preset, {**options, "seed": seed})
             path = directory / f"{row.name}-{seed}"
             if finished_only:
                 try:
@@ -170,7 +170,7 @@ def read_row(table: Table, row: Row, path: str | Path) -> Result:
     return Result(row, options, path, values, scores, source, remark)
 
 
-def _fit_options(table: Table, row: Row, preset: str, options: Mapping[str, Any]) -> FitOptions:
+def fit_options(table: Table, row: Row, preset: str, options: Mapping[str, Any]) -> FitOptions:
     """The options of a row's fit. Its β counts from the preset's, which is weighed against the pixels."""
     given = {**table.options, **row.options}
     times = given.pop("beta", 1.0)

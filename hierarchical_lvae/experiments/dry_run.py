@@ -1,0 +1,66 @@
+"""The commands that a table's runs amount to: what `hlvae reproduce --dry-run` prints."""
+
+import shlex
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from hierarchical_lvae.analysis import ScoreSettings
+from hierarchical_lvae.experiments.rows import Table, fit_options
+from hierarchical_lvae.runs.directory import command, is_run, read_state
+from hierarchical_lvae.runs.options import FitOptions
+
+
+def plan(
+    table: Table,
+    directory: str | Path,
+    preset: str,
+    seeds: Sequence[int] = (0,),
+    rows: Sequence[str] = (),
+    settings: ScoreSettings | None = None,
+    **options: Any,
+) -> Iterator[str]:
+    """The commands that would train and score the rows, in order, with the arguments of `run_table`.
+
+    A run that is there is resumed if it is not finished. (Scores that are there already are kept by `evaluate`.)
+    """
+    for row in table.rows:
+        for seed in seeds if not rows or row.name in rows else ():
+            path = Path(directory) / f"{row.name}-{seed}"
+            if not is_run(path):
+                yield fit_command(fit_options(table, row, preset, {**options, "seed": seed}), path, preset)
+            elif (status := read_state(path).status) == "diverged":
+                continue
+            elif status != "finished":
+                yield command("resume", path)
+            if table.metrics:
+                yield command("evaluate", path, "--metrics", ",".join(table.metrics), *_score_words(settings))
+
+
+def _score_words(settings: ScoreSettings | None) -> list[str]:
+    usual, settings = ScoreSettings(), settings or ScoreSettings()
+    words = []
+    if (settings.train, settings.test) != (usual.train, usual.test):
+        words += ["--points", str(settings.train), str(settings.test)]
+    for name in ("images", "features", "inception_weights"):
+        if (value := getattr(settings, name)) != getattr(usual, name):
+            words += ["--" + name.replace("_", "-"), str(value)]
+    return words
+
+
+def fit_command(options: FitOptions, path: str | Path, preset: str) -> str:
+    """The `hlvae fit` that trains by these options, as it is typed: what differs from a preset is named.
+
+    >>> fit_command(FitOptions.of("quick", dataset="digits", alpha=0.0, seed=3), "runs/plain", "quick")
+    'hlvae fit --dataset digits --preset quick --alpha 0.0 --seed 3 --out runs/plain'
+    """
+    wanted, given = asdict(options), dict[str, Any]()
+    for name in [*wanted, *wanted]:  # twice: what is given changes the defaults of others
+        usual = getattr(FitOptions.of(preset, dataset=options.dataset, **given), name)
+        given |= {name: wanted[name]} if wanted[name] != usual else {}
+    words = ["hlvae", "fit", "--dataset", options.dataset, "--preset", preset]
+    for name in [name for name in wanted if name in given]:
+        flag, value = "--" + name.replace("_", "-"), given[name]
+        words += [flag] if value is True else [flag, str(value)]
+    return shlex.join([*words, "--out", str(path)])
