@@ -17,8 +17,7 @@ PRETRAINED = {
     ),
     "3dshapes-64-local": (
         "images of 64×64, as in the paper (α = 0.2, β = 1, 12,000 steps; on an H100, in TF32)",
-        "hlvae fit --dataset 3dshapes --preset quick --image-size 64 --steps 12000 --seed 1"
-        " --device cuda --precision high",
+        "hlvae fit --dataset 3dshapes --preset quick --image-size 64 --steps 12000 --seed 1 --device cuda --precision high",  # noqa: E501
     ),
 }
 """Pretrained runs by name: what each shows, and the command that trained it. Their files lie in `../pretrained/NAME`;
