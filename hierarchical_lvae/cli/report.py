@@ -15,8 +15,8 @@ def report(run: Path, **where: Any) -> None:
     """Show RUN on one page, RUN/report.html: options, curves, figures, scores, local posteriors.
 
     The page holds its figures itself, and opens offline. Figures that are missing are drawn, and those of an unfinished
-    run are drawn anew; scores and comparisons are what `evaluate` and `compare` left. A pretrained run (see `hlvae data
-    list`) is copied to runs/NAME first.
+    run are drawn again; scores and comparisons are what `evaluate` and `compare` left. A pretrained run (see `hlvae
+    data list`) is copied to runs/NAME first.
 
     \b
     Examples:
