@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from hierarchical_lvae.analysis import ScoreSettings
-from hierarchical_lvae.experiments.rows import Table, fit_options
+from hierarchical_lvae.experiments.rows import Table, runs_of
 from hierarchical_lvae.runs.directory import command, is_run, read_state
 from hierarchical_lvae.runs.options import FitOptions
 
@@ -25,17 +25,15 @@ def plan(
 
     A run that is there is resumed if it is not finished. (Scores that are there already are kept by `evaluate`.)
     """
-    for row in table.rows:
-        for seed in seeds if not rows or row.name in rows else ():
-            path = Path(directory) / f"{row.name}-{seed}"
-            if not is_run(path):
-                yield fit_command(fit_options(table, row, preset, {**options, "seed": seed}), path, preset)
-            elif (status := read_state(path).status) == "diverged":
-                continue
-            elif status != "finished":
-                yield command("resume", path)
-            if table.metrics:
-                yield command("evaluate", path, "--metrics", ",".join(table.metrics), *_score_words(settings))
+    for _, given, path in runs_of(table, Path(directory), preset, seeds, rows, options):
+        if not is_run(path):
+            yield fit_command(given, path, preset)
+        elif (status := read_state(path).status) == "diverged":
+            continue
+        elif status != "finished":
+            yield command("resume", path)
+        if table.metrics:
+            yield command("evaluate", path, "--metrics", ",".join(table.metrics), *_score_words(settings))
 
 
 def _score_words(settings: ScoreSettings | None) -> list[str]:

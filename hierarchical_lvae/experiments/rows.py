@@ -97,25 +97,32 @@ def run_table(
     directory, workers = Path(directory).absolute(), workers or Workers()
     here = workers == Workers()
     tasks, steps = [], {}
-    for row in table.rows:
-        for seed in seeds if not rows or row.name in rows else ():
-            given = fit_options(table, row, preset, {**options, "seed": seed})
-            path = directory / f"{row.name}-{seed}"
-            if finished_only:
-                try:
-                    if read_state(path).status in ENDED:
-                        yield read_row(table, row, path)
-                except (OSError, ValueError) as error:
-                    nothing = (None,) * len(table.columns)
-                    yield Result(row, given, path, nothing, {}, remark=f"failed: {reason(error)}")
-                continue
-            call = delayed(run_row if here else _run_apart if workers.dask else _run_in_a_child)
-            tasks.append(call(table, row, given, path, settings))
-            steps[path] = given.steps
+    for row, given, path in runs_of(table, directory, preset, seeds, rows, options):
+        if finished_only:
+            try:
+                if read_state(path).status in ENDED:
+                    yield read_row(table, row, path)
+            except (OSError, ValueError) as error:
+                nothing = (None,) * len(table.columns)
+                yield Result(row, given, path, nothing, {}, remark=f"failed: {reason(error)}")
+            continue
+        call = delayed(run_row if here else _run_apart if workers.dask else _run_in_a_child)
+        tasks.append(call(table, row, given, path, settings))
+        steps[path] = given.steps
     if not tasks:
         return
     with _backend(workers), _followed(steps) if progress.shown() and not here else nullcontext():
         yield from Parallel(return_as="generator_unordered", pre_dispatch="all")(tasks)
+
+
+def runs_of(
+    table: Table, directory: Path, preset: str, seeds: Sequence[int], rows: Sequence[str], options: Mapping[str, Any]
+) -> Iterator[tuple[Row, FitOptions, Path]]:
+    """The fits of the rows, and where each lies; with the arguments of `run_table`."""
+    for row in table.rows:
+        for seed in seeds if not rows or row.name in rows else ():
+            given = fit_options(table, row, preset, {**options, "seed": seed})
+            yield row, given, directory / f"{row.name}-{seed}"
 
 
 def run_row(

@@ -194,13 +194,7 @@ def _train(run: Run, ranks: Ranks, checkpoint_every: float, watchers: tuple[Watc
         return time.monotonic()
 
     written = checkpoint("running" if done < options.steps else "finished")
-    bar = progress.bar(
-        desc="fit",
-        total=options.steps,
-        initial=done,
-        unit="step",
-        smoothing=0.05,
-    )
+    bar = progress.bar(desc="fit", total=options.steps, initial=done, unit="step", smoothing=0.05)
     logged, start = done, time.perf_counter()
     with (
         bar,

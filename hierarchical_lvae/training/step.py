@@ -1,7 +1,8 @@
 """A step of Algorithm 1: images, their neighbours, the meta-gradient, Adam. On a GPU it is one CUDA graph, replayed.
 
 A graph can hold operations that never read values on the host and have the same shapes each time: the draw of images
-and of noisy neighbours, both gradients, clipping, Adam. Such a step costs one launch; Python runs for the capture only.
+and of noisy neighbours, both gradients, clipping, Adam. Such a step costs one launch; Python runs for the capture, and
+for some trials before it.
 
 A step that is not finite must not touch the weights. On a CPU the loss is checked before Adam. In a graph a flag on the
 device tells Adam, and stays set: later steps change nothing.
