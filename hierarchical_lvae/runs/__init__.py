@@ -9,15 +9,15 @@ PRETRAINED = {
     ),
     "3dshapes-plain": (
         "the plain VAE beside it: everything in the code (α = 0; on a CPU)",
-        "hlvae fit --dataset 3dshapes --preset quick --alpha 0 --seed 3",
+        "hlvae fit --dataset 3dshapes --preset quick --alpha 0 --neighbourhood noise-mean --seed 3",
     ),
     "3dshapes-alpha-1": (
         "too large a step: the shape is in the local weights, too (α = 1; on an H100, in TF32)",
-        "hlvae fit --dataset 3dshapes --preset quick --alpha 1 --device cuda --precision high",
+        "hlvae fit --dataset 3dshapes --preset quick --alpha 1 --neighbourhood noise-mean --device cuda --precision high",  # noqa: E501
     ),
     "3dshapes-64-local": (
         "images of 64×64, as in the paper (α = 0.2, β = 1, 12,000 steps; on an H100, in TF32)",
-        "hlvae fit --dataset 3dshapes --preset quick --image-size 64 --steps 12000 --seed 1 --device cuda --precision high",  # noqa: E501
+        "hlvae fit --dataset 3dshapes --preset quick --neighbourhood noise-mean --image-size 64 --steps 12000 --seed 1 --device cuda --precision high",  # noqa: E501
     ),
 }
 """Pretrained runs by name: what each shows, and the command that trained it. Their files lie in `../pretrained/NAME`;

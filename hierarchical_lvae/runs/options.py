@@ -19,8 +19,8 @@ QUICK = {
 
 QUICK_ON: dict[str, dict[str, Any]] = {
     "3dshapes": {
-        "batch": 32, "steps": 5_000, "lr": 1e-3, "warm_up": 300,
-        "neighbourhood": "noise-mean", "alpha": 0.2, "beta": 0.25,
+        "batch": 32, "num_neighbours": 1, "steps": 5_000, "lr": 1e-3, "warm_up": 300,
+        "neighbourhood": "noise", "alpha": 0.2, "beta": 0.25,
     },
     "digits": {"clip": 500.0},
 }  # fmt: skip

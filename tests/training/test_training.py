@@ -32,14 +32,14 @@ def test_presets_are_the_papers_table_4_and_a_quick_one():
 
 def test_quick_is_tuned_on_3d_shapes():
     quick = FitOptions.of("quick", dataset="3dshapes")
-    assert (quick.neighbourhood, quick.num_neighbours, quick.preset) == ("noise-mean", 1, "quick")
+    assert (quick.neighbourhood, quick.num_neighbours, quick.preset) == ("noise", 1, "quick")
     assert quick.beta == (quick.image_size / 64) ** 2  # the balance of the paper's β against the pixels
     assert FitOptions.of("quick", dataset="3dshapes", image_size=64).beta == 1.0
     assert FitOptions.of("quick", dataset="3dshapes", penalty="tc").beta == 1.0
     paper = quick.under("paper")
     assert (paper.neighbourhood, paper.num_neighbours, paper.alpha) == ("noise", 10, quick.alpha)
-    other = FitOptions.of("quick", dataset="3dshapes", neighbourhood="noise", alpha=0.0, beta=1.0)
-    assert (other.local, other.num_neighbours, other.preset) == ("shared", 5, "quick")
+    other = FitOptions.of("quick", dataset="3dshapes", neighbourhood="input-knn", alpha=0.0, beta=1.0)
+    assert (other.local, other.num_neighbours, other.preset) == ("shared", 1, "quick")
     assert FitOptions.of("quick", dataset="3dshapes", num_neighbours=4, neighbourhood="noise").num_neighbours == 4
     assert FitOptions.of("quick", dataset="digits").lr == 6e-4
     assert FitOptions.of("quick", dataset="digits", lr=0.1).lr == 0.1
