@@ -28,7 +28,8 @@ SMALL = Table(
 
 @pytest.fixture
 def run(tmp_path):
-    return lambda table=SMALL, **more: list(run_table(table, tmp_path, "quick", settings=SETTINGS, **{**FEW, **more}))
+    usual = {"settings": SETTINGS, **FEW}
+    return lambda table=SMALL, **more: list(run_table(table, tmp_path, "quick", **{**usual, **more}))
 
 
 @pytest.mark.parametrize("name", TABLES)
@@ -201,6 +202,7 @@ def test_the_command_prints_and_leaves_the_table(tmp_path, monkeypatch):
     assert (tmp_path / "out/table.md").read_text().strip() == result.stdout.strip()
     csv = (tmp_path / "out/table.csv").read_text().splitlines()
     assert csv[0] == "row,seed,gap,no such,distance,remark"
+    assert (tmp_path / "out/figures/table.png").read_bytes()[1:4] == b"PNG"
     assert [line.split(",")[:2] for line in csv[1:]] == [["local", "published"], ["local", "0"], ["local", "1"]]
     again = main_(*command, "--print-only", "--out", str(tmp_path / "out"))
     assert "| plain | 0 | 0.100 · not run |" in again.stdout
@@ -313,3 +315,17 @@ def test_beta_of_a_row_counts_from_the_presets():
         ("quick", "alpha-0"): 0.25, ("quick", "beta-4"): 1.0, ("paper", "alpha-0"): 1.0, ("paper", "beta-4"): 4.0
     }  # fmt: skip
     assert fit_options(table, rows["beta-4"], "quick", {"beta": 3.0}).beta == 3.0  # the caller's goes first
+
+
+def test_a_table_is_read_back_by_the_codes_that_were_scored(run, tmp_path, monkeypatch):
+    table = replace(SMALL, columns={"gap": ("mig", "mig")}, rows=(Row("local", SMALL.rows[1].options, (0.2,)),))
+    local, meta = (run(table, settings=replace(SETTINGS, codes=codes))[0].values for codes in ("local", "meta"))
+    assert local != meta
+    for codes, values in (("local", local), ("meta", meta)):
+        (again,) = run(table, settings=ScoreSettings(codes=codes), finished_only=True)
+        assert again.values == values
+    monkeypatch.setitem(TABLES, "table5", table)
+    printed = main_("reproduce", "table5", "--codes", "meta", "--print-only", "--out", str(tmp_path)).stdout
+    assert f"{meta[0]:.3f}" in printed
+    command = main_("reproduce", "table5", "--codes", "meta", "--dry-run", "--out", str(tmp_path)).stdout
+    assert "--codes meta" in command

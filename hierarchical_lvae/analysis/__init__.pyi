@@ -12,6 +12,7 @@ from .scores import score as score
 from .settings import ComparisonSettings as ComparisonSettings
 from .settings import ScoreSettings as ScoreSettings
 from .store import is_read_only as is_read_only
+from .store import key_of as key_of
 from .store import read_scores as read_scores
 from .swap import swap as swap
 

@@ -16,7 +16,7 @@ from hierarchical_lvae.analysis import OF_RUN, SCORES
 from hierarchical_lvae.analysis.codes import Encoded, disentanglement, encode
 from hierarchical_lvae.analysis.images import choose_features
 from hierarchical_lvae.analysis.settings import ScoreSettings
-from hierarchical_lvae.analysis.store import META, Store
+from hierarchical_lvae.analysis.store import Store, key_of
 from hierarchical_lvae.evaluation import METRICS
 from hierarchical_lvae.runs import Run
 from hierarchical_lvae.runs.directory import read_weights
@@ -60,7 +60,7 @@ def score(
         return encode(run, some.train + some.test, settings.codes, settings.seed, parts[i])
 
     for name in names:
-        key = name + META if name in METRICS and settings.codes == "meta" else name
+        key = key_of(name, settings.codes)
         try:
             features = choose_features(run, settings) if name == "fid" else None
             if name in METRICS:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from hierarchical_lvae.analysis import SCORES
+from hierarchical_lvae.evaluation import METRICS
 from hierarchical_lvae.files import locked, read_json, write_json
 
 META = "-meta"
@@ -16,6 +17,15 @@ READ_ONLY = (errno.EROFS, errno.EACCES, errno.EPERM)
 """Errors of a directory that its owner has closed to writing."""
 
 log = logging.getLogger(__name__)
+
+
+def key_of(name: str, codes: str) -> str:
+    """The key of a score in metrics.json, for `codes` of `CODES`.
+
+    >>> key_of("dci", "meta"), key_of("swap", "meta")
+    ('dci-meta', 'swap')
+    """
+    return name + META if name in METRICS and codes == "meta" else name
 
 
 class Store:

@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from hierarchical_lvae.analysis import FEATURES, ScoreSettings
+from hierarchical_lvae.analysis import CODES, FEATURES, ScoreSettings
 from hierarchical_lvae.cli.failures import in_flags
 from hierarchical_lvae.cli.names import Count, DataDirectory, Location, Name, device_option, option_of, points_option
 from hierarchical_lvae.presentation.figures import compose
@@ -24,6 +24,7 @@ IMAGES = {"paper": ScoreSettings.images, "quick": 5_000}
 @click.option("--seeds", type=Count(1, 10_000), default=1, show_default=True, help="Fits of each row.")
 @click.option("--rows", help="Names of rows, with commas [default: all]")
 @option_of(FitOptions, "steps", default=None, help="Meta-steps of each fit [default: by preset]")
+@option_of(ScoreSettings, "codes", type=Name(CODES), help="Which encoder's codes.")
 @points_option("For DCI: fitted, tested.")
 @option_of(ScoreSettings, "images", default=None, help="Of each kind, for FID [default: 50,000; quick: 5,000]")
 @option_of(ScoreSettings, "features", type=Name(FEATURES), help="What the distance sees.")
@@ -43,8 +44,9 @@ IMAGES = {"paper": ScoreSettings.images, "quick": 5_000}
 @click.pass_context
 def reproduce(
     ctx: click.Context, name: str, preset: str, seeds: int, rows: str | None, steps: int | None,
-    points: tuple[int, int], images: int | None, features: str, inception_weights: Path | None, jobs: int | None,
-    dask: str | None, out: Path | None, data_dir: Path | None, device: str, finished_only: bool, dry_run: bool,
+    codes: str, points: tuple[int, int], images: int | None, features: str, inception_weights: Path | None,
+    jobs: int | None, dask: str | None, out: Path | None, data_dir: Path | None, device: str, finished_only: bool,
+    dry_run: bool,
 ) -> None:  # fmt: skip
     """Train the rows of a table of the paper, and print it: published, ours, and the difference; or draw a figure.
 
@@ -59,7 +61,7 @@ def reproduce(
       hlvae reproduce fig2
     """
     from hierarchical_lvae.evaluation import inception
-    from hierarchical_lvae.experiments import FIGURES, TABLES, Workers, plan, run_table
+    from hierarchical_lvae.experiments import FIGURES, TABLES, Result, Workers, plan, run_table
     from hierarchical_lvae.runs import load_run
     from hierarchical_lvae.training.memory import keep_freed_memory
 
@@ -78,7 +80,12 @@ def reproduce(
     given: dict[str, Any] = {"steps": steps, "data_dir": data_dir, "device": device}
     weights = None if inception_weights is None else inception(inception_weights).weights.absolute()
     settings = ScoreSettings(
-        train=points[0], test=points[1], images=images or IMAGES[preset], features=features, inception_weights=weights
+        codes=codes,
+        train=points[0],
+        test=points[1],
+        images=images or IMAGES[preset],
+        features=features,
+        inception_weights=weights,
     )
     if dry_run:
         if finished_only:
@@ -86,12 +93,16 @@ def reproduce(
         for line in plan(table, out, preset, range(seeds), wanted, settings, **given):
             click.echo(line)
         return
+    stem = "table" if codes == ScoreSettings.codes else f"table-{codes}"
+    names = [f"figures/{name}.png"] if figure else [f"{stem}.md", f"{stem}.csv", f"figures/{stem}.png"]
     if figure or not finished_only:
-        refuse_others(table, out, [f"figures/{name}.png"] if figure else ["table.md", "table.csv"])
+        refuse_others(table, out, names)
     runs = len(wanted or table.rows) * seeds
     workers = Workers(1 if finished_only else min(jobs or at_a_time(device), runs), None if finished_only else dask)
     others = () if figure or not wanted else tuple(row for row in known if row not in wanted)
-    results = list(run_table(table, out, preset, range(seeds), others, finished_only=True)) if others else []
+    results = list[Result]()
+    if others:
+        results += run_table(table, out, preset, range(seeds), others, settings, finished_only=True)
     there = {*wanted, *(result.row.name for result in results)}
     table = replace(table, rows=tuple(row for row in table.rows if not wanted or row.name in there))
     try:
@@ -102,8 +113,8 @@ def reproduce(
             results.append(result)
             click.echo(f"{result.row.name}, seed {result.seed}: {result.remark or 'done'}", err=True)
             all_failed = all(done.remark.startswith("failed") for done in results)
-            if not (finished_only or figure or (all_failed and (out / "table.md").exists())):
-                write(table, results, out)
+            if not (finished_only or figure or (all_failed and (out / names[0]).exists())):
+                write(table, results, out, stem)
     except Interrupted as error:
         raise Interrupted(error.signal, "stopped, with a checkpoint: the same command goes on") from None
     if figure:
@@ -113,7 +124,7 @@ def reproduce(
         for line in lines(table, results):
             click.echo(in_flags(line))
         if not finished_only:
-            click.echo(f"left in {out / 'table.md'} and {out / 'table.csv'}", err=True)
+            click.echo(f"saved in {out}: {', '.join(names)}", err=True)
     if any(result.remark.startswith("failed") for result in results):
         ctx.exit(1)
 

@@ -41,7 +41,7 @@ def _score_words(settings: ScoreSettings | None) -> list[str]:
     words = []
     if (settings.train, settings.test) != (usual.train, usual.test):
         words += ["--points", str(settings.train), str(settings.test)]
-    for name in ("images", "features", "inception_weights"):
+    for name in ("codes", "images", "features", "inception_weights"):
         if (value := getattr(settings, name)) != getattr(usual, name):
             words += ["--" + name.replace("_", "-"), str(value)]
     return words

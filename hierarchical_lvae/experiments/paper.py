@@ -3,6 +3,7 @@
 A row is a fit, by options that differ from those of its table. A figure shows rows of a table, from the same runs.
 """
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -22,6 +23,18 @@ class Row:
     """Those that differ from the table's."""
     published: tuple[float | None, ...]
     """A value a column; None where the paper has none."""
+
+    @property
+    def label(self) -> str:
+        """The name, with symbols.
+
+        >>> Row("alpha-0.1", {}, ()).label, Row("factor-alpha-0", {}, ()).label
+        ('α = 0.1', 'factor, α = 0')
+        """
+        return re.sub(r"(^|-)(alpha|beta)-", lambda found: (found[1] and ", ") + _SYMBOLS[found[2]], self.name)
+
+
+_SYMBOLS = {"alpha": "α = ", "beta": "β = "}
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 from joblib import Parallel, cpu_count, delayed, parallel_config
 
 from hierarchical_lvae import progress
-from hierarchical_lvae.analysis import ScoreSettings, read_scores, score
+from hierarchical_lvae.analysis import ScoreSettings, key_of, read_scores, score
 from hierarchical_lvae.experiments.paper import Place, Row, Table
 from hierarchical_lvae.runs import FitOptions, load_run, read_options
 from hierarchical_lvae.runs.directory import ENDED, is_run, read_record, read_state
@@ -101,7 +101,7 @@ def run_table(
         if finished_only:
             try:
                 if read_state(path).status in ENDED:
-                    yield read_row(table, row, path)
+                    yield read_row(table, row, path, settings)
             except (OSError, ValueError) as error:
                 nothing = (None,) * len(table.columns)
                 yield Result(row, given, path, nothing, {}, remark=f"failed: {reason(error)}")
@@ -161,17 +161,19 @@ def run_row(
     return Result(row, run.options, path, values, scores, run.dataset.source, failed and f"failed: {failed}")
 
 
-def read_row(table: Table, row: Row, path: str | Path) -> Result:
-    """What is there of one row that ended.
+def read_row(table: Table, row: Row, path: str | Path, settings: ScoreSettings | None = None) -> Result:
+    """Read one row that ended, and its scores of the codes that `settings` name.
 
     Raises:
         ValueError: it cannot be read.
     """
     path = Path(path)
-    options, scores, state = read_options(path), read_scores(path), read_state(path)
+    options, saved, state = read_options(path), read_scores(path), read_state(path)
+    keys = {name: key_of(name, (settings or ScoreSettings()).codes) for name in table.metrics}
+    scores = {name: saved[key] for name, key in keys.items() if key in saved}
     values = tuple(_found(scores, place) for place in table.columns.values())
     remark = f"diverged: {state.why}" if state.status == "diverged" else ""
-    if not remark and table.columns and not any(name in scores for name in table.metrics):
+    if not remark and table.columns and not scores:
         remark = "not scored: leave out `finished_only`"
     source = read_record(path)["data"].get("source", "")
     return Result(row, options, path, values, scores, source, remark)

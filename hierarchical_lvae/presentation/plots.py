@@ -146,6 +146,41 @@ def importance(importance: np.ndarray, factors: Sequence[str], title: str) -> "F
     return figure
 
 
+def values_by_row(panels: Mapping[str, Sequence[tuple[str, Sequence[float], float | None]]], title: str) -> "Figure":
+    """Draw one panel per score; in it, for each row of a table, a dot per seed, their mean, and the paper's value.
+
+    Args:
+        panels: by score, for each row its label, the values of its seeds, and the published value or None.
+        title: of the table.
+    """
+    from matplotlib.figure import Figure
+
+    across = min(len(panels), 4)
+    down = math.ceil(len(panels) / across)
+    rows = max(map(len, panels.values()))
+    figure = Figure(figsize=(3.2 * across, (1.2 + 0.28 * rows) * down + 0.8), layout="constrained")
+    _title(figure, title)
+    axes = figure.subplots(down, across, squeeze=False, sharey=True)
+    for ax in axes.flat[len(panels) :]:
+        ax.set_axis_off()
+    for ax, (name, found) in zip(axes.flat, panels.items(), strict=False):
+        for place, (_, values, published) in enumerate(found):
+            ax.plot(values, [place] * len(values), "o", color="black", markersize=4, alpha=0.5, label="a seed")
+            if values:
+                ax.plot([np.mean(values)], [place], "|", color="black", markersize=14, label="their mean")
+            if published is not None:
+                ax.plot([published], [place], "D", color="C1", markersize=5, fillstyle="none", label="the paper")
+        ax.set_yticks(range(len(found)), [label for label, *_ in found], fontsize=8, **VERBATIM)
+        ax.set_ylim(rows - 0.5, -0.5)
+        ax.set_title("\n".join(textwrap.wrap(name, 32)), fontsize=9)
+        ax.tick_params(axis="x", labelsize=8)
+        ax.grid(alpha=0.3)
+    handles = {label: handle for ax in axes.flat for handle, label in zip(*ax.get_legend_handles_labels(), strict=True)}
+    if handles:
+        figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=3, fontsize=8, frameon=False)
+    return figure
+
+
 def training_curves(log: Sequence[Mapping[str, Any]], title: str) -> "Figure":
     """Loss, gradient norm and adaptation over the steps, from the lines of `log.jsonl`, as far as they were logged."""
     from matplotlib.figure import Figure

@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
     from hierarchical_lvae.experiments import Result, Table
 
 
@@ -82,7 +84,9 @@ def protocol(results: "Sequence[Result]") -> list[str]:
             about["features"].add(f"{fid['name']} of {fid['generated']:,} images")
         if "settings" in result.scores.get("dci", {}):
             points = result.scores["dci"]["settings"]
-            about["points"].add(f"DCI fitted on {points['train']:,} and tested on {points['test']:,}")
+            about["points"].add(
+                f"DCI of {points['codes']} codes, fitted on {points['train']:,} and tested on {points['test']:,}"
+            )
     papers = "the paper: 300,000 steps of B = 25, K = 10 (noise), Adam 0.0001; the real images; FID of 50,000"
     return [f"{kind}: {', '.join(sorted(values))}" for kind, values in about.items() if values] + [papers]
 
@@ -99,7 +103,7 @@ def refuse_others(table: "Table", out: Path, names: Sequence[str]) -> None:
 
     there = [name for name in names if occupied(out / name)]
     begun = any(path.name.rpartition("-")[0] in _names(table) and is_run(path) for path in out.glob("*"))
-    if there and not begun and not _is_table(table, out / "table.md"):
+    if there and not begun and not _is_table(table, out / names[0]):
         raise FileExistsError(f"{out / there[0]} is not a result of hlvae reproduce: choose another `out`")
 
 
@@ -116,12 +120,30 @@ def _is_table(table: "Table", path: Path) -> bool:
         return file.read(len(start)) == start
 
 
-def write(table: "Table", results: "Sequence[Result]", out: Path) -> None:
-    """Leave the table as table.md and table.csv in the directory of the runs."""
-    from hierarchical_lvae.files import atomic, write_text
+def draw(table: "Table", results: "Sequence[Result]") -> "Figure":
+    """Draw a panel per column, with every seed of every row, and the paper's values where they are comparable."""
+    from hierarchical_lvae.presentation import plots
 
-    write_text(out / "table.md", "\n".join(lines(table, results)) + "\n")
-    with atomic(out / "table.csv") as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
+    panels: dict[str, list[tuple[str, list[float], float | None]]] = {}
+    for column, (title, place) in enumerate(table.columns.items()):
+        panels[title] = []
+        names = {result.scores.get(place[0], {}).get("name") for result in results}
+        for row in table.rows:
+            runs = [result for result in results if result.row.name == row.name]
+            values = [float(value) for run in runs if (value := run.values[column]) is not None]
+            published = row.published[column] if names <= {None, "FID"} else None
+            panels[title].append((row.label, values, published))
+    return plots.values_by_row(panels, "\n".join([table.title, *protocol(results)[:1]]))
+
+
+def write(table: "Table", results: "Sequence[Result]", out: Path, stem: str = "table") -> None:
+    """Save the table as STEM.md, STEM.csv and figures/STEM.png in the directory of the runs."""
+    from hierarchical_lvae.files import atomic, write_text
+    from hierarchical_lvae.presentation.figures import save
+
+    save(draw(table, results), out, stem)
+    write_text(out / f"{stem}.md", "\n".join(lines(table, results)) + "\n")
+    with atomic(out / f"{stem}.csv") as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(["row", "seed", *table.columns, "remark"])
         for row in table.rows:
