@@ -73,6 +73,11 @@ option = partial(option_of, FitOptions)
 @option(
     "local", type=Name(LOCAL_INFERENCE), default=None, help="Local inference [default: one-step; shared if alpha is 0]"
 )
+@option(
+    "local_layers",
+    help="Which weights are local: all, decoder, encoder, head (the decoder's last layer), or names such as "
+    "decoder.9.*, with commas.",
+)
 @option("first_order", help="Do not differentiate through the inner step.")
 @option("clip", help="Clip the norm of the meta-gradient (nats per image) [default: by preset]")
 @option(

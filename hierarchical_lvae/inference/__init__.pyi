@@ -7,6 +7,7 @@ from .elbo import LocalELBO as LocalELBO
 from .evidence import Evidence as Evidence
 from .evidence import estimate_evidence as estimate_evidence
 from .evidence import reestimate as reestimate
+from .exact import ExactMAP as ExactMAP
 from .laplace import Dense as Dense
 from .laplace import Diagonal as Diagonal
 from .laplace import Laplace as Laplace

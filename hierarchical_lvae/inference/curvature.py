@@ -140,7 +140,7 @@ def _outputs(at: LocalLossAt, site: str) -> tuple[list[Tensor], list[Tensor]]:
     outputs, information = [], []
     for observation in at.observations:
         factors = base(observation.distribution)
-        for output, fisher in _parameters(factors):
+        for output, fisher in likelihood_parameters(factors):
             if not output.requires_grad or _is_apart(output, at.values[site]):
                 continue
             batch = len(observation.distribution.batch_shape)
@@ -157,7 +157,7 @@ def _is_apart(output: Tensor, value: Tensor) -> bool:
     return torch.autograd.grad(output.sum(), value, retain_graph=True, allow_unused=True)[0] is None
 
 
-def _parameters(factors: dist.TorchDistribution) -> list[tuple[Tensor, Tensor]]:
+def likelihood_parameters(factors: dist.TorchDistribution) -> list[tuple[Tensor, Tensor]]:
     """The parameters of independent factors, with the Fisher information in each."""
     match factors:
         case dist.Normal():

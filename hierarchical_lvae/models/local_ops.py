@@ -31,7 +31,7 @@ from torch import Tensor
 from torch.autograd import Function
 
 from hierarchical_lvae.models.forms import Form, Rows
-from hierarchical_lvae.models.lazy import Lazy, Number, Product, Sum
+from hierarchical_lvae.models.lazy import Lazy, Number, Product, Sum, is_shared
 
 Gradients = tuple[Tensor | None, ...]
 
@@ -99,14 +99,21 @@ def _weight(form: Form, x: Tensor, y: Tensor, weight: Tensor) -> tuple[Tensor, T
 def _output(form: Form, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """W x + b, by the factors of W where it has few."""
     if not isinstance(weight, Lazy):
-        return form.output(x, weight, bias)
+        if bias is None or is_shared(bias) or not is_shared(weight):
+            return form.output(x, weight, bias)
+        return form.output(x, weight, None) + _of_maps(bias, x)  # the biases alone are local
     if (W := weight.low_rank()) is None:
         return form.output(x, weight.each(), bias)
     terms = [form.output(x, shared, None) for shared in W.tensors]
     terms += [_through(x, p.x, form.x, p.y, form.y, scale) for scale, p in W.products]
     if bias is not None:
-        terms.append(bias.reshape(bias.shape + (1,) * (x.dim() - 3)))
+        terms.append(_of_maps(bias, x))
     return reduce(torch.add, terms)
+
+
+def _of_maps(bias: Tensor, x: Tensor) -> Tensor:
+    """Biases (G, out) with the dimensions of maps: (G, out, 1, 1), where x has maps."""
+    return bias.reshape(bias.shape + (1,) * (x.dim() - 3))
 
 
 def _input(form: Form, y: Tensor, weight: Tensor) -> Tensor:

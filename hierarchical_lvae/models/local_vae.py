@@ -12,6 +12,8 @@ local inference is read from there. α = 0 makes both local sites Delta at the m
 """
 
 import math
+from collections.abc import Mapping
+from fnmatch import fnmatchcase
 from typing import Any
 
 import pyro
@@ -22,7 +24,7 @@ from torch import Tensor, nn
 
 from hierarchical_lvae.models import LIKELIHOODS
 from hierarchical_lvae.models.log_scale import LogScaleNormal
-from hierarchical_lvae.models.networks import decoder, encoder
+from hierarchical_lvae.models.networks import Network, decoder, encoder
 from hierarchical_lvae.models.program import Program
 from hierarchical_lvae.types import lookup
 
@@ -37,8 +39,11 @@ class LocalVAE(Program):
         latent_dim: D, the size of a code.
         likelihood: a key of `LIKELIHOODS`.
         activation: a key of `ACTIVATIONS`; "softplus" for finite differences.
+        local_layers: which weights are local, separated by commas: "all", "decoder", "encoder", "head" (the decoder's
+            last layer), or patterns of names such as "decoder.9.*" (or "9.*"). All neighbourhoods share the others.
 
-    The meta-parameters are `theta` (decoder) and `phi` (encoder), one flat vector each.
+    The meta-parameters of the local sites are `theta` (decoder) and `phi` (encoder), one flat vector each. Weights that
+    are not local are in `theta_shared` and, if some of the encoder's are local, in `phi_shared`.
 
     >>> vae = LocalVAE()
     >>> vae.theta.numel() + vae.phi.numel()     # Table 3
@@ -57,6 +62,7 @@ class LocalVAE(Program):
         latent_dim: int = 10,
         likelihood: str = "bernoulli",
         activation: str = "relu",
+        local_layers: str = "all",
     ) -> None:
         super().__init__()
         if not (alpha >= 0 and math.isfinite(alpha)):
@@ -68,11 +74,17 @@ class LocalVAE(Program):
         self.num_neighbours = num_neighbours
         self.is_local = alpha > 0
         self.register_buffer("tau", torch.tensor(math.sqrt(alpha / self._terms)))
-        self.decoder = decoder(image_shape, latent_dim, activation)
-        self.encoder = encoder(image_shape, latent_dim, activation)
+        whole = {"decoder": decoder(image_shape, latent_dim, activation)}
+        whole["encoder"] = encoder(image_shape, latent_dim, activation)
+        local = choose_layers(local_layers if self.is_local else "all", whole)
+        self.adapts = {name: self.is_local and bool(names) for name, names in local.items()}
+        """Whether "decoder" and "encoder" have local weights."""
+        self.decoder, self.encoder = (
+            Network(network.layers, network.event_dim, local[name] or None) for name, network in whole.items()
+        )
         self.likelihood = lookup(LIKELIHOODS, likelihood, "likelihood")()
-        self.theta = nn.Parameter(self.decoder.initial_parameters())
-        self.phi = nn.Parameter(self.encoder.initial_parameters())
+        self.theta, self.theta_shared = self._meta(self.decoder)
+        self.phi, self.phi_shared = self._meta(self.encoder)
 
     @property
     def alpha(self) -> float:
@@ -108,38 +120,44 @@ class LocalVAE(Program):
         """
         x = self._by_neighbourhood(x)
         with pyro.plate("neighbourhood", x.shape[0], dim=-2):
-            theta_N = pyro.sample("theta_N", self._local(self.theta), infer=self._about)
+            theta_N = pyro.sample("theta_N", self._local("decoder", self.theta), infer=self._about)
             with pyro.plate("point", x.shape[1], dim=-1):
                 # a scale of 1.0 would be copied to a GPU at each call, which no CUDA graph can hold
                 zeros, ones = self.theta.new_zeros(self.latent_dim), self.theta.new_ones(self.latent_dim)
                 z = pyro.sample("z", dist.Normal(zeros, ones).to_event(1))
-                return pyro.sample("x", self.decode(z, self._own(theta_N, self.theta)).to_event(3), obs=x)
+                return pyro.sample("x", self.decode(z, self._own("decoder", theta_N, self.theta)).to_event(3), obs=x)
 
     @pyro_method
     def guide(self, x: Tensor) -> Tensor:
         """q(z | x, φ_N); the local sites have their priors as a default, to be replaced by local inference."""
         x = self._by_neighbourhood(x)
         with pyro.plate("neighbourhood", x.shape[0], dim=-2):
-            pyro.sample("theta_N", self._local(self.theta), infer=self._about)  # kept by replay
-            phi_N = pyro.sample("phi_N", self._local(self.phi), infer={"is_auxiliary": True})
+            pyro.sample("theta_N", self._local("decoder", self.theta), infer=self._about)  # kept by replay
+            phi_N = pyro.sample("phi_N", self._local("encoder", self.phi), infer={"is_auxiliary": True})
             with pyro.plate("point", x.shape[1], dim=-1):
-                return pyro.sample("z", self.encode(x, self._own(phi_N, self.phi)).to_event(1))
+                return pyro.sample("z", self.encode(x, self._own("encoder", phi_N, self.phi)).to_event(1))
 
     def encode(self, x: Tensor, phi_N: Tensor) -> dist.Normal:
         """q(z | x, φ_N) of images (..., K, C, H, W) with weights (..., 1, P): batch (..., K, D)."""
-        mean, log_sigma = self.encoder(x, phi_N).chunk(2, dim=-1)
+        mean, log_sigma = self.encoder(x, phi_N, self.phi_shared).chunk(2, dim=-1)
         return LogScaleNormal(mean, log_sigma)
 
     def decode(self, z: Tensor, theta_N: Tensor) -> dist.TorchDistribution:
         """p(x | z, θ_N) of codes (..., K, D) with weights (..., 1, P): batch (..., K, C, H, W)."""
-        return self.likelihood(self.decoder(z, theta_N))
+        return self.likelihood(self.decoder(z, theta_N, self.theta_shared))
 
-    def _own(self, value: Tensor, meta: Tensor) -> Tensor:
-        """With α = 0 a local site is its meta-parameter: the networks may know that there is one set of weights."""
-        return value if self.is_local else meta
+    @staticmethod
+    def _meta(network: Network) -> tuple[nn.Parameter, nn.Parameter | None]:
+        """The local and the shared weights of a network, if it has both."""
+        local, shared = network.initial_parameters()
+        return nn.Parameter(local), nn.Parameter(shared) if len(shared) else None
 
-    def _local(self, meta: Tensor) -> dist.TorchDistribution:
-        if not self.is_local:
+    def _own(self, network: str, value: Tensor, meta: Tensor) -> Tensor:
+        """Without locality a site is its meta-parameter: the network may know that there is one set of weights."""
+        return value if self.adapts[network] else meta
+
+    def _local(self, network: str, meta: Tensor) -> dist.TorchDistribution:
+        if not self.adapts[network]:
             return dist.Delta(meta, event_dim=1)
         return dist.Normal(meta, self.tau).to_event(1)
 
@@ -151,3 +169,32 @@ class LocalVAE(Program):
                 f"are needed, with (C, H, W) = {self.image_shape}"
             )
         return x
+
+
+def choose_layers(local_layers: str, networks: Mapping[str, Network]) -> dict[str, list[str]]:
+    """The names of the local parameters of "decoder" and "encoder", by the description that `LocalVAE` takes.
+
+    >>> networks = {"decoder": decoder((1, 8, 8), 3), "encoder": encoder((1, 8, 8), 3)}
+    >>> choose_layers("head", networks)
+    {'decoder': ['7.weight', '7.bias'], 'encoder': []}
+
+    Raises:
+        ValueError: a part of it matches no parameter.
+    """
+    named = {f"{network}.{name}": (network, name) for network, net in networks.items() for name in net.whole.shapes}
+    last = list(networks["decoder"].whole.shapes)[-1].partition(".")[0]
+    words = {"all": "*", "decoder": "decoder.*", "encoder": "encoder.*", "head": f"decoder.{last}.*"}
+    chosen = set[str]()
+    for part in local_layers.split(","):
+        pattern = words.get(part.strip(), part.strip())
+        found = {name for name in named if fnmatchcase(name, pattern) or fnmatchcase(name, f"decoder.{pattern}")}
+        if not found:
+            raise ValueError(
+                f"local_layers: no weights match {part.strip()!r}: give {', '.join(words)}, or a pattern of "
+                f"{', '.join(named)}"
+            )
+        chosen |= found
+    return {
+        network: [name for full, (owner, name) in named.items() if owner == network and full in chosen]
+        for network in networks
+    }

@@ -8,6 +8,7 @@ convolutions have 64 channels and those before 32, and the decoder mirrors the e
 766,295 parameters. Weights are Glorot-uniform and biases zero, as in the study that the paper follows.
 """
 
+from collections.abc import Collection
 from itertools import pairwise
 from math import prod
 
@@ -29,26 +30,33 @@ class Network:
     Args:
         layers: applied in order.
         event_dim: dimensions of one input point: 1 for a code, 3 for an image.
+        local: names of the parameters in that vector, such as "9.weight"; all if None. The others are the same in all
+            neighbourhoods, and come in a vector of their own.
 
     >>> network = Network([Linear(4, 8), Activation(torch.tanh), Linear(8, 2)], event_dim=1)
-    >>> flat = network.initial_parameters().expand(5, 1, -1)  # five neighbourhoods, alike
+    >>> flat = network.initial_parameters()[0].expand(5, 1, -1)  # five neighbourhoods, alike
     >>> network(torch.zeros(5, 3, 4), flat).shape             # three points in each
     torch.Size([5, 3, 2])
     """
 
-    def __init__(self, layers: list[Layer], event_dim: int) -> None:
+    def __init__(self, layers: list[Layer], event_dim: int, local: Collection[str] | None = None) -> None:
         self.layers = layers
         self.event_dim = event_dim
-        self.layout = ParameterLayout(
-            {f"{i}.{name}": shape for i, layer in enumerate(layers) for name, shape in layer.shapes.items()}
-        )
+        shapes = {f"{i}.{name}": shape for i, layer in enumerate(layers) for name, shape in layer.shapes.items()}
+        self.whole = ParameterLayout(shapes)
+        """All parameters."""
+        self.layout = ParameterLayout({name: shape for name, shape in shapes.items() if local is None or name in local})
+        """The local ones: P numbers."""
+        self.shared = ParameterLayout({n: shape for n, shape in shapes.items() if n not in self.layout.shapes})
+        """The others: S numbers."""
 
-    def __call__(self, inputs: Tensor, flat: Tensor) -> Tensor:
+    def __call__(self, inputs: Tensor, flat: Tensor, shared: Tensor | None = None) -> Tensor:
         """Apply each neighbourhood's weights to its points.
 
         Args:
             inputs: (..., K, *event), K points in each neighbourhood.
-            flat: (..., 1, P), the weights of each neighbourhood. Leading dimensions broadcast.
+            flat: (..., 1, P), the local weights of each neighbourhood. Leading dimensions broadcast.
+            shared: (S,), the weights that all neighbourhoods share, if there are any.
 
         Returns:
             (..., K, *event'), what the last layer gives of each point.
@@ -61,17 +69,23 @@ class Network:
         if groups > 1:
             flat = flat.expand(*batch[:-1], 1, self.layout.size)
         weights = split(flat, self.layout, groups)
+        if shared is not None and self.shared.size:
+            weights |= split(shared.expand(groups, -1), self.shared, groups)
         for i, layer in enumerate(self.layers):
             x = layer(x, **{name: weights[f"{i}.{name}"] for name in layer.shapes})
         return x.transpose(0, 1).reshape(*batch, *x.shape[2:])
 
-    def initial_parameters(self) -> Tensor:
-        """Draw Glorot-uniform weights and zero biases: (P,)."""
-        flat = torch.zeros(self.layout.size)
-        for value in self.layout.split(flat).values():
+    def initial_parameters(self) -> tuple[Tensor, Tensor]:
+        """Draw Glorot-uniform weights and zero biases: the local ones, (P,), and the shared ones, (S,)."""
+        values = {name: torch.zeros(shape) for name, shape in self.whole.shapes.items()}
+        for value in values.values():
             if value.dim() > 1:
                 torch.nn.init.xavier_uniform_(value)
-        return flat
+        local, shared = (
+            torch.cat([torch.zeros(0), *(values[name].flatten() for name in layout.shapes)])
+            for layout in (self.layout, self.shared)
+        )
+        return local, shared
 
 
 def encoder(image_shape: Shape, latent_dim: int, activation: str = "relu") -> Network:

@@ -64,8 +64,8 @@ class PointVAE(Program):
         self.tau = math.sqrt(alpha / (num_neighbours * size))
         self.encoder = _network(inputs or size, width, 2 * latent_dim)
         self.decoder = _network(latent_dim, width, size)
-        self.theta = nn.Parameter(self.decoder.initial_parameters())
-        self.phi = nn.Parameter(self.encoder.initial_parameters())
+        self.theta = nn.Parameter(self.decoder.initial_parameters()[0])
+        self.phi = nn.Parameter(self.encoder.initial_parameters()[0])
 
     @pyro_method
     def model(self, data: Data) -> Tensor:

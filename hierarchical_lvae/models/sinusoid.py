@@ -38,7 +38,7 @@ class Sinusoid(Program):
         self.tau = math.sqrt(2 * alpha / num_points)
         relu = Activation(torch.relu)
         self.network = Network([Linear(1, width), relu, Linear(width, width), relu, Linear(width, 1)], event_dim=1)
-        self.theta = nn.Parameter(self.network.initial_parameters())
+        self.theta = nn.Parameter(self.network.initial_parameters()[0])
 
     @pyro_method
     def model(self, data: Data) -> Tensor:

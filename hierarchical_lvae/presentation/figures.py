@@ -129,11 +129,12 @@ def describe(run: "Run") -> str:
 
 
 def model(options: "FitOptions", usual: str = "pixel", reached: str = "") -> str:
-    """Name the model, with α in words as `said` has it, and where that is now; and β, if it is not 1."""
+    """Name the model: α as `said` has it, and where that is now; β and the local layers, if they are not the usual."""
+    layers = "" if options.local_layers == "all" else f" of {options.local_layers}"
     beta = "" if options.beta == 1 else f", β = {options.beta:g}"
     if not options.alpha:
         return f"VAE (α = 0{beta})"
-    return f"Local VAE, α = {said(options, usual)}{reached}{beta}, {options.local}"
+    return f"Local VAE, α = {said(options, usual)}{reached}{beta}, {options.local}{layers}"
 
 
 def said(options: "FitOptions", usual: str = "pixel") -> str:

@@ -73,6 +73,7 @@ class FitOptions:
     alpha: float | str = 1.0
     alpha_unit: str = "pixel"
     local: str = "one-step"
+    local_layers: str = "all"
     first_order: bool = False
     clip: float | None = None
     neighbourhood: str = "noise"

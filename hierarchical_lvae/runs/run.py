@@ -124,6 +124,7 @@ def prepare(options: FitOptions, dataset: FactorImages | None = None) -> Run:
         latent_dim=options.latent_dim,
         likelihood=options.likelihood,
         activation=options.activation,
+        local_layers=options.local_layers,
     ).to(options.device)
     penalty = build_penalty(options.penalty, options.latent_dim, options.device) if options.penalty else None
     elbo = LocalELBO(_local_inference(options), beta=options.beta, penalty=penalty)
