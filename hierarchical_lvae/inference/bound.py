@@ -135,7 +135,7 @@ def _matched(
         raise ValueError(f"the guide's site {min(unmatched)!r} is not in the model: name it in `sites` if it is local")
     latent = [name for name, site in model_sites.items() if not site["is_observed"]]
     if missing := set(latent) - guide_sites.keys():
-        raise ValueError(f"the model's latent site {min(missing)!r} is not in the guide")
+        raise ValueError(f"the model's latent site {min(missing)!r} is not in the guide: sample it there, too")
     parameters = {name: local.layout[name] for name in local.values if name in model_trace}
     pairs = [(name, site, guide_sites.get(name)) for name, site in model_sites.items()]
     return _Matched(local, parameters, pairs, latent == list(guide_sites))
@@ -198,5 +198,7 @@ def _log_scale(normal: dist.TorchDistribution) -> Tensor:
 def _per_neighbourhood(name: str, term: Tensor) -> Tensor:
     """Sum (..., B, K) to (B,)."""
     if term.dim() < 2:
-        raise ValueError(f"the site {name!r} lies outside the plates of neighbourhoods (dim −2) and points (dim −1)")
+        raise ValueError(
+            f"the site {name!r} lies outside the plates of neighbourhoods (dim −2) and points (dim −1): move it in"
+        )
     return term.movedim(-2, 0).flatten(1).sum(1)

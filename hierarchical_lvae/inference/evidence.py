@@ -7,9 +7,9 @@ Around any centre θ_c, with Λ = τ⁻² I + H and the slope s = ∇ℓ_N(θ_c)
 with equality if ℓ_N is quadratic. The evidence trades the better fit of local weights against their cost, so it
 can be used to choose τ², and with it α, without labels. Its stationary point in τ² is given by MacKay (1992),
 
-    τ² = Σ_N ‖m_N − θ‖² / Σ_N γ_N,        m_N = θ_c − Λ⁻¹ s,        γ_N = Σ_i (1 − (Λ⁻¹)_ii / τ²):
+    τ² = Σ_N ‖m_N − θ‖² / Σ_N γ_N,        m_N = θ_c − Λ⁻¹ s,        γ_N = Σ_i (1 − (Λ⁻¹)_ii / τ²),
 
-the mean squared displacement of the *well-determined* local parameters, whose number is γ_N, from the meta-parameters.
+the mean squared displacement of the *well-determined* local parameters from the meta-parameters; γ_N is their number.
 """
 
 import math

@@ -189,7 +189,7 @@ class Laplace:
         layout = at.parameters[site]
         if layout is None:
             raise ValueError(
-                f"the program states no layout for the local site {site!r}, which block={self.block!r} needs: "
+                f"the program states no layout for the local site {site!r}, but block={self.block!r} needs one: "
                 'pass infer={"layout": ParameterLayout(…)} to its pyro.sample, or use block=None'
             )
         return layout.positions(*[self.block] if isinstance(self.block, str) else self.block)

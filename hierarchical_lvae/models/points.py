@@ -6,13 +6,14 @@
 
 y is the input of the encoder. Locally linear embedding reconstructs a point from its neighbours,
 
-    (9)    Σ_i ‖x_i − Σ_j W_ij x_j‖²,
+    (9)    Σ_i ‖x_i − Σ_j W_ij x_j‖²,       Σ_j W_ij = 1,
 
 and replacing the row W_i of each point by a network with weights local to its neighbourhood gives
 
     (10)   Σ_i ‖x_i − g_{θ_N}(N(x_i))‖²,    g = decoder ∘ encoder.
 
 Here −log p(x | z, θ_N) is, up to a constant, (10) divided by 2σ² if y = N(x), the neighbours; y = x is the Local VAE.
+(The paper prints Σ_j W_ij = 0 with (9).)
 """
 
 import math

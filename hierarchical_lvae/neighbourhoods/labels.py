@@ -1,4 +1,4 @@
-"""An oracle, for analysis only: neighbours that share labels with the query, which unsupervised training cannot use."""
+"""An oracle, for analysis only: neighbours that share labels with the query. Unlike all others, it needs labels."""
 
 import logging
 

@@ -78,7 +78,7 @@ def _read(path: Path | None, shape: tuple[int, int]) -> np.ndarray | None:
         if ids.shape != shape or ids.dtype != np.int32 or not 0 <= ids.min() <= ids.max() < len(ids):
             raise ValueError("it is not a table of neighbours of these data")
     except Exception as error:  # whatever is wrong with the file, its content can be recomputed
-        log.warning("ignoring the cached neighbours %s: %s", path, error)
+        log.warning("ignoring the cached neighbours %s and searching again: %s", path, error)
         return None
     return ids
 
@@ -90,4 +90,4 @@ def _write(path: Path | None, ids: np.ndarray) -> None:
         with atomic(path) as temporary:
             np.save(temporary, ids)
     except OSError as error:
-        log.warning("cannot cache the neighbours: %s", error)
+        log.warning("cannot cache the neighbours, so other runs must search again: %s", error)

@@ -156,9 +156,7 @@ def test_names_are_suggested(surroundings):
 @every_neighbourhood
 def test_only_some_take_an_argument(name, surroundings):
     if name not in ("graph", "labels"):
-        with pytest.raises(
-            ValueError, match=f"{name} takes no argument but got '0.3': only graph and labels take one"
-        ):
+        with pytest.raises(ValueError, match=f"{name} takes no argument but got '0.3': only graph and labels take one"):
             build_neighbourhood(f"{name}:0.3", surroundings())
 
 
