@@ -36,7 +36,7 @@ def diagnose(
 
     Args:
         elbo: the bound, with the local inference to diagnose.
-        model, guide: the Pyro pair.
+        model, guide: the Pyro programs.
         support: their argument for the neighbourhoods, B of K points each.
         power_iterations: iterations for the sharpness.
     """

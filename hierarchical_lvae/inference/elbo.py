@@ -89,7 +89,7 @@ class LocalELBO(ELBO):
         """(6) or (4'), in nats, summed over the B queries: a scalar that can be differentiated twice.
 
         Args:
-            model, guide: the Pyro pair.
+            model, guide: the Pyro programs.
             query: their argument for the points to evaluate, B neighbourhoods of one point each in the paper.
             support: their argument for the neighbourhoods, B of K points each.
         """

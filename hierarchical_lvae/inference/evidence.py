@@ -67,7 +67,7 @@ def estimate_evidence(elbo: LocalELBO, model: PyroProgram, guide: PyroProgram, s
 
     Args:
         elbo: the bound. Its `local` is a `Laplace`, or returns points, which get `Laplace`'s default structure.
-        model, guide: the Pyro pair.
+        model, guide: the Pyro programs.
         support: their argument for the neighbourhoods, B of K points each.
 
     Raises:

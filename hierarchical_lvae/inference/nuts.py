@@ -43,7 +43,7 @@ def nuts(
     """Sample from p(θ_N, z | N), or sample a block of θ_N and z given the other local parameters.
 
     Args:
-        model, guide: the Pyro pair; the chains start at codes drawn from the guide.
+        model, guide: the Pyro programs; the chains start at codes drawn from the guide.
         data: their argument for *one* neighbourhood, B = 1.
         site: the local site to sample.
         centre: local values (1, 1, P) by site: the chains start here, and parameters that are not sampled stay here. A

@@ -38,7 +38,7 @@ def log_likelihoods(
     """log p(x | θ_N) of each point at each of S local values, by importance sampling of the codes: (S, B, K), nats.
 
     Args:
-        model, guide: the Pyro pair.
+        model, guide: the Pyro programs.
         data: their argument.
         values: S local values by site.
         num_codes: draws of the codes per local value. The estimate is biased low; the bias shrinks with more draws.
