@@ -1,19 +1,19 @@
-"""The whole paper in one file: the Local VAE of images, in plain PyTorch, one neighbourhood at a time.
+"""The whole paper in one file: the Local VAE for images, in plain PyTorch, one neighbourhood at a time.
 
-A VAE explains an image x by a code z, with weights θ (decoder) and φ (encoder) that all images share:
+A VAE encodes an image x as a code z, with weights θ (decoder) and φ (encoder) shared by all images. Its loss is
 
     (1)   L(θ, φ; x) = −E_{q(z | x, φ)} log p(x | z, θ) + KL(q(z | x, φ) ‖ p(z))
 
-The Local VAE gives every image's neighbourhood N weights of its own, one gradient step from the shared ones:
+The Local VAE gives the neighbourhood N of each image its own weights, one gradient step away from the shared ones:
 
     (7)   θ_N = θ − α ∇_θ (1/K) Σ_{x ∈ N} L(θ, φ; x) / (C·H·W)
     (8)   φ_N = φ − α ∇_φ (1/K) Σ_{x ∈ N} L(θ, φ; x) / (C·H·W)
 
-and trains θ and φ *through* that step, on the image itself, so that one step shall do (that is MAML):
+and trains θ and φ *through* that step on the image itself, so that one step is enough (as in MAML):
 
     (6)   min_{θ, φ} Σ_x L(θ_N, φ_N; x)
 
-α = 0 is the plain VAE. To run the lesson, on coloured squares (the colour is global, the place is local):
+α = 0 is the plain VAE. The paper does not state the division by C·H·W: we infer it. Run it on coloured squares with
 
     python -m hierarchical_lvae.mini
 """
@@ -32,7 +32,7 @@ Weights = list[Tensor]
 
 
 def channels_and_size(image_shape: tuple[int, int, int]) -> tuple[list[int], int]:
-    """Channels of each map from the image down, and the side of the last; square images of 8 · 2ⁿ pixels."""
+    """Channels of each feature map, starting with the image, and the side of the last; images have sides of 8 · 2ⁿ."""
     depth = int(math.log2(image_shape[1])) - 2
     return [image_shape[0]] + [32] * (depth - 2) + [64] * min(depth, 2), image_shape[1] >> depth
 
@@ -57,7 +57,7 @@ def initial_weights(image_shape: tuple[int, int, int], latent_dim: int) -> tuple
 
 
 def decode(z: Tensor, theta: Weights) -> Tensor:
-    """Codes (n, D) to the logits of images (n, C, H, W)."""
+    """Map codes (n, D) to the logits of images (n, C, H, W)."""
     h = F.linear(z, *theta[0:2]).relu()
     h = F.linear(h, *theta[2:4]).relu()
     channels = theta[4].shape[0]
@@ -70,7 +70,7 @@ def decode(z: Tensor, theta: Weights) -> Tensor:
 
 
 def encode(x: Tensor, phi: Weights) -> tuple[Tensor, Tensor]:
-    """Images (n, C, H, W) to the mean and the log standard deviation of their codes, each (n, D)."""
+    """Map images (n, C, H, W) in [0, 1] to the mean and the log standard deviation of their codes, each (n, D)."""
     h = x
     for i in range(0, len(phi) - 4, 2):
         h = F.conv2d(h, phi[i], phi[i + 1], stride=2, padding=1).relu()
@@ -83,12 +83,12 @@ def encode(x: Tensor, phi: Weights) -> tuple[Tensor, Tensor]:
 
 
 def reconstruction(output: Tensor, x: Tensor) -> Tensor:
-    """−log p(x | z, θ) of Bernoulli pixels x (n, C, H, W), summed, by what the decoder puts out: their logits."""
+    """−log p(x | z, θ) in nats, summed, of Bernoulli pixels x (n, C, H, W) whose logits are the decoder's output."""
     return F.binary_cross_entropy_with_logits(output, x, reduction="sum")
 
 
 def negative_elbo(theta: Weights, phi: Weights, x: Tensor, noise: Tensor) -> Tensor:
-    """(1), in nats, summed over n images (n, C, H, W); noise (n, D) draws the codes."""
+    """(1), in nats, summed over n images (n, C, H, W); standard normal `noise` (n, D) gives the draws of the codes."""
     mean, log_sigma = encode(x, phi)
     z = mean + log_sigma.exp() * noise
     kl = 0.5 * (mean**2 + (2 * log_sigma).exp() - 2 * log_sigma - 1).sum()
@@ -98,7 +98,7 @@ def negative_elbo(theta: Weights, phi: Weights, x: Tensor, noise: Tensor) -> Ten
 def local_weights(
     theta: Weights, phi: Weights, x_N: Tensor, noise_N: Tensor, alpha: float, create_graph: bool = True
 ) -> tuple[Weights, Weights]:
-    """(7) and (8), for one neighbourhood x_N (K, C, H, W): one step, that can be differentiated through."""
+    """(7) and (8), for one neighbourhood x_N (K, C, H, W): one step that can be differentiated through."""
     loss = negative_elbo(theta, phi, x_N, noise_N) / x_N.numel()
     gradients = torch.autograd.grad(loss, theta + phi, create_graph=create_graph)
     stepped = [weight - alpha * g for weight, g in zip(theta + phi, gradients, strict=True)]
@@ -120,7 +120,7 @@ def meta_loss(
 
 
 def squares(n: int, size: int = 16) -> Tensor:
-    """Draw images (n, 3, size, size) of a bright square on a darker ground: both colours and the place are uniform."""
+    """Draw images (n, 3, size, size) of a square on a mostly darker background; colours and position are uniform."""
     colours = torch.rand(n, 2, 3, 1, 1) * torch.tensor([1.0, 0.5]).view(2, 1, 1, 1)
     across = torch.arange(size)
     corner = torch.randint(0, size // 2 + 1, (n, 2, 1))
@@ -129,7 +129,7 @@ def squares(n: int, size: int = 16) -> Tensor:
 
 
 def train(alpha: float, steps: int = 200, B: int = 4, K: int = 5, latent_dim: int = 4) -> tuple[Weights, Weights]:
-    """Algorithm 1, with neighbours drawn from the observation noise: Bernoulli, with the image as its mean."""
+    """Algorithm 1, with neighbours drawn from the observation noise: a Bernoulli with the image as its mean."""
     theta, phi = initial_weights((3, 16, 16), latent_dim)
     optimizer = torch.optim.Adam(theta + phi, lr=1e-3)
     for step in range(1, steps + 1):
@@ -140,7 +140,7 @@ def train(alpha: float, steps: int = 200, B: int = 4, K: int = 5, latent_dim: in
         loss.backward()
         optimizer.step()
         if step % 100 == 0:
-            print(f"α = {alpha:g}   step {step}   {loss.item():.1f} nats an image")
+            print(f"α = {alpha:g}   step {step}   {loss.item():.1f} nats per image")
     return theta, phi
 
 

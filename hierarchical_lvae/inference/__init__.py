@@ -1,4 +1,4 @@
-"""The derivation: adaptation (Eqs. 7, 8), local posteriors, and the bound (Eqs. 3 to 6)."""
+"""Inference on a neighbourhood: adaptation (Eqs. 7, 8), local posteriors, and the bound (Eqs. 3 to 6)."""
 
 import lazy_loader
 
@@ -11,6 +11,6 @@ LOCAL_INFERENCE = {
     "laplace-low-rank": "hierarchical_lvae.inference.laplace:laplace_low_rank",
     "laplace-last-layer": "hierarchical_lvae.inference.laplace:laplace_last_layer",
 }
-"""Local inference by name: "module:attribute", to be read by `pkgutil.resolve_name`."""
+"""Local inference methods by name, as "module:attribute" strings for `pkgutil.resolve_name`."""
 
 __getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -1,20 +1,22 @@
-"""Equations 7 and 8: local parameters by gradient steps on the neighbourhood, from the meta-parameters.
+"""Equations 7 and 8: local parameters by gradient steps on the neighbourhood, starting at the meta-parameters.
 
     θ_N = θ − τ² ∇_θ ℓ_N(θ, φ),        φ_N = φ − τ² ∇_φ ℓ_N(θ, φ)
 
-ℓ_N sums the negative ELBO (in nats) over the K neighbours, and τ² is the variance of the prior
-p(θ_N | θ) = Normal(θ, τ² I), read from the program. The paper steps by α along the gradient of the loss averaged over
-neighbours and pixels, which is the same for τ² = α / (K·C·H·W).
+ℓ_N is the negative ELBO in nats, summed over the K neighbours, and τ² is the variance of the prior
+p(θ_N | θ) = Normal(θ, τ² I), read from the program. The paper takes a step of size α along the gradient of the loss
+averaged over neighbours and (our inference) pixels, which is the same step for τ² = α / (K·C·H·W).
 
-**The step size is a prior variance.** In two readings the step estimates the mode of the local posterior
-p(θ_N | N, θ) ∝ exp(−ℓ_N(θ_N)) p(θ_N | θ):
+**The step size is a prior variance**, as long as the step does not overshoot: the sharpness τ² λ_max(H) must stay
+below 2, where H is the Hessian of ℓ_N. `diagnose` measures it. Under that condition the step estimates the mode of the
+local posterior p(θ_N | N, θ) ∝ exp(−ℓ_N(θ_N)) p(θ_N | θ). There are two readings:
 
-- *isotropic*, the program's own: linearise ℓ_N at θ, and the mode under Normal(θ, τ² I) is the step, exactly.
-  What is ignored is the curvature H of ℓ_N; `MultiStepMAP` walks on, to the mode itself.
+- *isotropic*, the prior of the program: if ℓ_N is linearised at θ, the mode under Normal(θ, τ² I) is exactly the step.
+  This ignores the curvature H; `MultiStepMAP` keeps descending to the mode of the local posterior itself.
 - *implied*: for a quadratic ℓ_N the step is the exact mode under the prior Normal(θ, τ² (I − τ² H)⁻¹), which exists
-  while τ² λ_max(H) < 1. It depends on the data through H: an explanation of early stopping, not a program.
+  only for τ² λ_max(H) < 1. This prior depends on the data through H: it explains early stopping but defines no
+  generative model.
 
-The meta-gradient flows through the step (second order), unless `first_order`.
+The meta-gradient flows through the step (second order) unless `first_order` is set.
 (Finn, Abbeel, Levine, 2017, MAML; Grant et al., 2018, "Recasting Gradient-Based Meta-Learning as Hierarchical Bayes".)
 """
 
@@ -30,7 +32,7 @@ from hierarchical_lvae.types import LocalLoss, LocalLossAt
 
 @dataclass(frozen=True)
 class Shared:
-    """α = 0: no locality. θ_N = θ and φ_N = φ, the plain VAE; the support set is not looked at."""
+    """No adaptation (α = 0): θ_N = θ and φ_N = φ, the plain VAE. The support set is ignored."""
 
     def __call__(self, local_loss: LocalLoss) -> dict[str, dist.Delta]:
         """Leave every local site at its prior mean."""
@@ -39,10 +41,10 @@ class Shared:
 
 @dataclass(frozen=True)
 class OneStepMAP:
-    """The paper's local parameters: one gradient step, whose size is the site's prior variance.
+    """The paper's local parameters: one gradient step of size τ², the site's prior variance.
 
     Args:
-        first_order: treat the step as a constant when differentiating the bound (FOMAML): about half the time.
+        first_order: treat the step as a constant when differentiating the bound (FOMAML). Takes about half the time.
     """
 
     first_order: bool = False
@@ -57,15 +59,18 @@ class OneStepMAP:
 
 @dataclass(frozen=True)
 class MultiStepMAP:
-    """Gradient descent on ℓ_N(θ_N) + ‖θ_N − θ‖² / (2τ²): the mode of the local posterior, pull of the prior included.
+    """Gradient descent on ℓ_N(θ_N) + ‖θ_N − θ‖² / (2τ²), whose minimum is the mode of the local posterior.
 
-    With num_steps = 1 and step_size = τ² it is `OneStepMAP`; it converges for step_size · (λ_max(H) + τ⁻²) < 2.
-    The codes are drawn afresh in each step.
+    With num_steps = 1 and step_size = τ² it equals `OneStepMAP`. It converges if step_size · (λ_max(H) + τ⁻²) < 2;
+    with the default step_size = τ² that is a sharpness τ² λ_max(H) < 1. Each step draws new codes.
 
     Args:
-        num_steps: how many steps.
-        step_size: along the gradient of the loss in nats; the site's τ² when None.
+        num_steps: the number of steps, at least 1.
+        step_size: the step size along the gradient of the loss in nats; None is the site's τ².
         first_order: treat the steps as constants when differentiating the bound.
+
+    Raises:
+        ValueError: `num_steps` is below 1, or `step_size` is not positive.
     """
 
     num_steps: int = 5
@@ -74,7 +79,7 @@ class MultiStepMAP:
 
     def __post_init__(self) -> None:
         if self.num_steps < 1:
-            raise ValueError(f"num_steps is {self.num_steps}: at least one step is needed")
+            raise ValueError(f"num_steps is {self.num_steps}: it must be at least 1")
         if self.step_size is not None and not self.step_size > 0:
             raise ValueError(f"step_size is {self.step_size}: it must be positive")
 
@@ -95,7 +100,7 @@ class MultiStepMAP:
 
 
 def _gradient(at: LocalLossAt, differentiable: bool) -> dict[str, Tensor]:
-    """∇ℓ_N for all neighbourhoods at once: each loss depends on its own local values alone, so their sum will do."""
+    """∇ℓ_N of all neighbourhoods at once. Each loss depends only on its own local values, so their sum suffices."""
     if not at.values:
         return {}
     slopes = torch.autograd.grad(at.loss.sum(), list(at.values.values()), create_graph=differentiable)

@@ -1,14 +1,14 @@
-"""Equation 1, given the local parameters: the negative ELBO of each neighbourhood, read off two Pyro traces.
+"""Equation 1 at given local parameters: the negative ELBO of each neighbourhood, computed from two Pyro traces.
 
     L(θ_N, φ_N; x) = −E_{q(z | x, φ_N)} log p(x | z, θ_N) + β KL(q(z | x, φ_N) ‖ p(z))
 
-The same function serves twice: on the support set, where its sum over the K neighbours is the local loss ℓ_N of
-Equations 7 and 8, and on the query, where it is the global objective of Equation 6.
+with β = 1 in the paper. The function is used twice: summed over the K neighbours it gives the local loss ℓ_N of
+Equations 7 and 8; evaluated at the query it gives the global objective of Equation 6.
 
-Nothing here knows of images or networks. The program must only keep its points inside two plates, neighbourhoods at
-dimension −2 and points at −1; every latent site must be reparameterised, for the step is differentiated through.
-A KL is analytic if there is a closed form and model and guide sample their sites in the same order (mean field);
-else it is the difference of log densities at the draw, which is right on average.
+This module does not depend on images or networks. The program must keep its points inside two plates, neighbourhoods
+at dimension −2 and points at −1, and every latent site must be reparameterised, because we differentiate through the
+step. A KL is analytic if it has a closed form and model and guide sample their sites in the same order (mean field);
+otherwise it is the difference of log densities at the draw, which is unbiased.
 """
 
 from collections.abc import Callable, Collection, Mapping
@@ -33,7 +33,7 @@ PyroProgram = Callable[[Any], Any]
 def trace_pair(
     model: PyroProgram, guide: PyroProgram, data: Any, local: LocalSites, values: Mapping[str, Tensor]
 ) -> tuple[Trace, Trace]:
-    """Run the guide, and the model against it, the local sites at `values` (B, 1, P) or else at their prior means."""
+    """Trace the guide, and the model replayed against it, at local `values` (B, 1, P) or else the prior means."""
     with local:
         guide_trace = poutine.trace(poutine.condition(guide, data=values)).get_trace(data)
         conditioned = poutine.condition(model, data=values)
@@ -49,21 +49,21 @@ def negative_elbo(
     values: Mapping[str, Tensor] | None = None,
     beta: float = 1.0,
 ) -> LocalLossAt:
-    """One-sample estimate of the negative ELBO per neighbourhood, with analytic KL where there is one.
+    """Estimate the negative ELBO of each neighbourhood from one sample, with an analytic KL where one exists.
 
     Args:
         model, guide: Pyro programs of one argument.
         data: that argument, a tensor or a tuple (points in plates of B × K).
-        sites: the names of the local sites; their own densities are not counted.
-        values: the local values, (B, 1, P) by site; a site without one is at its prior mean.
+        sites: the names of the local sites; their own densities are left out of the loss.
+        values: the local values, (B, 1, P) by site; a site without a value stays at its prior mean.
         beta: weight of the KL of the latent sites.
 
     Returns:
-        The loss (B,) in nats, with the local values, priors, factors of the likelihood and codes that it was taken at.
+        The loss (B,) in nats, together with the local values, priors, likelihood factors and codes behind it.
 
     Raises:
-        ValueError: no local site in the program, a latent site that cannot be reparameterised or that only the
-            guide has, or one outside the plate of neighbourhoods.
+        ValueError: the program has no local site; a latent site is not reparameterised, or is missing from the model
+            or the guide; or a site lies outside the plates of neighbourhoods and points.
     """
     local, parameters, pairs, mean_field = _matched(model, guide, data, sites, values)
     terms, observations, latent = [], [], {}
@@ -87,18 +87,19 @@ def log_weights(
     sites: Collection[str],
     values: Mapping[str, Tensor] | None = None,
 ) -> Tensor:
-    """log p(x, z | θ_N) − log q(z | x, φ_N) of each point, at one draw of z from the guide: (B, K), nats.
+    """log p(x, z | θ_N) − log q(z | x, φ_N) of each point, at one draw of z from the guide: (B, K), in nats.
 
-    Their exponentials are unbiased estimates of p(x | θ_N). Arguments are those of `negative_elbo`.
+    Their exponentials are unbiased estimates of p(x | θ_N). The arguments are those of `negative_elbo`.
 
     Raises:
-        ValueError: as there; or a site has no term for each point.
+        ValueError: the program has no local site, the latent sites of model and guide differ, or a site does not have
+            one term per point.
     """
     terms: list[Tensor] = []
     for name, site, guide_site in _matched(model, guide, data, sites, values).pairs:
         term = _log_prob(site) if guide_site is None else _log_prob(site) - _log_prob(guide_site)
         if term.dim() < 2 or (terms and term.shape[-2:] != terms[0].shape[-2:]):
-            raise ValueError(f"the site {name!r} has no term for each point: it must lie in both plates")
+            raise ValueError(f"the site {name!r} does not have one term per point: put it inside both plates")
         terms.append(term.reshape(-1, *term.shape[-2:]).sum(0))
     return torch.stack(terms).sum(0)
 
@@ -107,9 +108,9 @@ class _Matched(NamedTuple):
     local: LocalSites
     parameters: dict[str, ParameterLayout | None]
     pairs: list[tuple[str, dict[str, Any], dict[str, Any] | None]]
-    """The model's other sites, each with the guide's; observed ones with None."""
+    """The model's other sites, each paired with the guide's site, or with None if it is observed."""
     mean_field: bool
-    """Whether model and guide have them in one order."""
+    """Whether model and guide sample them in the same order."""
 
 
 def _matched(
@@ -119,7 +120,7 @@ def _matched(
     model_trace, guide_trace = trace_pair(model, guide, data, local, values or {})
     if not local.seen:
         raise ValueError(
-            f"no local site: neither model nor guide samples any of {', '.join(sorted(sites))}: name yours by `sites`"
+            f"no local site: neither model nor guide samples any of {', '.join(sorted(sites))}: name yours in `sites`"
         )
 
     model_sites, guide_sites = (
@@ -134,7 +135,7 @@ def _matched(
         raise ValueError(f"the guide's site {min(unmatched)!r} is not in the model: name it in `sites` if it is local")
     latent = [name for name, site in model_sites.items() if not site["is_observed"]]
     if missing := set(latent) - guide_sites.keys():
-        raise ValueError(f"the model's latent site {min(missing)!r} is not in the guide")
+        raise ValueError(f"the model's latent site {min(missing)!r} is not in the guide: sample it there, too")
     parameters = {name: local.layout[name] for name in local.values if name in model_trace}
     pairs = [(name, site, guide_sites.get(name)) for name, site in model_sites.items()]
     return _Matched(local, parameters, pairs, latent == list(guide_sites))
@@ -156,7 +157,10 @@ def _weight(site: dict[str, Any]) -> Tensor | float:
 
 def _kl(name: str, guide_site: dict[str, Any], model_site: dict[str, Any], mean_field: bool) -> Tensor:
     if not guide_site["fn"].has_rsample:
-        raise ValueError(f"the latent site {name!r} is not reparameterised: the local step could not be differentiated")
+        raise ValueError(
+            f"the latent site {name!r} is not reparameterised, so the local step cannot be differentiated: "
+            "use a distribution with `rsample` in the guide"
+        )
     if mean_field:
         with suppress(NotImplementedError):
             kl = analytic_kl(guide_site["fn"], model_site["fn"])
@@ -165,11 +169,12 @@ def _kl(name: str, guide_site: dict[str, Any], model_site: dict[str, Any], mean_
 
 
 def analytic_kl(q: dist.TorchDistribution, p: dist.TorchDistribution) -> Tensor:
-    """KL(q ‖ p) in nats, of the batch's shape (..., B, K), in a form that can be differentiated twice.
+    """KL(q ‖ p) in nats, batch shape (..., B, K), in a form that can be differentiated twice.
 
-    Of Normals, log σ is taken as it is; where they bring it along (`log_scale`, as the Local VAE's codes do), not even
-    by way of σ. PyTorch has log σ², whose second derivative overflows in single precision from σ = 1e-10 on, and that
-    of log σ does from 1e-19 on; encoders come there, for what they say of σ before the local step is theirs to choose.
+    For Normals we use log σ directly, and take it from the attribute `log_scale` if there is one (as for the codes of
+    the Local VAE), so that it is not recomputed from σ. PyTorch uses log σ², whose second derivative overflows in
+    single precision for σ below 1e-10; that of log σ overflows below 1e-19. Encoders do reach such values, because
+    nothing constrains the σ that they predict before the local step.
 
     Raises:
         NotImplementedError: there is no closed form.
@@ -193,5 +198,7 @@ def _log_scale(normal: dist.TorchDistribution) -> Tensor:
 def _per_neighbourhood(name: str, term: Tensor) -> Tensor:
     """Sum (..., B, K) to (B,)."""
     if term.dim() < 2:
-        raise ValueError(f"the site {name!r} lies outside the plates of neighbourhoods (dim −2) and points (dim −1)")
+        raise ValueError(
+            f"the site {name!r} lies outside the plates of neighbourhoods (dim −2) and points (dim −1): move it in"
+        )
     return term.movedim(-2, 0).flatten(1).sum(1)

@@ -1,4 +1,4 @@
-"""The codes of a batch, read off the bound: what a penalty is a function of."""
+"""The codes of a batch, extracted from the bound: the input of a penalty."""
 
 from collections.abc import Mapping
 
@@ -9,21 +9,24 @@ from hierarchical_lvae.types import Codes, Latent
 
 
 def codes_of(latent: Mapping[str, Latent]) -> Codes:
-    """The codes of all n = B·K points together, from the one latent site of a program, whatever its name.
+    """Collect the codes of all n = B·K points from the program's single latent site, whatever its name.
 
-    Points count alike: masks and scales of the site are not looked at.
+    All points have the same weight: masks and scales of the site are ignored.
 
     Raises:
-        ValueError: there are several such sites, or none; or its posterior is not Normal with independent dimensions.
+        ValueError: there is not exactly one latent site, or its posterior is not Normal with independent dimensions.
     """
     if len(latent) != 1:
         found = " and ".join(sorted(latent)) or "none"
-        raise ValueError(f"a penalty needs one latent site, the codes, and the program has {found}: leave it out")
+        raise ValueError(
+            f"a penalty needs exactly one latent site, the codes, but the program has {found}: leave the penalty out"
+        )
     ((name, site),) = latent.items()
     q = base(site.posterior)
     if not isinstance(q, dist.Normal):
         raise ValueError(
-            f"the codes {name!r} are {type(q).__name__} in the guide: a penalty needs Normal, of independent dimensions"
+            f"the codes {name!r} are {type(q).__name__} in the guide: a penalty needs a Normal with independent "
+            "dimensions"
         )
     points = site.kl.numel()
     mean, scale, value = (part.reshape(points, -1) for part in (q.mean, q.scale, site.value))

@@ -1,24 +1,25 @@
-"""The curvature H of ℓ_N in the local parameters: the generalised Gauss-Newton matrix, which is the Fisher information.
+"""The curvature H of ℓ_N in the local parameters: the generalised Gauss-Newton matrix, equal to the Fisher information.
 
     H = E_{q(z)} Σ_{k ∈ N} J_kᵀ F_k J_k
 
-J_k is the Jacobian of what the decoder puts out for point k (means, logits) in θ_N, and F_k the Fisher information of
-the likelihood in it: diagonal, positive, and blind to the data. So H is positive semi-definite, where the Hessian of
-ℓ_N need not be; grey pixels need no special case; and where the output is linear in θ_N, H *is* the Hessian.
-Each of the B neighbourhoods has a matrix of its own. All results are detached: they carry no third derivatives.
+J_k is the Jacobian, with respect to θ_N, of the decoder's output for point k (means or logits), and F_k is the Fisher
+information of the likelihood with respect to that output: diagonal, positive, and independent of the data. H is
+therefore positive semi-definite, which the Hessian of ℓ_N need not be; grey pixels need no special case; and if the
+output is linear in θ_N, H is the Hessian at the given codes. Each of the B neighbourhoods has its own matrix. All
+results are detached: they carry no third derivatives.
 
-| function | gives | passes over the network |
+| function | returns | passes through the network |
 |---|---|---|
-| `fisher_diagonal` | unbiased estimate of diag H | one backward (that is two passes) a draw |
-| `ggn_product` | v ↦ H v | two to begin with, then three a product |
-| `ggn_matrix` | H, or a block of p × p | two for each output, or three for each column |
-| `ggn_factor` | W with W Wᵀ ≈ H, of rank r | six for each of r + 5 columns |
+| `fisher_diagonal` | unbiased estimate of diag H | one backward pass (two passes) per draw |
+| `ggn_product` | v ↦ H v | two to set up, then three per product |
+| `ggn_matrix` | H, or a p × p block of it | two per output, or three per column |
+| `ggn_factor` | W with W Wᵀ ≈ H, of rank r | six per column, for r + 5 columns |
 
-Why no Kronecker factors: they are made of each layer's inputs and of the gradients at its outputs, one by one, and
-none of these are to be seen from here. Inference gets ℓ_N as a function of one flat vector, for any program.
+There are no Kronecker factors, because they need each layer's inputs and the gradients at its outputs. Inference has
+no access to these: it sees ℓ_N as a function of one flat vector, for any program.
 
-(Schraudolph, 2002, for the product; Kunstner, Balles, Hennig, 2019, for the two matrices being one;
-Tropp, Yurtsever, Udell, Cevher, 2017, "Fixed-rank approximation of a positive-semidefinite matrix", for the factor.)
+Sources: Schraudolph (2002) for the product; Kunstner, Balles, Hennig (2019) for the equality of the two matrices;
+Tropp, Yurtsever, Udell, Cevher (2017), "Fixed-rank approximation of a positive-semidefinite matrix", for the factor.
 """
 
 import math
@@ -35,20 +36,21 @@ OVERSAMPLING, SWEEPS = 5, 1
 
 
 def fisher_diagonal(at: LocalLossAt, site: str, num_draws: int) -> Tensor:
-    """Estimate diag H without bias, by data drawn from the model itself: (B, 1, P).
+    """Estimate diag H without bias from data sampled from the model itself: (B, 1, P).
 
     For y_k ~ p(y | z_k, θ_N), the score ∇ log p(y_k) has mean 0 and covariance J_kᵀ F_k J_k. Draws for different points
-    are independent, so the cross terms in the square of the *summed* score vanish on average, and one backward pass a
-    draw will do: no gradients of single points. The error of an entry falls as √(2 / num_draws) of it, or less.
+    are independent, so the cross terms in the square of the *summed* score vanish in expectation. One backward pass per
+    draw is therefore enough; per-point gradients are not needed. The relative error of an entry is about
+    √(2 / num_draws).
     """
     squares = [score.square() for score in _scores(at, site, num_draws)]
     return torch.stack(squares).mean(0)
 
 
 def ggn_product(at: LocalLossAt, site: str) -> Callable[[Tensor], Tensor]:
-    """The function v ↦ H v, for v of (B, 1, P).
+    """Return the function v ↦ H v, for v of shape (B, 1, P).
 
-    J v is taken as the derivative of Jᵀ u in u, which is linear in it.
+    J v is computed by differentiating Jᵀ u with respect to u (Jᵀ u is linear in u).
     """
     value = at.values[site]
     outputs, information = _outputs(at, site)
@@ -64,9 +66,9 @@ def ggn_product(at: LocalLossAt, site: str) -> Callable[[Tensor], Tensor]:
 
 
 def ggn_matrix(at: LocalLossAt, site: str, positions: Tensor | None = None) -> Tensor:
-    """H itself, or its block at `positions` (p,): (B, 1, p, p).
+    """Compute H, or its block at `positions` (p,): (B, 1, p, p).
 
-    Row by row of the Jacobian, or, where there are more than twice as many outputs as p, column by column of H.
+    It is built from the rows of the Jacobian or, if there are more than 2·p outputs, column by column.
     """
     value = at.values[site]
     positions = torch.arange(value.shape[-1]).to(value.device) if positions is None else positions
@@ -85,10 +87,11 @@ def ggn_matrix(at: LocalLossAt, site: str, positions: Tensor | None = None) -> T
 
 
 def ggn_factor(at: LocalLossAt, site: str, rank: int, positions: Tensor | None = None) -> Tensor:
-    """W of rank at most `rank` with W Wᵀ ≈ H, from below: (B, 1, P, rank), or (B, 1, p, rank) at `positions` (p,).
+    """Compute W of rank at most `rank` with W Wᵀ ≈ H: (B, 1, P, rank), or (B, 1, p, rank) at `positions` (p,).
 
-    A randomised Nyström approximation: with the products Y = H Ω of random directions Ω, sharpened by one sweep of
-    subspace iteration, H ≈ Y (Ωᵀ Y)⁻¹ Yᵀ, truncated to its `rank` largest eigenvalues. Exact where H has that rank.
+    This is a randomised Nyström approximation. Random directions Ω are refined by one sweep of subspace iteration;
+    with Y = H Ω, H ≈ Y (Ωᵀ Y)⁻¹ Yᵀ, truncated to its `rank` largest eigenvalues. H − W Wᵀ is positive semi-definite,
+    and zero if H has at most that rank.
     """
     value = at.values[site]
     product = ggn_product(at, site)
@@ -111,7 +114,7 @@ def ggn_factor(at: LocalLossAt, site: str, rank: int, positions: Tensor | None =
 
 
 def _scaled_rows(inner: Tensor, image: Tensor, size: int) -> Tensor:
-    """S^−½ Y with S = Ωᵀ Y, where S is not singular."""
+    """S^−½ Y with S = Ωᵀ Y; directions in which S is numerically singular are set to zero."""
     eigenvalues, V = torch.linalg.eigh((inner + inner.mT) / 2)
     floor = torch.finfo(inner.dtype).eps * size**0.5 * eigenvalues[..., -1:].clamp(min=0)
     scale = torch.where(eigenvalues > floor, eigenvalues, math.inf).rsqrt()
@@ -119,7 +122,7 @@ def _scaled_rows(inner: Tensor, image: Tensor, size: int) -> Tensor:
 
 
 def _orthonormal(rows: Tensor) -> Tensor:
-    """An orthonormal basis of what few long rows span, (..., r, P): by their Gram matrix, twice against rounding."""
+    """An orthonormal basis of the span of a few rows, (..., r, P), from their Gram matrix; twice, for accuracy."""
     for _ in range(2):
         eigenvalues, V = torch.linalg.eigh(rows @ rows.mT)
         floor = torch.finfo(rows.dtype).eps * eigenvalues[..., -1:] + torch.finfo(rows.dtype).tiny
@@ -128,15 +131,15 @@ def _orthonormal(rows: Tensor) -> Tensor:
 
 
 def _scores(at: LocalLossAt, site: str, num_draws: int) -> Iterator[Tensor]:
-    """∇ of minus the log density of data drawn from the model, summed over the points: (B, 1, P) each."""
+    """Gradients of −log p of data sampled from the model, summed over the points: (B, 1, P) each."""
     for _ in range(num_draws):
-        # a factor that counts w times has w times the information, and so √w of the score
+        # a factor of weight w has w times the Fisher information, so its score is scaled by √w
         loss = sum((-o.distribution.log_prob(o.distribution.sample()) * o.weight**0.5).sum() for o in at.observations)
         yield torch.autograd.grad(loss, at.values[site], retain_graph=True)[0]
 
 
 def _outputs(at: LocalLossAt, site: str) -> tuple[list[Tensor], list[Tensor]]:
-    """What the likelihood is made from, as far as the site reaches it, and its Fisher information: (B, …) each."""
+    """The likelihood's parameters that depend on the site, and the Fisher information in each: (B, …) each."""
     outputs, information = [], []
     for observation in at.observations:
         factors = base(observation.distribution)
@@ -149,7 +152,10 @@ def _outputs(at: LocalLossAt, site: str) -> tuple[list[Tensor], list[Tensor]]:
             outputs.append(output.movedim(batch - 2, 0))
             information.append((fisher * weight).movedim(batch - 2, 0).detach())
     if not outputs:
-        raise ValueError(f"no observed site depends on the local site {site!r}: it has no curvature")
+        raise ValueError(
+            f"no observed site depends on the local site {site!r}, so ℓ_N has no curvature in it: use it in the model, "
+            "or choose a local inference without curvature, such as OneStepMAP()"
+        )
     return outputs, information
 
 
@@ -158,13 +164,13 @@ def _is_apart(output: Tensor, value: Tensor) -> bool:
 
 
 def likelihood_parameters(factors: dist.TorchDistribution) -> list[tuple[Tensor, Tensor]]:
-    """The parameters of independent factors, with the Fisher information in each."""
+    """The parameters of independent factors, with the Fisher information of each."""
     match factors:
         case dist.Normal():
             return [(factors.loc, factors.scale**-2), (factors.scale, 2 * factors.scale**-2)]
         case dist.Bernoulli() | dist.ContinuousBernoulli():
             return [(factors.logits, factors.variance)]
     raise ValueError(
-        f"the exact curvature of a {type(factors).__name__} likelihood is not known (of Normal, Bernoulli and "
-        "ContinuousBernoulli it is): the diagonal, by draws from the likelihood, needs no such knowledge"
+        f"exact curvature is implemented for Normal, Bernoulli and ContinuousBernoulli likelihoods, not for "
+        f"{type(factors).__name__}: use Diagonal(), which only needs samples from the likelihood"
     )

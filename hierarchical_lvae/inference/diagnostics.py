@@ -1,7 +1,7 @@
-"""Is the adaptation doing anything, and is it still stable? What to watch while a Local VAE trains.
+"""Does the adaptation have an effect, and is it stable? Diagnostics to monitor while a Local VAE trains.
 
-For a quadratic ℓ_N a step of size τ² shrinks the loss while τ² λ_max(H) < 2, and has the implied prior of
-`adaptation` while τ² λ_max(H) < 1, where H is the Hessian of ℓ_N in the local parameters.
+For a quadratic ℓ_N, a step of size τ² decreases the loss if τ² λ_max(H) < 2, and the implied prior of `adaptation`
+exists if τ² λ_max(H) < 1, where H is the Hessian of ℓ_N with respect to the local parameters.
 """
 
 import math
@@ -17,14 +17,14 @@ from hierarchical_lvae.types import LocalLossAt, random_state_kept
 
 
 class AdaptationInfo(NamedTuple):
-    """What the local inference did to each of B neighbourhoods."""
+    """The effect of the local inference on each of B neighbourhoods."""
 
     loss_before: Tensor
     """ℓ_N at the meta-parameters: (B,), nats."""
     loss_after: Tensor
-    """ℓ_N at the centre of the local posterior, with the same draws of the codes: (B,), nats."""
+    """ℓ_N at the mean of the local posterior, with the same draws of the codes: (B,), nats."""
     distance: Tensor
-    """‖θ_N − θ‖ over all local sites together: (B,)."""
+    """‖θ_N − θ‖, over all local sites (φ_N included): (B,)."""
     sharpness: Tensor
     """τ² times the eigenvalue of H of largest magnitude, at the meta-parameters, by power iteration: (B,)."""
 
@@ -32,7 +32,14 @@ class AdaptationInfo(NamedTuple):
 def diagnose(
     elbo: LocalELBO, model: PyroProgram, guide: PyroProgram, support: Any, power_iterations: int = 10
 ) -> AdaptationInfo:
-    """Adapt to `support` and report. The random state is left as it was: looking changes nothing."""
+    """Adapt to `support` and return the diagnostics. The random state is restored afterwards.
+
+    Args:
+        elbo: the bound, with the local inference to diagnose.
+        model, guide: the Pyro programs.
+        support: their argument for the neighbourhoods, B of K points each.
+        power_iterations: iterations for the sharpness.
+    """
     local_loss = SupportLoss(elbo, model, guide, support, differentiable=False)
     with torch.enable_grad():
         with random_state_kept():

@@ -1,24 +1,24 @@
-"""Equations 3 to 6: the bound, with its local parameters given by a swappable `local` object.
+"""Equations 3 to 6: the bound, with local parameters inferred by an interchangeable `local` object.
 
 The hierarchical model of a point x and its neighbourhood N,
 
     (3)   log p(x) = log ∫ p(x | z, θ_N) p(z) p(θ_N | θ) dz dθ_N,
 
-is bounded with q(z | x, φ_N) and a local posterior q(θ_N | N) that inference on the neighbourhood provides:
+is bounded using q(z | x, φ_N) and a local posterior q(θ_N | N) inferred from the neighbourhood:
 
     (4')  −log p(x) ≤ E_{q(θ_N | N)}[ L(θ_N, φ_N; x) ] + w KL(q(θ_N | N) ‖ p(θ_N | θ)),     w = 1,
 
-where L is Equation 1 (`bound.negative_elbo`). If the local posterior is a point, its KL is dropped with the
-integral, and what is left is the objective of the paper:
+where L is Equation 1 (`bound.negative_elbo`). If the local posterior is a point, the integral and the KL are dropped,
+which leaves the objective of the paper (where β = 1):
 
     (6)   L_g(θ_N, φ_N; x) = −E_{q(z | x, φ_N)} log p(x | z, θ_N) + β KL(q(z | x, φ_N) ‖ p(z)).
 
-A penalty, if there is one, is added to the global loss alone, on the codes of all B queries: not to ℓ_N, so that the
-local inference is the same with and without.
+A penalty is added only to the global loss, and is a function of the codes of all B queries. It is not added to ℓ_N, so
+it does not change the local inference.
 
-Two notes on the printed derivation. Its Equation 4 has no q(θ_N | N), though it integrates over θ_N; and the KL of
-its Equation 5 compares densities over different spaces. φ_N is no random variable of the model: it is a variational
-parameter, and stays a point. (6) with a point is an objective and no bound on (3): a point has an infinite KL.
+Two notes on the printed derivation. Its Equation 4 integrates over θ_N but has no q(θ_N | N), and the KL in its
+Equation 5 is between densities over different spaces. φ_N is not a random variable of the model: it is a variational
+parameter and stays a point. With a point, (6) is an objective but not a bound on (3): the KL of a point is infinite.
 """
 
 import logging
@@ -44,19 +44,19 @@ log = logging.getLogger(__name__)
 class LocalELBO(ELBO):
     """The negative evidence lower bound of queries, under local parameters inferred from their support sets.
 
-    It is an ordinary Pyro ELBO, of two arguments: `svi.step(query, support)`. It knows the names of the local
-    sites, and no network: any model and guide will do whose local sites are Normal around meta-parameters.
-    A program takes one argument; one that needs more is given a tuple.
+    This is an ordinary Pyro ELBO with two arguments: `svi.step(query, support)`. It depends only on the names of the
+    local sites, not on the networks, and works for any model and guide whose local sites are Normal around
+    meta-parameters. Model and guide take one argument each: a tuple if they need more.
 
     Args:
-        local: infers the local parameters, `OneStepMAP()` for the paper.
-        sites: names of the local sites. One that the model has is a parameter of the model, θ_N; one that only the
-            guide has is a variational parameter, φ_N. (A guide that has θ_N too must give it the model's mean.)
-        beta: weight of the KL of the codes, in the inner and the outer loss alike.
-        kl_weight: w, the weight of KL(q(θ_N | N) ‖ p(θ_N | θ)), where q is no point.
-        num_particles: draws of the codes (and of θ_N) that the inner and the outer loss average.
-        penalty: a further term of the outer loss, of a program with one latent site that is Normal, the codes; in nats
-            an image, so that it counts once a query.
+        local: infers the local parameters; `OneStepMAP()` is the paper's choice.
+        sites: names of the local sites. A site in the model is a parameter of the model, θ_N; a site only in the guide
+            is a variational parameter, φ_N. (If the guide has θ_N too, its mean there must equal the model's.)
+        beta: weight of the KL of the codes, in both the inner and the outer loss.
+        kl_weight: w, the weight of KL(q(θ_N | N) ‖ p(θ_N | θ)), if q is not a point.
+        num_particles: number of draws of the codes (and of θ_N) to average over, in both the inner and the outer loss.
+        penalty: an additional term of the outer loss, in nats per image, added once per query. It needs a program with
+            exactly one latent site, the codes, with a Normal posterior.
 
     >>> import pyro, torch
     >>> from hierarchical_lvae.inference import OneStepMAP
@@ -83,14 +83,14 @@ class LocalELBO(ELBO):
         self.kl_weight = kl_weight
         self.penalty = penalty
         self.last_penalty: Tensor | None = None
-        """The value of the penalty when it was last evaluated, to be told: nats an image, detached."""
+        """The value of the penalty at its last evaluation, for logging: nats per image, detached."""
 
     def differentiable_loss(self, model: PyroProgram, guide: PyroProgram, query: Any, support: Any) -> Tensor:
-        """(6) or (4'), in nats, summed over the B queries: a scalar to differentiate, once or twice.
+        """(6) or (4'), in nats, summed over the B queries: a scalar that can be differentiated twice.
 
         Args:
-            model, guide: the Pyro pair.
-            query: their argument for the points to be explained, B neighbourhoods of (for the paper) one point.
+            model, guide: the Pyro programs.
+            query: their argument for the points to evaluate, B neighbourhoods of one point each in the paper.
             support: their argument for the neighbourhoods, B of K points each.
         """
         posterior = self.local_posterior(model, guide, support)
@@ -116,21 +116,21 @@ class LocalELBO(ELBO):
     ) -> dict[str, dist.TorchDistribution]:
         """Infer q(θ_N | N) and φ_N from the support set: by site, batch (B, 1), event (P,).
 
-        Gradients are enabled inside, so that evaluation under `torch.no_grad` adapts too.
+        Gradients are enabled internally, so adaptation also works under `torch.no_grad`.
         """
         local_loss = SupportLoss(self, model, guide, support, differentiable=torch.is_grad_enabled())
         with torch.enable_grad():
             return self.local(local_loss)
 
     def loss(self, model: PyroProgram, guide: PyroProgram, query: Any, support: Any) -> float:
-        """The loss as a float, without gradients to the meta-parameters."""
+        """Return the loss in nats as a float, without gradients to the meta-parameters."""
         with torch.no_grad():
             return self.differentiable_loss(model, guide, query, support).item()
 
     def loss_and_grads(self, model: PyroProgram, guide: PyroProgram, query: Any, support: Any) -> float:
-        """The loss as a float, its gradients added to the meta-parameters': what `SVI.step` calls.
+        """Return the loss in nats as a float and accumulate its gradients in the meta-parameters; called by `SVI.step`.
 
-        A penalty that learns (or grows) takes its own step, too.
+        This also updates a penalty that has its own state.
         """
         loss = self.differentiable_loss(model, guide, query, support)
         loss.backward()
@@ -139,7 +139,7 @@ class LocalELBO(ELBO):
         return loss.item()
 
     def _get_trace(self, model: PyroProgram, guide: PyroProgram, args: tuple, kwargs: dict) -> tuple[Trace, Trace]:
-        """Pyro's hook: the traces of model and guide on the query, under local parameters from the support set."""
+        """Pyro's hook: traces of model and guide on the query, under local parameters from the support set."""
         query, support = args
         values = {name: q.rsample() for name, q in self.local_posterior(model, guide, support).items()}
         return trace_pair(model, guide, query, LocalSites(self.sites), values)
@@ -147,15 +147,15 @@ class LocalELBO(ELBO):
 
 @cache
 def _warn_of_other_size(given: int, stated: int) -> None:
-    """Warn once per size: ℓ_N sums over the points, and τ does not depend on their number."""
+    """Warn once per size: ℓ_N sums over the points, and τ does not depend on how many are given."""
     log.warning(
-        "the program is made for K = %d neighbours and %d are given: its local step is %.3g times as long",
+        "the program expects K = %d neighbours but got %d: its local step is %.3g times as long",
         stated, given, given / stated,
     )  # fmt: skip
 
 
 class SupportLoss:
-    """ℓ_N of the local values: the `LocalLoss` of a model, a guide and a support set."""
+    """ℓ_N as a function of the local values: the `LocalLoss` of a model, a guide and a support set."""
 
     def __init__(
         self, elbo: LocalELBO, model: PyroProgram, guide: PyroProgram, support: Any, differentiable: bool
@@ -164,7 +164,7 @@ class SupportLoss:
         self.differentiable = differentiable
 
     def __call__(self, values: Mapping[str, Tensor] | None = None) -> LocalLossAt:
-        """Evaluate ℓ_N (B,), averaged over the particles, at `values` (B, 1, P) or the prior means."""
+        """Evaluate ℓ_N (B,), in nats, averaged over the particles, at `values` (B, 1, P) or the prior means."""
         elbo = self.elbo
         losses, observations = [], []
         for _ in range(elbo.num_particles):

@@ -1,15 +1,15 @@
-"""The evidence of a neighbourhood, its local parameters integrated out; and α as what makes it largest.
+"""The evidence of a neighbourhood, with its local parameters integrated out, and the α that maximises it.
 
-Around any centre θ_c, with the slope s = ∇ℓ_N(θ_c) + (θ_c − θ)/τ² that it lacks to be a mode, and Λ = τ⁻² I + H,
+Around any centre θ_c, with Λ = τ⁻² I + H and the slope s = ∇ℓ_N(θ_c) + (θ_c − θ)/τ², which is zero at a mode,
 
     log p(N) ≈ −ℓ_N(θ_c) − ‖θ_c − θ‖² / (2τ²) + ½ sᵀ Λ⁻¹ s − ½ log det(τ² Λ),
 
-exact if ℓ_N is quadratic. It weighs what the neighbourhood gains by weights of its own against what they cost: so it
-chooses τ², and with it α, and looks at no label. Its stationary point in τ² is MacKay's (1992)
+with equality if ℓ_N is quadratic. The evidence trades the better fit of local weights against their cost, so it
+can be used to choose τ², and with it α, without labels. Its stationary point in τ² is given by MacKay (1992),
 
     τ² = Σ_N ‖m_N − θ‖² / Σ_N γ_N,        m_N = θ_c − Λ⁻¹ s,        γ_N = Σ_i (1 − (Λ⁻¹)_ii / τ²),
 
-the mean square by which the *well-determined* local parameters differ from the meta-parameters: γ_N counts those.
+the mean squared displacement of the *well-determined* local parameters from the meta-parameters; γ_N is their number.
 """
 
 import math
@@ -26,25 +26,27 @@ from hierarchical_lvae.inference.sites import base
 
 
 class Evidence(NamedTuple):
-    """What Laplace's approximation says of each of B neighbourhoods."""
+    """Laplace estimates for each of B neighbourhoods."""
 
     log_evidence: Tensor
     """log p(N): (B,), nats."""
     effective_parameters: Tensor
-    """γ_N, how many local parameters the neighbourhood determines: (B,)."""
+    """γ_N, the number of local parameters that the neighbourhood determines: (B,)."""
     displacement: Tensor
-    """‖m_N − θ‖² / τ²: (B,). At the best τ² its mean is that of γ_N."""
+    """‖m_N − θ‖² / τ²: (B,). At the optimal τ² its mean equals that of γ_N."""
 
 
 def reestimate(elbo: LocalELBO, model: PyroProgram, guide: PyroProgram, support: Any, rank: int = 50) -> float:
-    """The factor by which MacKay's rule changes τ², and so α: halfway to its fixed point, and at most by two.
+    """Return the factor by which to multiply τ², and so α: MacKay's rule, damped and limited to [½, 2].
 
-    The curvature is of low rank: its diagonal alone would not do, for a step by it overshoots where H is correlated.
+    The factor is the square root of MacKay's, that is, halfway to the fixed point in log τ². If the estimate is not
+    finite, the factor is ½. The curvature is approximated at low rank; its diagonal is not enough, because a step
+    scaled by the diagonal overshoots where H has strong correlations.
 
     Args:
-        elbo: how the centres are found.
+        elbo: the bound, whose `local` finds the centres.
         model, guide, support: as for `estimate_evidence`.
-        rank: directions of the curvature that are kept.
+        rank: number of directions of the curvature to keep.
     """
     centre = elbo.local.centre if isinstance(elbo.local, Laplace) else elbo.local
     probe = LocalELBO(Laplace(centre, LowRank(rank)), elbo.sites, elbo.beta, num_particles=elbo.num_particles)
@@ -54,19 +56,22 @@ def reestimate(elbo: LocalELBO, model: PyroProgram, guide: PyroProgram, support:
 
 
 def estimate_evidence(elbo: LocalELBO, model: PyroProgram, guide: PyroProgram, support: Any) -> Evidence:
-    """Estimate the evidence around the centre of `elbo.local`; of a point, with `Laplace`'s default structure.
+    """Estimate the evidence around the centre of `elbo.local`.
 
-    The quadratic must hold from the centre to the mode. A centre that overshot (`diagnose(…).sharpness` above 2) is no
-    place to expand at: with a structure that is not the curvature's own, a point's diagonal say, the result can be any
-    number, far above the truth too.
+    The quadratic approximation must hold from the centre to the mode. Do not expand around a centre that overshot
+    (`diagnose(…).sharpness` above 2): with a structure that only approximates the curvature, such as its diagonal, the
+    result can then be arbitrarily wrong, including far too large.
 
-    With a `block`, only that is integrated out. Where there are codes, ℓ_N is a bound, so this estimates one too, and
-    is as noisy as ℓ_N is by the draws of the codes. Nothing is differentiable.
+    With a `block`, only that block is integrated out. If the program has codes, ℓ_N is a bound; the result then
+    estimates a bound, too, and inherits the noise of ℓ_N from the draws of the codes. The result is detached.
 
     Args:
-        elbo: whose `local` is a `Laplace`, or finds points.
-        model, guide: the Pyro pair.
+        elbo: the bound. Its `local` is a `Laplace`, or returns points, which get `Laplace`'s default structure.
+        model, guide: the Pyro programs.
         support: their argument for the neighbourhoods, B of K points each.
+
+    Raises:
+        ValueError: as for `Laplace`.
     """
     laplace = elbo.local if isinstance(elbo.local, Laplace) else Laplace(elbo.local)
     with torch.enable_grad():

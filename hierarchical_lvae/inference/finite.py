@@ -1,8 +1,8 @@
-"""Which site is the first that is not finite: what to look at when a loss is not.
+"""Find the first non-finite site of the programs, to explain a loss that is not finite.
 
-The programs are run as they were, and each site is looked at as it is passed, in this order: the guide and the model on
-the neighbours, then, under the local parameters that follow, the guide and the model on the queries; of each site its
-distribution's parameters, its value, its log density.
+The programs are run again and each site is checked as it is sampled, in this order: the guide and the model on the
+neighbours, then, under the resulting local parameters, the guide and the model on the queries. For each site, the
+parameters of its distribution are checked first, then its value, then its log density.
 """
 
 from collections.abc import Collection
@@ -19,11 +19,11 @@ from hierarchical_lvae.inference.sites import base
 
 
 class NotFinite(Exception):
-    """Found: the message names the site, and whose it is."""
+    """A site is not finite: the message names the site, its program and its data."""
 
 
 class Watched:
-    """A `LocalELBO` whose `differentiable_loss` looks at each site on the way.
+    """A `LocalELBO` whose `differentiable_loss` checks that each site is finite.
 
     >>> import torch
     >>> from hierarchical_lvae.inference import OneStepMAP
@@ -40,10 +40,10 @@ class Watched:
         self.elbo = elbo
 
     def differentiable_loss(self, model: PyroProgram, guide: PyroProgram, query: Any, support: Any) -> Tensor:
-        """As the ELBO's.
+        """Compute the loss of the ELBO, in nats, summed over the B queries.
 
         Raises:
-            NotFinite: at the first site that is not.
+            NotFinite: at the first site, or the first input, that is not finite.
         """
 
         def watched(program: PyroProgram, name: str) -> PyroProgram:
@@ -57,12 +57,12 @@ class Watched:
 
             return run
 
-        with pyro.validation_enabled(False):  # which would stop at some of these, and name no site
+        with pyro.validation_enabled(False):  # validation would raise first, without naming the site
             return self.elbo.differentiable_loss(watched(model, "model"), watched(guide, "guide"), query, support)
 
 
 class _Watch(Messenger):
-    """Looks at each site that one run of a program passes."""
+    """Checks each site during one run of a program."""
 
     def __init__(self, local: Collection[str], inner: bool, program: str) -> None:
         super().__init__()
@@ -75,7 +75,7 @@ class _Watch(Messenger):
             return
         if name in self.local:
             if not value.isfinite().all():
-                raise NotFinite(f"{name}, {'at its prior mean' if self.inner else 'where the local step put it'}")
+                raise NotFinite(f"{name}, {'at its prior mean' if self.inner else 'after the local step'}")
             return
         inner = base(msg["fn"])
         for parameter in inner.arg_constraints:

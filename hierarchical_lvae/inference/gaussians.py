@@ -1,8 +1,9 @@
-"""Gaussian local posteriors beyond Pyro's own, and KL(q(θ_N | N) ‖ p(θ_N | θ)) of them all in closed form.
+"""Gaussian local posteriors that Pyro lacks, and KL(q(θ_N | N) ‖ p(θ_N | θ)) in closed form for all Gaussians.
 
-Curvature makes a posterior *precise* in few directions of many: Λ = D + W Wᵀ with D the precision of the prior. Pyro's
-`LowRankMultivariateNormal` is the other way round, wide in few directions (its *covariance* is D + W Wᵀ), and cannot
-say it. And a posterior of a few of the weights, the rest being a point, is no density over all of them.
+Curvature makes a posterior *precise* in a few of many directions: Λ = D + W Wᵀ with D the precision of the prior.
+Pyro's `LowRankMultivariateNormal` cannot represent this: its *covariance* is D + W Wᵀ, so it is wide in a few
+directions. Another posterior that Pyro lacks is random in a few of the weights only, with the others fixed at a point;
+it has no density over all weights.
 """
 
 import math
@@ -20,7 +21,7 @@ from hierarchical_lvae.inference.sites import base
 class LowRankPrecisionNormal(dist.TorchDistribution):
     """Normal(loc, Λ⁻¹) with Λ = diag(d) + W Wᵀ, at a cost linear in P.
 
-    With A = d^−½ W and L Lᵀ = I + Aᵀ A, of r × r: Λ⁻¹ = d^−½ (I − V Vᵀ) d^−½ for V = A L⁻ᵀ.
+    With A = d^−½ W and the r × r factor L of L Lᵀ = I + Aᵀ A: Λ⁻¹ = d^−½ (I − V Vᵀ) d^−½ where V = A L⁻ᵀ.
 
     Args:
         loc: (..., P).
@@ -46,7 +47,7 @@ class LowRankPrecisionNormal(dist.TorchDistribution):
         super().__init__(loc.shape[:-1], loc.shape[-1:], validate_args=validate_args)
 
     def expand(self, batch_shape: torch.Size, _instance: None = None) -> "LowRankPrecisionNormal":
-        """Repeat over more batch dimensions."""
+        """Expand to a larger batch shape."""
         new = self._get_checked_instance(LowRankPrecisionNormal, _instance)
         shape = torch.Size(batch_shape) + self.event_shape
         new.loc, new.precision_diag = self.loc.expand(shape), self.precision_diag.expand(shape)
@@ -65,7 +66,7 @@ class LowRankPrecisionNormal(dist.TorchDistribution):
         return (1 - self._V.square().sum(-1)) / self.precision_diag
 
     def rsample(self, sample_shape: torch.Size = torch.Size()) -> Tensor:  # noqa: B008  # as in torch
-        """Draw loc + Λ⁻¹ (√d ε + W ε'), whose covariance is Λ⁻¹ Λ Λ⁻¹."""
+        """Draw loc + Λ⁻¹ (√d ε + W ε'), whose covariance is Λ⁻¹ Λ Λ⁻¹ = Λ⁻¹: (..., P)."""
         shape = self._extended_shape(sample_shape)
         along = torch.randn(*shape[:-1], self.factor.shape[-1], 1).to(self.loc)
         noise = self.precision_diag.sqrt() * torch.randn(shape).to(self.loc) + (self.factor @ along).squeeze(-1)
@@ -80,24 +81,24 @@ class LowRankPrecisionNormal(dist.TorchDistribution):
         return 0.5 * (log_det - squares - self.event_shape[0] * math.log(2 * math.pi))
 
     def log_det_precision(self, scale: Tensor) -> Tensor:
-        """log det(scale Λ) for a scale of each dimension, broadcastable to (..., P): (...)."""
+        """log det(scale Λ) for a `scale` per dimension, broadcastable to (..., P): (...)."""
         return (scale * self.precision_diag).log().sum(-1) + 2 * self._root.diagonal(dim1=-2, dim2=-1).log().sum(-1)
 
     def covariance_times(self, vector: Tensor) -> Tensor:
-        """Λ⁻¹ v for v of (..., P)."""
+        """Λ⁻¹ v for v of shape (..., P)."""
         scaled = vector * self.precision_diag.rsqrt()
         along = scaled.unsqueeze(-2) @ self._V
         return (scaled - (along @ self._V.mT).squeeze(-2)) * self.precision_diag.rsqrt()
 
 
 class Embedded(dist.TorchDistribution):
-    """A posterior of some of the local parameters, the others being a point.
+    """A posterior over some of the local parameters; the others are fixed at a point.
 
-    It is no density over all of them: `log_prob` and the KL are those of the random ones.
+    It has no density over all parameters: `log_prob` and the KL are those of the random ones.
 
     Args:
         block: the distribution of the parameters at `positions`: batch (...), event (p,).
-        point: all parameters, (..., P); those at `positions` do not count.
+        point: all parameters, (..., P); those at `positions` are ignored.
         positions: (p,).
 
     >>> block = dist.Normal(torch.ones(1), 0.1).to_event(1)
@@ -120,11 +121,11 @@ class Embedded(dist.TorchDistribution):
 
     @property
     def variance(self) -> Tensor:
-        """(..., P): 0 where there is a point."""
+        """(..., P): 0 for the fixed parameters."""
         return torch.zeros_like(self.point).index_copy(-1, self.positions, self.block.variance)
 
     def rsample(self, sample_shape: torch.Size = torch.Size()) -> Tensor:  # noqa: B008  # as in torch
-        """Draw the block, and put it into the point."""
+        """Draw the block and insert it into the point: (..., P)."""
         return self._embed(self.block.rsample(sample_shape))
 
     def log_prob(self, value: Tensor) -> Tensor:
@@ -136,7 +137,7 @@ class Embedded(dist.TorchDistribution):
 
 
 def covariance_times(q: dist.TorchDistribution, vector: Tensor) -> Tensor:
-    """Σ v for a Gaussian q with covariance Σ, and v of (..., P)."""
+    """Σ v for a Gaussian q with covariance Σ, and v of shape (..., P)."""
     match q:
         case LowRankPrecisionNormal():
             return q.covariance_times(vector)
@@ -146,10 +147,10 @@ def covariance_times(q: dist.TorchDistribution, vector: Tensor) -> Tensor:
 
 
 def log_det_precision(q: dist.TorchDistribution, scale: Tensor) -> Tensor:
-    """log det(scale Λ) for a Gaussian q with precision Λ, and a scale of each dimension, broadcastable to (..., P).
+    """log det(scale Λ) for a Gaussian q with precision Λ and a `scale` per dimension, broadcastable to (..., P): (...).
 
-    With the prior's variance τ² as the scale, that is how much narrower than the prior q is: twice its nats. (To take
-    log det Λ and log τ² apart would cost all of single precision's digits, where P is large.)
+    If the scale is the prior's variance τ², half of this is the log ratio of the prior's volume to that of q, in nats.
+    (If P is large, computing log det Λ and P log τ² separately would lose all digits of single precision.)
     """
     match q:
         case LowRankPrecisionNormal():
@@ -162,7 +163,7 @@ def log_det_precision(q: dist.TorchDistribution, scale: Tensor) -> Tensor:
 @register_kl(LowRankPrecisionNormal, torch.distributions.Independent)
 @register_kl(torch.distributions.MultivariateNormal, torch.distributions.Independent)
 def _kl_to_prior(q: dist.TorchDistribution, prior: dist.TorchDistribution) -> Tensor:
-    """KL(q ‖ prior) of a Gaussian to one of independent entries: (...), nats.
+    """KL(q ‖ prior) from a Gaussian to a Gaussian with independent entries: (...), nats.
 
     ½ [ Σ_i (Σ_ii + (μ_i − θ_i)²) / τ² − P + log det(τ² Λ) ]
     """

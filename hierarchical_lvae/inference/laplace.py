@@ -1,17 +1,19 @@
-"""Laplace's approximation: a Gaussian around the point that local inference has found, as wide as the curvature allows.
+"""Laplace's approximation: a Gaussian around the point found by local inference, with covariance from the curvature.
 
     q(θ_N | N) = Normal(θ_c, Λ⁻¹),        Λ = τ⁻² I + H
 
-θ_c is the centre, such as the paper's one-step estimate, H the curvature of ℓ_N there (`curvature`), and τ⁻² that of
-the prior. This is the isotropic reading of `adaptation`, with what its step ignores put back. φ_N is no random variable
-of the model, and stays a point.
+θ_c is the centre, such as the paper's one-step estimate, H is the curvature of ℓ_N there (`curvature`), and τ⁻² is the
+precision of the prior. This is the isotropic reading of `adaptation`, with the curvature that its step ignores put
+back. It is only meaningful if the centre did not overshoot (see `diagnose`). φ_N is not a random variable of the model
+and stays a point.
 
-The curvature is detached: gradients flow through the centre and through τ.
-Two things to know. Where the program has codes z, ℓ_N is a bound: its curvature is that of E_q(z)[−log p(x | z, θ_N)],
-with the codes' posterior held still, and not that of the evidence. And the implied reading of the one step has a
-posterior covariance of exactly τ² I, whatever H: a Gaussian that does not know the data, so it is not offered.
+The curvature is detached: gradients flow only through the centre and through τ.
 
-(MacKay, 1992, "A Practical Bayesian Framework for Backpropagation Networks".)
+Two caveats. If the program has codes z, ℓ_N is a bound: the curvature is that of E_q(z)[−log p(x | z, θ_N)] with the
+codes' posterior held fixed, not that of the evidence. And under the implied reading of the one step the posterior
+covariance is exactly τ² I for any H; we do not offer this Gaussian, because its width does not depend on the data.
+
+Source: MacKay (1992), "A Practical Bayesian Framework for Backpropagation Networks".
 """
 
 from dataclasses import dataclass, field
@@ -31,36 +33,39 @@ LARGEST_MATRIX = 2_500
 
 
 class Structure(Protocol):
-    """How much of the curvature is kept."""
+    """How the curvature is approximated."""
 
     def __call__(
         self, at: LocalLossAt, site: str, positions: Tensor | None, mean: Tensor, precision: Tensor
     ) -> dist.TorchDistribution:
-        """The Gaussian around `mean` (B, 1, p) of the parameters at `positions` (p,), or of all of them.
+        """Return the Gaussian around `mean` (B, 1, p) of the parameters at `positions` (p,), or of all parameters.
 
         Args:
             at: ℓ_N at the centre.
-            site: the local site.
-            positions: which of its parameters, or None.
-            mean: the centre.
-            precision: that of the prior, broadcastable to (B, 1, p).
+            site: the name of the local site.
+            positions: the positions of its random parameters in the flat vector; None is all of them.
+            mean: the centre, (B, 1, p).
+            precision: the precision of the prior, broadcastable to (B, 1, p).
         """
         ...
 
 
 @dataclass(frozen=True)
 class Diagonal:
-    """Entry by entry, estimated by draws from the likelihood: for networks of any size.
+    """The diagonal of H, estimated from samples of the likelihood: for networks of any size.
 
     Args:
-        num_draws: how many; the relative error of an entry is about √(2 / num_draws).
+        num_draws: the number of samples, at least 1; the relative error of an entry is about √(2 / num_draws).
+
+    Raises:
+        ValueError: `num_draws` is below 1.
     """
 
     num_draws: int = 4
 
     def __post_init__(self) -> None:
         if self.num_draws < 1:
-            raise ValueError(f"num_draws is {self.num_draws}: at least one draw is needed")
+            raise ValueError(f"num_draws is {self.num_draws}: it must be at least 1")
 
     def __call__(
         self, at: LocalLossAt, site: str, positions: Tensor | None, mean: Tensor, precision: Tensor
@@ -74,10 +79,13 @@ class Diagonal:
 
 @dataclass(frozen=True)
 class LowRank:
-    """The `rank` sharpest directions, and the prior in all others.
+    """The curvature in its `rank` sharpest directions; the other directions keep the prior's precision.
 
     Args:
-        rank: how many.
+        rank: the number of directions, at least 1.
+
+    Raises:
+        ValueError: `rank` is below 1.
     """
 
     rank: int = 10
@@ -96,7 +104,7 @@ class LowRank:
 
 @dataclass(frozen=True)
 class Dense:
-    """The whole matrix: for small programs, or for a block of a large one."""
+    """The full matrix H: for small programs, or for a block of a large one."""
 
     capturable = False
 
@@ -106,13 +114,13 @@ class Dense:
         """Normal(mean, (τ⁻² I + H)⁻¹): batch (B, 1), event (p,).
 
         Raises:
-            ValueError: there are too many parameters for a matrix.
+            ValueError: there are more than 2,500 parameters.
         """
         size = mean.shape[-1]
         if size > LARGEST_MATRIX:
             raise ValueError(
-                f"a dense matrix of {size:,} local parameters is too large (up to {LARGEST_MATRIX:,} will do): "
-                "take Diagonal() or LowRank() as the structure, or a block of the parameters, such as block='last'"
+                f"a dense matrix of {size:,} local parameters is too large (at most {LARGEST_MATRIX:,}): "
+                "use Diagonal() or LowRank() as the structure, or a block of the parameters, such as block='last'"
             )
         matrix = ggn_matrix(at, site, positions) + torch.diag_embed(precision.expand_as(mean))
         return dist.MultivariateNormal(mean, precision_matrix=matrix)
@@ -120,13 +128,13 @@ class Dense:
 
 @dataclass(frozen=True)
 class Laplace:
-    """A Gaussian local posterior of θ_N, around the point that `centre` finds.
+    """A Gaussian local posterior of θ_N around the point found by `centre`.
 
     Args:
         centre: finds the point: `OneStepMAP()`, or `MultiStepMAP(…)` for the mode.
-        structure: how much of the curvature is kept: `Diagonal()`, `LowRank()` or `Dense()`.
-        block: names of the parameters that are random, a pattern of the program's layout ("*.bias"; "last" is the last
-            layer) or several; the others stay points at the centre. All of them are random, when None.
+        structure: how the curvature is approximated: `Diagonal()`, `LowRank()` or `Dense()`.
+        block: the random parameters, as one or several name patterns of the program's layout ("*.bias"; "last" is the
+            last layer); the others stay fixed at the centre. None makes all parameters random.
 
     >>> from hierarchical_lvae.inference import LocalELBO
     >>> from hierarchical_lvae.models import LocalVAE
@@ -142,7 +150,7 @@ class Laplace:
 
     @property
     def capturable(self) -> bool:
-        """Whether neither the centre nor the structure looks at its numbers."""
+        """Whether a step can be captured or compiled: neither centre nor structure reads values on the host."""
         return all(getattr(part, "capturable", True) for part in (self.centre, self.structure))
 
     def __call__(self, local_loss: LocalLoss) -> dict[str, dist.TorchDistribution]:
@@ -150,17 +158,18 @@ class Laplace:
 
         Raises:
             ValueError: nothing is random (α = 0), the program states no layout for `block`, no parameter matches it,
-                or a matrix would be too large.
+                no observed site depends on θ_N, the structure does not support the likelihood, or a dense matrix would
+                be too large.
         """
         return self.expand(local_loss)[0]
 
     def expand(self, local_loss: LocalLoss) -> tuple[dict[str, dist.TorchDistribution], LocalLossAt]:
-        """The posterior, with ℓ_N at its centre (detached). What `__call__` raises, it raises."""
+        """Return the posterior, and ℓ_N at its (detached) centre. It raises the same errors as `__call__`."""
         posterior = dict(self.centre(local_loss))
         at = local_loss({name: q.mean.detach().requires_grad_() for name, q in posterior.items()})
         if not at.parameters:
             raise ValueError(
-                "Laplace needs local parameters with a prior variance, and there are none: α = 0 is the plain VAE, "
+                "Laplace needs local parameters with a prior variance, but there are none: α = 0 is the plain VAE, "
                 "whose local inference is Shared()"
             )
         for name in at.parameters:
@@ -180,22 +189,22 @@ class Laplace:
         layout = at.parameters[site]
         if layout is None:
             raise ValueError(
-                f"the program states no layout for the local site {site!r}, so block={self.block!r} has no meaning: "
-                'give pyro.sample infer={"layout": ParameterLayout(…)}, or take block=None'
+                f"the program states no layout for the local site {site!r}, but block={self.block!r} needs one: "
+                'pass infer={"layout": ParameterLayout(…)} to its pyro.sample, or use block=None'
             )
         return layout.positions(*[self.block] if isinstance(self.block, str) else self.block)
 
 
 def laplace_low_rank(first_order: bool = False) -> Laplace:
-    """Laplace around the one-step estimate, in its sharpest directions."""
+    """Laplace around the one-step estimate, with the curvature in its 10 sharpest directions."""
     return Laplace(OneStepMAP(first_order), LowRank())
 
 
 def laplace_last_layer(first_order: bool = False) -> Laplace:
-    """Laplace around the one-step estimate, the whole matrix of the last layer; the other layers stay points."""
+    """Laplace around the one-step estimate, with the full matrix of the last layer; the other layers stay points."""
     return Laplace(OneStepMAP(first_order), Dense(), block="last")
 
 
 def laplace_diagonal(first_order: bool = False) -> Laplace:
-    """Laplace around the one-step estimate, entry by entry."""
+    """Laplace around the one-step estimate, with the diagonal of the curvature."""
     return Laplace(OneStepMAP(first_order), Diagonal())

@@ -1,9 +1,9 @@
-"""The reference: draws of local parameters, and of the codes, from their exact posterior, by Pyro's NUTS.
+"""The reference: samples of the local parameters and codes from their exact posterior, by Pyro's NUTS.
 
-No bound, no point and no Gaussian: p(θ_N, z | N) as the model says it. It costs thousands of passes for each
-neighbourhood, so it is for small programs, or for a block of the local parameters with the rest held at a centre,
-and for evaluation only. The block is drawn in units of its Laplace approximation at the centre, where the geometry is
-even: that is what makes the chains affordable, and changes nothing of what they draw from. (Hoffman and Gelman, 2014.)
+NUTS targets p(θ_N, z | N) itself, without a bound, a point estimate or a Gaussian approximation. It costs thousands of
+passes per neighbourhood, so it is for evaluation only: of small programs, or of a block of the local parameters with
+the others held at a centre. The block is whitened by its Laplace approximation at the centre, which makes the chains
+affordable and leaves the target distribution unchanged. Source: Hoffman and Gelman (2014).
 """
 
 from collections.abc import Collection, Mapping
@@ -40,41 +40,45 @@ def nuts(
     sites: Collection[str] = ("theta_N", "phi_N"),
     seed: int = 0,
 ) -> dict[str, Tensor]:
-    """Draw from p(θ_N, z | N), or from its block given the other local parameters.
+    """Sample from p(θ_N, z | N), or sample a block of θ_N and z given the other local parameters.
 
     Args:
-        model, guide: the Pyro pair; the guide's codes are where the chains begin.
+        model, guide: the Pyro programs; the chains start at codes drawn from the guide.
         data: their argument for *one* neighbourhood, B = 1.
-        site: the local site to draw.
-        centre: local values (1, 1, P) by site, from which the chains begin and at which the rest is held; the prior
-            means where there are none.
-        positions: which parameters are drawn, (p,); all of them when None.
-        num_samples, warmup_steps, num_chains: of each chain; chains run one after another.
+        site: the local site to sample.
+        centre: local values (1, 1, P) by site: the chains start here, and parameters that are not sampled stay here. A
+            site without a value uses its prior mean.
+        positions: the parameters to sample, (p,); None is all of them.
+        num_samples, warmup_steps: steps per chain.
+        num_chains: the number of chains, run one after another.
         sites: names of all local sites.
-        seed: of the chains. The random state is left as it was.
+        seed: the seed of the first chain; each further chain adds one. The random state is restored afterwards.
 
     Returns:
-        Draws by site: of the local site's parameters (chains, draws, p), of the codes (chains, draws, 1, K, D).
+        Draws by site: (chains, draws, p) for the local site's parameters, (chains, draws, 1, K, D) for the codes.
 
     Raises:
-        ValueError: more than 500 dimensions, more than one neighbourhood, or no such local site.
+        ValueError: there are more than 500 dimensions, more than one neighbourhood, or no such local site.
     """
     centre = dict(centre or {})
     with torch.enable_grad(), random_state_kept():
         values = {name: value.detach().requires_grad_() for name, value in centre.items()}
         at = negative_elbo(model, guide, data, sites, values)
         if site not in at.parameters:
-            raise ValueError(f"{site!r} is no random local site of this program (α = 0?): there is nothing to draw")
+            raise ValueError(
+                f"{site!r} is not a random local site of this program (α = 0?), so there is nothing to sample: "
+                "check `site` and `sites`"
+            )
         point, prior = at.values[site].detach(), base(at.prior[site])
         if point.shape[0] != 1:
-            raise ValueError(f"{point.shape[0]} neighbourhoods were given: draw one after another, each with B = 1")
+            raise ValueError(f"got {point.shape[0]} neighbourhoods: sample them one at a time, each with B = 1")
         positions = torch.arange(point.shape[-1]).to(point.device) if positions is None else positions
         codes = _codes(model, guide, data, sites, centre)
         dimensions = len(positions) + sum(value.numel() for value in codes.values())
         if dimensions > LARGEST:
             raise ValueError(
-                f"NUTS would have {dimensions:,} dimensions ({len(positions):,} local parameters and the codes), and "
-                f"up to {LARGEST} are sensible: give `positions` of fewer (layout.positions(…)), or fewer points"
+                f"NUTS would sample {dimensions:,} dimensions ({len(positions):,} local parameters and the codes), "
+                f"more than {LARGEST}: pass fewer `positions` (layout.positions(…)), or fewer points"
             )
         normal = dist.Normal(*(t[..., positions].detach() for t in (prior.mean, prior.scale))).to_event(3)
         precision = ggn_matrix(at, site, positions) + torch.diag_embed(base(normal).variance.reciprocal())
@@ -109,14 +113,14 @@ def nuts(
 def _codes(
     model: PyroProgram, guide: PyroProgram, data: Any, sites: Collection[str], centre: Mapping[str, Tensor]
 ) -> dict[str, Tensor]:
-    """A draw of the model's other latent sites from the guide."""
+    """Draw the model's other latent sites from the guide."""
     trace, _ = trace_pair(model, guide, data, LocalSites(sites), centre)
     nodes = {name: trace.nodes[name] for name in trace.stochastic_nodes if name not in sites}
     return {name: node["value"].detach() for name, node in nodes.items() if not site_is_subsample(node)}
 
 
 class _Held(Messenger):
-    """Hold sites at values, their densities not counted: the block's is, at a site of its own."""
+    """Hold sites at values and leave out their densities: the block's density is counted at its own site."""
 
     def __init__(self, values: Mapping[str, Tensor]) -> None:
         super().__init__()

@@ -1,8 +1,8 @@
-"""What local posteriors foretell: the held-out density log p(x | N), and the pixels, of points not adapted on.
+"""The predictive density log p(x | N) of held-out points under a local posterior, by importance sampling of the codes:
 
-    log p(x | N) = log E_{q(θ_N | N)} E_{q(z | x, φ_N)} [ p(x | z, θ_N) p(z) / q(z | x, φ_N) ]
+    log p(x | N) = log E_{q(θ_N | N)} E_{q(z | x, φ_N)} [ p(x | z, θ_N) p(z) / q(z | x, φ_N) ].
 
-by importance sampling, for points, Gaussians and draws of NUTS alike: a local posterior is whatever values it gives.
+It treats points, Gaussians and NUTS draws in the same way, because it only needs local values drawn from the posterior.
 """
 
 import math
@@ -20,7 +20,7 @@ Values = Mapping[str, Tensor]
 
 
 def draws(posterior: Mapping[str, dist.TorchDistribution], number: int) -> Iterator[dict[str, Tensor]]:
-    """Draw local values (B, 1, P) by site, `number` times; a point gives the same each time."""
+    """Draw local values (B, 1, P) by site, `number` times; a point yields the same values each time."""
     for _ in range(number):
         yield {name: q.sample() for name, q in posterior.items()}
 
@@ -35,16 +35,19 @@ def log_likelihoods(
     sites: Collection[str] = ("theta_N", "phi_N"),
     common: bool = False,
 ) -> Tensor:
-    """log p(x | θ_N) of each point at each of S local values, codes integrated out by importance: (S, B, K), nats.
+    """log p(x | θ_N) of each point at each of S local values, by importance sampling of the codes: (S, B, K), nats.
 
     Args:
-        model, guide: the Pyro pair.
+        model, guide: the Pyro programs.
         data: their argument.
         values: S local values by site.
-        num_codes: draws of the codes for each. The estimate is from below, on average, and rises with their number.
+        num_codes: draws of the codes per local value. The estimate is biased low; the bias shrinks with more draws.
         sites: names of the local sites.
-        common: take the same draws of the codes for each of the S: then differences between these are not noise of the
-            codes, but averages over the S gain nothing from there being more.
+        common: use the same draws of the codes for all S values. Differences between the values are then free of code
+            noise, but averaging over the S values does not reduce that noise.
+
+    Raises:
+        ValueError: as in `log_weights`.
     """
     seed = int(torch.randint(2**31, ()))
     results = []
@@ -64,6 +67,9 @@ def log_predictive(
     num_codes: int = 20,
     sites: Collection[str] = ("theta_N", "phi_N"),
 ) -> Tensor:
-    """log p(x | N) of each held-out point, averaged over S local values: (B, K), nats. See `log_likelihoods`."""
+    """log p(x | N) of each held-out point: the log of the mean of p(x | θ_N) over S local values, (B, K), nats.
+
+    The arguments and errors are those of `log_likelihoods`.
+    """
     results = log_likelihoods(model, guide, query, values, num_codes, sites)
     return results.logsumexp(0) - math.log(len(results))

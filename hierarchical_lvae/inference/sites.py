@@ -1,16 +1,16 @@
-"""The local sites: a Messenger that sets each to its prior mean, and reads its prior off the program.
+"""The local sites: a Messenger that sets each one to its prior mean and records its prior.
 
 Inference on a neighbourhood starts at the meta-parameters, so in the inner pass
 
     theta_N = pyro.sample("theta_N", Normal(theta, tau).to_event(1))
 
-is to be θ itself, for each of the B neighbourhoods. Under `LocalSites` it is: the value is the mean of the site's
-distribution, *expanded* over the neighbourhoods (stride 0: the weights are still shared), and the distribution is
-kept, for its variance τ² is the step size. A conditioned site keeps its value, and its prior is read all the same.
+must equal θ for each of the B neighbourhoods. `LocalSites` does this: the value is the mean of the site's distribution,
+*expanded* over the neighbourhoods (stride 0, so the weights are still shared), and the distribution is recorded,
+because its variance τ² is the step size. A conditioned site keeps its value, but its prior is recorded, too.
 
-A program may state where each weight lies in the flat vector, by `infer={"layout": ParameterLayout(…)}` at the site:
-then a local inference can tell layers apart, such as the last one. And it may state the number of neighbours K that its
-τ² = α / (K·C·H·W) is for, by `"num_neighbours"`: then a support set of another size is noticed.
+A program may state where each weight lies in the flat vector, by `infer={"layout": ParameterLayout(…)}` at the site;
+local inference can then select layers, such as the last one. The entry `"num_neighbours"` states the number of
+neighbours K for which the program set τ² = α / (K·C·H·W); a support set of another size then causes a warning.
 """
 
 from collections.abc import Collection
@@ -24,9 +24,9 @@ from hierarchical_lvae.types import ParameterLayout
 
 
 class LocalSites(Messenger):
-    """Set the local sites `names` to their prior means; record values and priors by site.
+    """Set the local sites `names` to their prior means, and record values and priors by site.
 
-    A site that is Delta at its meta-parameter (τ = 0) is no random variable: it is set, but not recorded.
+    A site that is Delta at its meta-parameter (τ = 0) is not random: it is set but not recorded.
 
     >>> import pyro, torch
     >>> def program():
@@ -39,8 +39,8 @@ class LocalSites(Messenger):
     (0, tensor([[[0.2500]]]))
 
     Raises:
-        ValueError: a local site is neither Normal nor Delta, lies in a plate of points, is scaled, or is conditioned
-            on values of another shape.
+        ValueError: a local site is neither Normal nor Delta, lies in the plate of points, is scaled, or is conditioned
+            on values of the wrong shape.
     """
 
     def __init__(self, names: Collection[str]) -> None:
@@ -65,22 +65,22 @@ class LocalSites(Messenger):
             )
         if among_points := [frame.name for frame in msg["cond_indep_stack"] if frame.dim == -1]:
             raise ValueError(
-                f"the local site {name!r} lies in the plate {among_points[0]!r} at dim -1, where points are: "
-                "neighbourhoods are the plate at dim -2, and a local site lies in that one alone"
+                f"the local site {name!r} lies in the plate {among_points[0]!r} at dim -1, the dimension of points: "
+                "put it only in the plate of neighbourhoods, at dim -2"
             )
         if msg["scale"] != 1 and isinstance(base(prior), dist.Normal):
             raise ValueError(
-                f"the local site {name!r} is scaled by {msg['scale']} (a subsampling plate, or poutine.scale), and so "
-                "would its step be: draw the neighbourhoods before they are given to the program"
+                f"the local site {name!r} is scaled by {msg['scale']} (by a subsampling plate or poutine.scale), which "
+                "would scale its step, too: subsample the neighbourhoods before calling the program"
             )
         if msg["value"] is not None and msg["value"].shape != prior.shape():
             raise ValueError(
-                f"the local values of {name!r} are {tuple(msg['value'].shape)}, and {tuple(prior.shape())} are needed: "
+                f"the local values of {name!r} have shape {tuple(msg['value'].shape)}, not {tuple(prior.shape())}: "
                 "there must be as many queries as support sets"
             )
         if msg["value"] is None:
             mean = prior.mean
-            # frozen meta-parameters: the local values can still be differentiated
+            # with frozen meta-parameters, the local values must still be differentiable
             msg["value"] = mean if mean.requires_grad else mean.detach().requires_grad_()
         if isinstance(base(prior), dist.Normal):
             self.values[name] = msg["value"]
@@ -97,7 +97,7 @@ def base(prior: dist.TorchDistribution) -> dist.TorchDistribution:
 
 
 def variance(prior: dist.TorchDistribution) -> Tensor:
-    """τ² of a local site, broadcastable to (B, 1, P): expanded dimensions stay of size 1."""
+    """τ² of a local site, broadcastable to (B, 1, P): expanded dimensions keep size 1."""
     scale = base(prior).scale
     for dim, stride in enumerate(scale.stride()):
         if stride == 0:

@@ -1,4 +1,4 @@
-"""The Pyro programs: the Local VAE, the truth programs with closed forms, and MAML's sinusoid."""
+"""The Pyro programs: the Local VAE, reference programs with closed-form solutions, and MAML's sinusoid regression."""
 
 import lazy_loader
 
@@ -8,7 +8,7 @@ LIKELIHOODS = {
     "gaussian-learned": "hierarchical_lvae.models.likelihoods:learned_gaussian",
     "continuous-bernoulli": "hierarchical_lvae.models.likelihoods:ContinuousBernoulli",
 }
-"""Likelihoods by name, each made without arguments: "module:attribute", to be read by `pkgutil.resolve_name`."""
+"""Likelihoods by name, as "module:attribute" strings for `pkgutil.resolve_name`; each is built without arguments."""
 
 ACTIVATIONS = {
     "relu": "hierarchical_lvae.models.local_ops:relu",
@@ -16,6 +16,6 @@ ACTIVATIONS = {
     "silu": "torch.nn.functional:silu",
     "tanh": "torch:tanh",
 }
-"""Activations by name. All but ReLU are smooth enough for finite differences of the meta-loss."""
+"""Activations by name. All except ReLU are smooth enough for finite differences of the meta-loss."""
 
 __getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

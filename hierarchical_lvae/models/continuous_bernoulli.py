@@ -1,7 +1,7 @@
-"""A continuous Bernoulli that is accurate at every logit, and so are its derivatives.
+"""A continuous Bernoulli that is accurate at every logit, together with its derivatives.
 
-With logit η, its density on [0, 1] is exp(η (x − ½) − B(η)), where B(η) = log(sinh(η/2) / (η/2)) is even and smooth,
-½ + B' is the mean and B'' the variance.
+For logit η its density on [0, 1] is exp(η (x − ½) − B(η)), where B(η) = log(sinh(η/2) / (η/2)) is even and smooth. The
+mean is ½ + B' and the variance is B''.
 """
 
 import math
@@ -20,7 +20,7 @@ SMALL = 2.0
 
 
 class _Cumulant(torch.autograd.Function):
-    """B (order 0) or one of its derivatives; backward evaluates the next order, for autograd's would cancel."""
+    """B (order 0) or one of its derivatives. Backward evaluates the next order, because autograd's would cancel."""
 
     @staticmethod
     def forward(ctx: Any, logit: Tensor, order: int) -> Tensor:
@@ -40,12 +40,12 @@ class _Cumulant(torch.autograd.Function):
 class LogitContinuousBernoulli(dist.ContinuousBernoulli):
     """PyTorch's ContinuousBernoulli, but accurate in single precision (except for the inherited `cdf`).
 
-    PyTorch computes B from the probability sigmoid(η), as a difference of logarithms. It cancels near probability ½,
-    where training starts: for |η| between 0.004 and 0.01 the second derivative, about 1/12, is off by up to 0.9. And
-    where the probability rounds to 0 or 1, for |η| > 16, log densities are off by up to 1.8 nats.
+    PyTorch computes B from the probability sigmoid(η) as a difference of logarithms, which cancels near probability ½,
+    where training starts: for |η| between 0.004 and 0.01 the second derivative, about 1/12, is off by up to 0.9. Where
+    the probability rounds to 0 or 1, for |η| > 16, log densities are off by up to 1.8 nats.
 
     Args:
-        logits: any shape (...), that of the batch and of all results.
+        logits: any shape (...), which is the shape of the batch and of all results.
 
     >>> LogitContinuousBernoulli(torch.tensor([-1e-4, 0.0, 1e4])).mean
     tensor([0.5000, 0.5000, 0.9999])
@@ -55,7 +55,7 @@ class LogitContinuousBernoulli(dist.ContinuousBernoulli):
         super().__init__(logits=logits, validate_args=validate_args)
 
     def expand(self, batch_shape: Size, _instance: Any = None) -> "LogitContinuousBernoulli":
-        """The same over a larger batch."""
+        """Expand to a larger batch shape."""
         return LogitContinuousBernoulli(self.logits.expand(batch_shape), self._validate_args)
 
     @property
@@ -79,7 +79,7 @@ class LogitContinuousBernoulli(dist.ContinuousBernoulli):
         return _Cumulant.apply(self.logits, 0) - self.logits * _Cumulant.apply(self.logits, 1)
 
     def icdf(self, value: Tensor) -> Tensor:
-        """The quantiles u = `value`: log(1 + u (exp η − 1)) / η, or its series in η about 0, where that cancels."""
+        """The quantile at u = `value`: log(1 + u (exp η − 1)) / η, or its series around η = 0, where that cancels."""
         small = self.logits.abs() < torch.finfo(self.logits.dtype).eps ** 0.25
         eta = torch.where(small, self.logits, 0.0)
         v = value * (1 - value)
@@ -90,7 +90,7 @@ class LogitContinuousBernoulli(dist.ContinuousBernoulli):
 
 
 def _series(a: Tensor, order: int) -> Tensor:
-    first = max(1, (order + 1) // 2)  # the first power to survive
+    first = max(1, (order + 1) // 2)  # the first term with a non-zero derivative
     terms = [c * math.perm(2 * n, order) for n, c in enumerate(SERIES[first - 1 :], first)]
     return _polynomial(terms, a.square()) * a ** (2 * first - order)
 

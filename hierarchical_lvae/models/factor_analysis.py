@@ -1,11 +1,12 @@
-"""Factor analysis, a truth program: the linear VAE, whose evidence and codes are known; with local loadings if τ > 0.
+"""Factor analysis (the linear VAE), a reference program with known evidence and code posterior; loadings may be local.
 
     θ_N ~ Normal(θ, τ² I)           local loadings W_N, flattened (τ = 0: the loadings are θ)
-    z   ~ Normal(0, I)              one code a point
+    z   ~ Normal(0, I)              one code per point
     x   ~ Normal(W_N z, σ² I)
 
-The guide is the true posterior of z under the *meta* loadings. With τ = 0 the bound at this guide is the log evidence.
-With τ > 0 it shows what is subtle: as a function of θ_N, the ELBO has another curvature than the evidence has.
+The guide is the exact posterior of z under the *meta* loadings. With τ = 0 the ELBO at this guide equals the log
+evidence. With τ > 0 the program shows a subtle point: the ELBO, as a function of θ_N, has a different curvature from
+the log evidence.
 """
 
 import pyro
@@ -18,7 +19,7 @@ from hierarchical_lvae.models.program import Program
 
 
 class FactorAnalysis(Program):
-    """Pyro pair of factor analysis; its data are x (B, K, X).
+    """Model and guide of factor analysis, for data x (B, K, X).
 
     Args:
         loadings: the meta loadings W, (X, D).

@@ -1,11 +1,11 @@
 """The bilinear forms of our layers: dense, convolution, transposed convolution.
 
-All convolutions are 4 × 4, stride 2, padding 1. A form is also a matrix product on rows: with the rows x_r and y_r of
-both maps, one for each point and each place of the smaller map,
+All convolutions are 4 × 4 with stride 2 and padding 1. A form is also a matrix product on rows: with rows x_r and y_r
+of the two feature maps, one for each point and each position in the smaller map,
 
     T(x, W, y) = Σ_r ⟨y_r, W x_r⟩,              ∂T/∂W = Σ_r y_r x_rᵀ,
 
-where a row of the larger map is the patch that the kernel covers there.
+where a row of the larger map is the patch that the kernel covers at that position.
 """
 
 from itertools import product
@@ -21,7 +21,7 @@ KERNEL, STRIDE, PADDING = 4, 2, 1
 
 
 class Rows(Protocol):
-    """A map as the rows of a matrix, for each neighbourhood."""
+    """A feature map as the rows of a matrix, for each neighbourhood."""
 
     def split(self, v: Tensor) -> Tensor:
         """(K, G, …) → (G, rows, columns)."""
@@ -33,35 +33,35 @@ class Rows(Protocol):
 
 
 class Places:
-    """A row for each point and place."""
+    """One row for each point and position."""
 
     def split(self, v: Tensor) -> Tensor:
-        """(K, G, C, *size) → (G, K·places, C)."""
+        """(K, G, C, *size) → (G, K·positions, C)."""
         return v.reshape(*v.shape[:3], -1).permute(1, 0, 3, 2).flatten(1, 2)
 
     def join(self, rows: Tensor, shape: tuple[int, ...]) -> Tensor:
-        """(G, K·places, C) → (K, G, C, *size)."""
+        """(G, K·positions, C) → (K, G, C, *size)."""
         return rows.unflatten(1, (shape[0], -1)).permute(1, 0, 3, 2).reshape(shape)
 
 
 class Patches:
-    """A row for each point and place of the kernel: the patch that it covers, as (4, 4, C).
+    """One row for each point and position of the kernel: the patch that it covers, as (4, 4, C).
 
-    (Of maps with channels last, `F.unfold` takes ten times as long, and `F.fold` six times.)
+    (On channels-last maps, `F.unfold` takes ten times as long and `F.fold` six times as long.)
     """
 
     def split(self, v: Tensor) -> Tensor:
-        """(K, G, C, H, W) → (G, K·places, 4·4·C)."""
+        """(K, G, C, H, W) → (G, K·positions, 4·4·C)."""
         padded = F.pad(v.permute(1, 0, 3, 4, 2), (0, 0, *[PADDING] * 4))
         return padded.unfold(2, KERNEL, STRIDE).unfold(3, KERNEL, STRIDE).movedim(4, -1).flatten(4).flatten(1, 3)
 
     def join(self, rows: Tensor, shape: tuple[int, ...]) -> Tensor:
-        """(G, K·places, 4·4·C) → (K, G, C, H, W), overlapping patches added up."""
+        """(G, K·positions, 4·4·C) → (K, G, C, H, W), summing overlapping patches."""
         points, groups, channels, height, width = shape
         h, w = height // STRIDE, width // STRIDE
         patches = rows.reshape(groups, points, h, w, 2, STRIDE, 2, STRIDE, channels)
         padded = rows.new_zeros(groups, points, h + 1, STRIDE, w + 1, STRIDE, channels)
-        for i, j in product((0, 1), repeat=2):  # a kernel of two strides covers two blocks each way
+        for i, j in product((0, 1), repeat=2):  # the kernel is two strides wide, so it covers two blocks per dimension
             padded[:, :, i : i + h, :, j : j + w].add_(patches[:, :, :, :, i, :, j].transpose(3, 4))
         inside = padded.flatten(4, 5).flatten(2, 3)[:, :, PADDING : PADDING + height, PADDING : PADDING + width]
         return inside.permute(1, 0, 4, 2, 3)
@@ -86,16 +86,16 @@ class Form(Protocol):
         ...
 
     def bias(self, y: Tensor) -> Tensor:
-        """y, summed likewise."""
+        """y, summed over the points of each neighbourhood."""
         ...
 
     def grouped(self, x: Tensor) -> Tensor:
-        """The same numbers, in the order in memory that maps with local weights want."""
+        """The same values, in the memory layout that suits maps with local weights."""
         ...
 
 
 class Dense:
-    """T of a dense layer: x (K, G, I), W (G, O, I), y (K, G, O)."""
+    """The form T of a dense layer: x (K, G, I), W (G, O, I), y (K, G, O)."""
 
     x: Rows = Places()
     y: Rows = Places()
@@ -126,10 +126,10 @@ class Dense:
 
 
 class Convolution:
-    """T of a 4 × 4 convolution of stride 2: x (K, G, C, *size), W (G, O, C, 4, 4), y (K, G, O, *(size // 2)).
+    """The form T of a 4 × 4 convolution, stride 2: x (K, G, C, *size), W (G, O, C, 4, 4), y (K, G, O, *(size // 2)).
 
-    Activations lie in memory as (K, G, H, W, C), channels last; for local weights, as (K, H, W, G, C), which is the
-    order of a convolution in G groups. (On two cores a copy is cheap, and other orders take up to four times as long.)
+    The memory layout of activations is (K, G, H, W, C), channels last; for local weights it is (K, H, W, G, C), as for
+    a convolution with G groups. (On two cores a copy is cheap, and other layouts take up to four times as long.)
     """
 
     x: Rows = Patches()
@@ -144,14 +144,14 @@ class Convolution:
         return _parted(F.conv2d(images, kernels, biases, STRIDE, PADDING, groups=groups), x)
 
     def input(self, y: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-        """Wᵀ y, plus a bias if there is one: then it is the output of the transposed convolution."""
+        """Wᵀ y, plus a bias if given: with a bias this is the output of the transposed convolution."""
         maps, kernels, biases, groups = _merged(y, weight, bias)
         return _parted(F.conv_transpose2d(maps, kernels, biases, STRIDE, PADDING, self.odd, groups), y)
 
     def weight(self, x: Tensor, y: Tensor) -> Tensor:
         """Σ y xᵀ over points and places: (G, O, C, 4, 4)."""
         groups, inputs, outputs = x.shape[1], x.shape[2], y.shape[2]
-        like = x.new_empty(1).expand(groups * outputs, inputs, KERNEL, KERNEL)  # only its shape counts
+        like = x.new_empty(1).expand(groups * outputs, inputs, KERNEL, KERNEL)  # only its shape is used
         sides = [STRIDE] * 2, [PADDING] * 2, [1, 1], False, [0, 0]
         wanted = [False, True, False]
         gradient = torch.ops.aten.convolution_backward
@@ -163,14 +163,14 @@ class Convolution:
         return _sum_of_points(y.sum((3, 4)))
 
     def grouped(self, x: Tensor) -> Tensor:
-        """(K, G, C, H, W), in memory (K, H, W, G, C)."""
+        """(K, G, C, H, W), stored as (K, H, W, G, C)."""
         return x.permute(0, 3, 4, 1, 2).contiguous().permute(0, 3, 4, 1, 2)
 
 
 class ProductConvolution(Convolution):
-    """The same with local weights as matrix products, for GPUs.
+    """A `Convolution` that applies local weights as matrix products, for GPUs.
 
-    On an H100 a step of `noise-mean` took 3.9 ms by these, and 9.0 ms by cuDNN's convolutions in groups.
+    On an H100 a step with `noise-mean` took 3.9 ms this way and 9.0 ms with cuDNN's grouped convolutions.
     """
 
     def output(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
@@ -183,7 +183,7 @@ class ProductConvolution(Convolution):
         return Places().join(rows, (*x.shape[:2], rows.shape[2], *sides))
 
     def input(self, y: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-        """Wᵀ y, plus a bias if there is one."""
+        """Wᵀ y, plus a bias if given."""
         if is_shared(weight):
             return super().input(y, weight, bias)
         rows = torch.bmm(Places().split(y), _matrices(weight))
@@ -204,7 +204,7 @@ class ProductConvolution(Convolution):
 
 
 class Upconvolution(Convolution):
-    """T of the transposed convolution: that of a convolution, x and y exchanged.
+    """The form T of the transposed convolution: that of a convolution with x and y swapped.
 
     x is (K, G, C, *(size // 2)), W (G, C, O, 4, 4), y (K, G, O, *size).
     """
@@ -226,18 +226,18 @@ class Upconvolution(Convolution):
 
 
 class ProductUpconvolution(Upconvolution, ProductConvolution):
-    """T of the transposed convolution, by the maps of `ProductConvolution`."""
+    """The form T of the transposed convolution, computed by `ProductConvolution`."""
 
 
 def convolution(x: Tensor, size: tuple[int, ...], up: bool = False) -> Convolution:
-    """The form of a convolution whose larger map has this size, by the maps that are fast where x is."""
+    """The form of a convolution whose larger map has this size, in the implementation that is fast on x's device."""
     if by_products(x):
         return (ProductUpconvolution if up else ProductConvolution)(size)
     return (Upconvolution if up else Convolution)(size)
 
 
 def by_products(x: Tensor) -> bool:
-    """Whether local weights are applied as matrices: on a GPU, and not on a CPU."""
+    """Whether to apply local weights as matrix products: yes on a GPU, no on a CPU."""
     return x.is_cuda
 
 
@@ -246,12 +246,12 @@ def _sum_of_points(y: Tensor) -> Tensor:
 
 
 def _matrices(weight: Tensor) -> Tensor:
-    """Kernels (G, O, C, 4, 4) as matrices (G, O, 4·4·C), of columns as those of `Patches`."""
+    """Kernels (G, O, C, 4, 4) as matrices (G, O, 4·4·C), with columns ordered as in `Patches`."""
     return weight.permute(0, 1, 3, 4, 2).flatten(2)
 
 
 def _merged(x: Tensor, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor, Tensor | None, int]:
-    """The arguments of a convolution: in G groups, or of K·G images if the weights are shared."""
+    """The arguments of a convolution: with G groups or, if the weights are shared, over K·G images."""
     if is_shared(weight):
         images, kernels = (v.contiguous(memory_format=torch.channels_last) for v in (x.flatten(0, 1), weight[0]))
         return images, kernels, None if bias is None else bias[0], 1
@@ -265,7 +265,7 @@ def _in_groups(x: Tensor) -> Tensor:
 
 
 def _parted(maps: Tensor, like: Tensor) -> Tensor:
-    """The result of a convolution as (K, G, O, H, W), in memory (K, G, H, W, O)."""
+    """The result of a convolution as (K, G, O, H, W), stored as (K, G, H, W, O)."""
     points, groups = like.shape[:2]
     if len(maps) == points * groups:
         return maps.unflatten(0, (points, groups))

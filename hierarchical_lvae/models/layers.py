@@ -1,8 +1,9 @@
-"""Layers whose weights differ from neighbourhood to neighbourhood, applied to all of them at once.
+"""Layers whose weights differ between neighbourhoods, applied to all neighbourhoods at once.
 
-Activations are (K, G, …): K points in each of G neighbourhoods. Weights are (G, …), of stride 0 where they are shared;
-how both cases are computed, and differentiated, is told in `local_ops`.
-All convolutions are 4 × 4, stride 2, padding 1: they halve an image, rounding down, and their transposes undo it.
+Activations are (K, G, …): K points in each of G neighbourhoods. Weights are (G, …), with stride 0 if they are shared;
+`local_ops` explains how both cases are computed and differentiated.
+All convolutions are 4 × 4 with stride 2 and padding 1: they halve the height and width, rounding down, and transposed
+convolutions restore them.
 """
 
 from collections.abc import Callable
@@ -65,13 +66,13 @@ class UpConv:
         return {"weight": (self.inputs, self.outputs, KERNEL, KERNEL), "bias": (self.outputs,)}
 
     def __call__(self, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-        """Convolve, transposed, each map with its neighbourhood's kernels."""
+        """Apply the transposed convolution with its neighbourhood's kernels to each map."""
         return affine(convolution(x, self.size, up=True), x, weight, bias)
 
 
 @dataclass(frozen=True)
 class Activation:
-    """A function of each number: any shape → the same shape."""
+    """An elementwise function: any shape → the same shape."""
 
     function: Callable[[Tensor], Tensor]
     shapes: ClassVar[dict[str, Shape]] = {}

@@ -1,23 +1,24 @@
-"""Weights and gradients of G neighbourhoods, kept as sums of products and computed only when their values are needed.
+"""Weights and gradients of G neighbourhoods, stored as sums of products; values are computed only when needed.
 
-The gradient of a layer's weights is a product of its inputs x and of the gradients y at its outputs. For a dense layer
-it is a matrix of rank K, the number of points in neighbourhood g:
+The gradient of a layer's weights is a product of its inputs x and the gradients y at its outputs. For a dense layer
+and neighbourhood g it is a matrix of rank at most K, the number of points:
 
     W̄_g = Σ_k y_gk x_gkᵀ                        K·(O + I) numbers instead of O·I
 
-A local step subtracts it from weights W that all neighbourhoods share, and the layer can use the factors as they are:
+A local step subtracts it from weights W that all neighbourhoods share, and the layer can apply the factors directly:
 
     (W − τ² W̄_g) q = W q − τ² Σ_k y_gk ⟨x_gk, q⟩
 
-The last backward pass needs the gradient in W itself, the sum over G. It is one product over all K·G points:
+The last backward pass needs the gradient with respect to W itself, the sum over G. It is one product over all K·G
+points:
 
     Σ_g W̄_g = Yᵀ X                              X (K·G, I) and Y (K·G, O), all points stacked
 
-A convolution is such a product, too, of rank K times the places of its smaller map (`forms`). Where the factors have
-more numbers than the weights, as for large maps, local weights are computed.
+A convolution is such a product, too, of rank at most K times the number of positions in its smaller map (`forms`). If
+the factors hold more numbers than the weights, as for large maps, the local weights are computed explicitly.
 
 A `Lazy` tensor holds such sums. It passes through autograd, and through Pyro as the value of a site, like any other
-tensor; whatever reads its values gets them. Transforms of `torch.func` do not pass through our layers.
+tensor; operations that need its values compute them. Transforms of `torch.func` do not work with our layers.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -41,15 +42,15 @@ READS_MEMORY = {
 
 
 def is_shared(weight: Tensor) -> bool:
-    """Whether all neighbourhoods have the same weights (G, …), judging by the strides."""
+    """Whether all neighbourhoods share the weights (G, …), judged by the strides."""
     return len(weight) == 1 or weight.stride(0) == 0
 
 
 class Product:
-    """Σ_k y xᵀ of each neighbourhood.
+    """Σ_k y xᵀ for each neighbourhood.
 
     Args:
-        weight: computes it: x, y ↦ (G, *shape).
+        weight: the function that computes it: x, y ↦ (G, *shape).
         x, y: the factors, (K, G, …).
     """
 
@@ -58,39 +59,39 @@ class Product:
 
     @property
     def rank(self) -> int:
-        """Of the matrix: points times places of the smaller map."""
+        """Upper bound on the rank of the matrix: points times positions of the smaller map."""
         return min(v.numel() // prod(v.shape[1:3]) for v in (self.x, self.y))
 
     @cached_property
     def each(self) -> Tensor:
-        """(G, *shape)."""
+        """The values: (G, *shape)."""
         return self.weight(self.x, self.y)
 
     def total(self) -> Tensor:
-        """Its sum over G, the product of one neighbourhood of K·G points: (*shape)."""
+        """The sum over G, computed as the product of one neighbourhood of K·G points: (*shape)."""
         if "each" in vars(self):
             return self.each.sum(0)
         return self.weight(*(v.flatten(0, 1).unsqueeze(1) for v in (self.x, self.y)))[0]
 
 
 class Sum(NamedTuple):
-    """One parameter of each neighbourhood, a sum of tensors (G, *shape) and of products, each with a factor."""
+    """One parameter of each neighbourhood: a sum of tensors (G, *shape) and of products, each with a scale."""
 
     shape: tuple[int, ...]
     tensors: tuple[Tensor, ...] = ()
     products: tuple[tuple[Number | None, Product], ...] = ()
 
     def each(self) -> Tensor:
-        """(G, *shape)."""
+        """The values: (G, *shape)."""
         return reduce(torch.add, [*self.tensors, *(_scaled(p.each, scale) for scale, p in self.products)])
 
     def total(self) -> Tensor:
-        """Its sum over G: (*shape)."""
+        """The sum over G: (*shape)."""
         totals = [_scaled(p.total(), scale) for scale, p in self.products]
         return reduce(torch.add, [*(t.sum(0) for t in self.tensors), *totals])
 
     def plus(self, other: "Sum") -> "Sum":
-        """The sum of both."""
+        """The sum of the two."""
         return Sum(self.shape, self.tensors + other.tensors, self.products + other.products)
 
     def times(self, scale: Number) -> "Sum":
@@ -104,16 +105,16 @@ def _scaled(x: Tensor, scale: Number | None) -> Tensor:
 
 
 class Lazy(Tensor):
-    """A tensor (*leading, *shape) of one parameter, or (*leading, P) of several, that holds sums and not their values.
+    """A tensor (*leading, *shape) of one parameter, or (*leading, P) of several, stored as sums instead of values.
 
-    It stays lazy when it is added to a tensor, multiplied by a number, or summed over all leading dimensions. Any other
-    operation computes its values, once; from then on it is like any other tensor. (What is changed in place does not
-    change in results of `detach` and `expand`.)
+    Adding it to a tensor, multiplying it by a number and summing it over all leading dimensions need no values. Any
+    other operation computes its values once; from then on it behaves like any other tensor. (In-place changes do not
+    propagate to results of `detach` and `expand`.)
 
     Args:
         leading: (G,), or (B, 1) with G = B.
         sums: the parameters.
-        flat: whether they form one flat vector.
+        flat: whether the parameters form one flat vector.
 
     >>> x, y = torch.ones(1, 3, 4), torch.ones(1, 3, 2)  # one point in each of three neighbourhoods
     >>> outer = Product(lambda x, y: torch.einsum("kgi,kgo->goi", x, y), x, y)
@@ -124,7 +125,7 @@ class Lazy(Tensor):
 
     @staticmethod
     def __new__(cls: type, leading: Sequence[int], sums: Sequence[Sum], flat: bool = False) -> "Lazy":
-        """Make a tensor without memory of its own."""
+        """Create a tensor without storage."""
         like = [*sums[0].tensors, *(p.y for _, p in sums[0].products)][0]
         shape = (sum(prod(s.shape) for s in sums),) if flat else sums[0].shape
         return Tensor._make_wrapper_subclass(cls, (*leading, *shape), dtype=like.dtype, device=like.device)
@@ -132,10 +133,10 @@ class Lazy(Tensor):
     def __init__(self, leading: Sequence[int], sums: Sequence[Sum], flat: bool = False) -> None:
         self.leading, self.sums, self.flat = tuple(leading), list(sums), flat
         self.made: Tensor | None = None
-        """Its values, once they are computed."""
+        """The values, once they have been computed."""
 
     def each(self) -> Tensor:
-        """Its values, in any order in memory."""
+        """The values, in any memory layout."""
         if self.made is None:
             parts = [s.each() for s in self.sums]
             whole = torch.cat([p.flatten(1) for p in parts], 1) if self.flat else parts[0]
@@ -143,7 +144,7 @@ class Lazy(Tensor):
         return self.made
 
     def low_rank(self) -> Sum | None:
-        """Its sum, if that is a shared matrix (or none) and products with no more numbers than a matrix has."""
+        """Its sum, if that is a shared matrix (or none) plus products with no more numbers than a matrix; else None."""
         W = self.sums[0]
         rows, columns = W.shape[0], prod(W.shape[1:])
         rank = sum(p.rank for _, p in W.products)
@@ -151,11 +152,11 @@ class Lazy(Tensor):
         return W if small and self.made is None else None
 
     def dense(self) -> Tensor:
-        """The same as an ordinary tensor, in the order in memory that it claims to have."""
+        """The same as an ordinary tensor, contiguous in memory as its strides declare."""
         return self.each().contiguous()
 
     def plus(self, other: Tensor) -> "Lazy":
-        """The sum with a tensor of its shape."""
+        """The sum with a tensor of the same shape."""
         return self._like(a.plus(b) for a, b in zip(self.sums, self._parts(other), strict=True))
 
     def times(self, scale: Number) -> "Lazy":
@@ -164,7 +165,7 @@ class Lazy(Tensor):
         return self._like(s.times(number) for s in self.sums)
 
     def total(self) -> Tensor:
-        """Its sum over the leading dimensions."""
+        """The sum over the leading dimensions."""
         totals = [s.total() for s in self.sums]
         return torch.cat([t.flatten() for t in totals]) if self.flat else totals[0]
 
@@ -172,7 +173,7 @@ class Lazy(Tensor):
         return Lazy(self.leading, list(sums), self.flat)
 
     def _parts(self, x: Tensor) -> list[Sum]:
-        """A tensor of its shape, cut into the same parameters."""
+        """A tensor of the same shape, split into the same parameters."""
         if isinstance(x, Lazy):
             return x.sums
         flat = x.reshape(prod(self.leading), -1)
@@ -181,7 +182,7 @@ class Lazy(Tensor):
 
     @classmethod
     def __torch_function__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        """Let what reads memory, and is no operator, read the values."""
+        """Pass the values to methods that read memory without going through an operator."""
         kwargs = kwargs or {}
         with torch._C.DisableTorchFunctionSubclass():
             if func in READS_MEMORY:
@@ -190,19 +191,19 @@ class Lazy(Tensor):
 
     @classmethod
     def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        """Stay lazy if possible; else compute the values."""
+        """Stay lazy if possible; otherwise compute the values."""
         kwargs = kwargs or {}
         args = [x.dense() if isinstance(x, Lazy) and x.made is not None else x for x in args]
         if (result := _lazily(func, args, kwargs)) is not None:
             return result
         if func._schema.is_mutable and isinstance(args[0], Lazy):
-            args[0].made = args[0].dense().clone()  # others may share its parts
+            args[0].made = args[0].dense().clone()  # other tensors may share its parts
         args, kwargs = tree_map_only(Lazy, Lazy.dense, (args, kwargs))
         return func(*args, **kwargs)
 
 
 def _lazily(func: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> Tensor | None:
-    """The result of an operation that needs no values; None if it needs them."""
+    """The result of an operation that does not need values, or None if it does."""
     match func, *args:
         case aten.add.Tensor, Lazy() as x, Tensor() as y if not kwargs and _alike(x, y):
             return x.plus(y)
@@ -228,7 +229,7 @@ def _alike(x: Tensor, y: Tensor) -> bool:
 
 
 def _is_number(scale: Any, x: Tensor) -> bool:
-    """Whether it multiplies all entries of x alike, and leaves their type."""
+    """Whether `scale` is a single number that keeps the dtype of x."""
     if isinstance(scale, Tensor):
         return scale.numel() == 1 and scale.dim() <= x.dim() and scale.dtype == x.dtype
     return isinstance(scale, float | int)
@@ -242,7 +243,7 @@ def _sum(part: Tensor) -> Sum:
 
 
 class _Split(Function):
-    """A flat vector's parameters; the derivative of `_Join`, as that is of it."""
+    """Split a flat vector into parameters. `_Split` and `_Join` are each other's derivative."""
 
     @staticmethod
     def forward(ctx: Any, flat: Tensor, layout: ParameterLayout, groups: int) -> tuple[Tensor, ...]:
@@ -270,5 +271,5 @@ class _Join(Function):
 
 
 def split(flat: Tensor, layout: ParameterLayout, groups: int) -> dict[str, Tensor]:
-    """`ParameterLayout.split` of the weights (…, P) of `groups` neighbourhoods: (groups, *shape) by name."""
+    """Split the weights (…, P) of `groups` neighbourhoods as `ParameterLayout.split` does: (groups, *shape) by name."""
     return dict(zip(layout.shapes, _Split.apply(flat, layout, groups), strict=True))

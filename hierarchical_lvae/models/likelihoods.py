@@ -1,7 +1,7 @@
-"""Likelihoods p(x | z, θ_N) of an image, given what the decoder puts out for it; pixels in [0, 1].
+"""Likelihoods p(x | z, θ_N) of an image given the decoder's output; pixels in [0, 1].
 
-Each is a module with two methods: called on the decoder's output it is the distribution of the pixels, and `around`
-is the same noise with a given image as its mean: the observation process that the paper's neighbours are drawn from.
+Each is a module with two methods. Calling it on the decoder's output returns the distribution of the pixels; `around`
+returns the same noise with a given image as its mean: the observation process from which the paper draws neighbours.
 """
 
 from functools import cache
@@ -16,7 +16,7 @@ from hierarchical_lvae.models.continuous_bernoulli import LogitContinuousBernoul
 
 
 class Likelihood(Protocol):
-    """The noise of an image, one factor a pixel."""
+    """The noise of an image, with one independent factor per pixel and channel."""
 
     def __call__(self, output: Tensor) -> dist.TorchDistribution:
         """The distribution of the pixels, from the decoder's output: batch (..., C, H, W)."""
@@ -28,23 +28,26 @@ class Likelihood(Protocol):
 
 
 class Bernoulli(PyroModule):
-    """The paper's: the output is logits, and a grey pixel x counts as x ones and 1 − x zeros (cross-entropy)."""
+    """The paper's likelihood: the output is logits; a grey pixel x counts as x ones and 1 − x zeros (cross-entropy)."""
 
     def forward(self, output: Tensor) -> dist.TorchDistribution:
-        """Bernoulli of these logits (..., C, H, W). Not validated, for data need not be 0 or 1."""
+        """Bernoulli with these logits (..., C, H, W). Not validated, because pixels need not be 0 or 1."""
         return dist.Bernoulli(logits=output, validate_args=False)
 
     def around(self, x: Tensor) -> dist.TorchDistribution:
-        """Each pixel is 1 with probability x (..., C, H, W), else 0."""
+        """Each pixel is 1 with probability x (..., C, H, W), and 0 otherwise."""
         return dist.Bernoulli(probs=x)
 
 
 class Gaussian(PyroModule):
-    """The output is the mean. The scale σ, in units of pixels, is one number: fixed, or learnt with the rest.
+    """The output is the mean. The scale σ, in pixel units, is one number, fixed or learned.
 
     Args:
-        scale: σ, where it starts if it is learnt.
+        scale: σ, or its initial value if it is learned; positive.
         learned: whether log σ is a meta-parameter (shared by all neighbourhoods).
+
+    Raises:
+        ValueError: `scale` is not positive.
     """
 
     def __init__(self, scale: float = 0.1, learned: bool = False) -> None:
@@ -62,31 +65,31 @@ class Gaussian(PyroModule):
         return dist.Normal(output, self.log_scale.exp())
 
     def around(self, x: Tensor) -> dist.TorchDistribution:
-        """Normal(x, σ), batch (..., C, H, W): neighbours can leave [0, 1]."""
+        """Normal(x, σ), batch (..., C, H, W): samples may lie outside [0, 1]."""
         return dist.Normal(x, self.log_scale.detach().exp())
 
 
 class ContinuousBernoulli(PyroModule):
-    """The Bernoulli's cross-entropy, normalised to a density on [0, 1] (Loaiza-Ganem and Cunningham, 2019)."""
+    """The Bernoulli cross-entropy, normalised to a density on [0, 1] (Loaiza-Ganem and Cunningham, 2019)."""
 
     def forward(self, output: Tensor) -> dist.TorchDistribution:
-        """Continuous Bernoulli of these logits (..., C, H, W); its mean is *not* their sigmoid."""
+        """Continuous Bernoulli with these logits (..., C, H, W); its mean is *not* their sigmoid."""
         return LogitContinuousBernoulli(output)
 
     def around(self, x: Tensor) -> dist.TorchDistribution:
-        """Continuous Bernoulli of mean x (..., C, H, W), to the nearest of 256 levels; 0 and 1 are half a level off."""
+        """Continuous Bernoulli with mean x (..., C, H, W), rounded to 256 levels; 0 and 1 are off by half a level."""
         levels = (x * 255).round().long()
         return LogitContinuousBernoulli(_continuous_bernoulli_logits(x.device, x.dtype)[levels])
 
 
 def learned_gaussian() -> Gaussian:
-    """Gaussian whose scale is learnt."""
+    """Build a Gaussian with a learned scale."""
     return Gaussian(learned=True)
 
 
 @cache
 def _continuous_bernoulli_logits(device: torch.device, dtype: torch.dtype) -> Tensor:
-    """The logits of 256 means from 0 to 1: the mean rises with the logit, and is inverted by bisection."""
+    """The logits of 256 means from 0 to 1, by bisection: the mean increases with the logit."""
     mean = torch.linspace(0, 1, 256, dtype=torch.float64).clamp(1 / 510, 1 - 1 / 510)
     low, high = torch.full_like(mean, -1e3), torch.full_like(mean, 1e3)
     for _ in range(60):

@@ -1,9 +1,9 @@
-"""Local linear regression, a truth program: hierarchical like the Local VAE, with everything in closed form.
+"""Local linear regression, a reference program: hierarchical like the Local VAE, but with everything in closed form.
 
-    θ_N ~ Normal(θ, τ² I)           local coefficients, one set a neighbourhood
+    θ_N ~ Normal(θ, τ² I)           local coefficients, one set per neighbourhood
     y   ~ Normal(A θ_N, σ²)         K outputs for K rows of inputs A
 
-There is no code z, so ℓ_N(θ_N) = −log p(y | A, θ_N) exactly, a quadratic with curvature H = AᵀA / σ².
+There is no code z, so ℓ_N(θ_N) = −log p(y | A, θ_N) exactly: a quadratic with curvature H = AᵀA / σ².
 """
 
 import pyro
@@ -18,7 +18,7 @@ Data = tuple[Tensor, Tensor]
 
 
 class LocalLinearRegression(Program):
-    """Pyro pair of local linear regression; its data are (inputs (B, K, P), outputs (B, K)).
+    """Model and guide of local linear regression, for data (inputs (B, K, P), outputs (B, K)).
 
     Args:
         theta: meta-parameters, (P,).
@@ -42,7 +42,7 @@ class LocalLinearRegression(Program):
                 return pyro.sample("y", dist.Normal((inputs * theta_N).sum(-1), self.sigma), obs=outputs)
 
     def guide(self, data: Data) -> None:
-        """Nothing to guide: the only latent site is local."""
+        """Empty: the only latent site is local."""
 
     def curvature(self, data: Data) -> Tensor:
         """H = AᵀA / σ² of each neighbourhood: (B, P, P)."""

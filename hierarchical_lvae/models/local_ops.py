@@ -1,26 +1,26 @@
-"""Affine maps of many neighbourhoods at once, differentiable any number of times by batched maps alone.
+"""Affine maps of many neighbourhoods at once, differentiable any number of times using only batched maps.
 
-A layer y = W x + b is known by one function, linear in x, in (W, b) and in y,
+A layer y = W x + b is determined by one function that is affine in x and linear in (W, b) and in y,
 
     T(x, (W, b), y) = ⟨W x + b, y⟩,
 
-and its partial derivatives are all that back-propagation ever needs:
+and backpropagation needs only its partial derivatives:
 
     output(x, W, b) = ∂T/∂y = W x + b        input(y, W) = ∂T/∂x = Wᵀ y        weight(x, y) = ∂T/∂(W, b) = (y xᵀ, y)
 
-The derivative of each is made of the other two. For cotangents ȳ, x̄ and (W̄, b̄) of the three results,
+The derivative of each consists of the other two. For cotangents ȳ, x̄ and (W̄, b̄) of the three results,
 
     output:   x ← input(ȳ, W)       (W, b) ← weight(x, ȳ)
     input:    y ← output(x̄, W, 0)        W ← weight(x̄, y)
     weight:   x ← input(y, W̄)            y ← output(x, W̄, b̄)
 
-so the three Functions below are closed under differentiation, and nothing is left to PyTorch's own double backward,
-which loops over the groups of a grouped convolution. To differentiate through a gradient costs nine such maps a layer:
-three for the gradient, and six for the derivative of its product with a given vector.
+so the three Functions below are closed under differentiation and do not use PyTorch's own double backward, which loops
+over the groups of a grouped convolution. Differentiating through a gradient costs nine such maps per layer: three for
+the gradient, and six for the derivative of its product with a given vector.
 
-If the G neighbourhoods share their weights (stride 0 along G, as at the prior mean), `output` and `input` are plain
-maps of all K·G points. `weight` keeps its factors x and y (`lazy`). Local weights that are shared ones plus products of
-few factors, as after a local step from the prior mean, are never computed: the factors are applied.
+If the G neighbourhoods share their weights (stride 0 along G, as at the prior mean), `output` and `input` are ordinary
+maps of all K·G points. `weight` stores its factors x and y (`lazy`). Local weights that are shared weights plus
+low-rank products, as after a local step from the prior mean, are never computed: the factors are applied directly.
 """
 
 from functools import reduce
@@ -37,7 +37,7 @@ Gradients = tuple[Tensor | None, ...]
 
 
 def affine(form: Form, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """W x + b, by each neighbourhood's own weights: (K, G, *out)."""
+    """W x + b with each neighbourhood's own weights: (K, G, *out)."""
     return _Output.apply(form, x, weight, bias)
 
 
@@ -90,14 +90,14 @@ class _Weight(Function):
 
 
 def _weight(form: Form, x: Tensor, y: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
-    """The derivative in (W, b)."""
-    if torch.is_grad_enabled():  # it is to be differentiated, or applied, and not only summed over G
+    """The derivative with respect to (W, b)."""
+    if torch.is_grad_enabled():  # it may be differentiated or applied, not only summed over G
         x, y = form.grouped(x), form.grouped(y)
     return _Weight.apply(form, x, y, weight.shape[1:])
 
 
 def _output(form: Form, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """W x + b, by the factors of W where it has few."""
+    """W x + b, using the factors of W if their rank is low."""
     if not isinstance(weight, Lazy):
         if bias is None or is_shared(bias) or not is_shared(weight):
             return form.output(x, weight, bias)
@@ -117,7 +117,7 @@ def _of_maps(bias: Tensor, x: Tensor) -> Tensor:
 
 
 def _input(form: Form, y: Tensor, weight: Tensor) -> Tensor:
-    """Wᵀ y, likewise."""
+    """Wᵀ y, using the factors of W if their rank is low."""
     if not isinstance(weight, Lazy):
         return form.input(y, weight)
     if (W := weight.low_rank()) is None:
@@ -128,7 +128,7 @@ def _input(form: Form, y: Tensor, weight: Tensor) -> Tensor:
 
 
 def _through(v: Tensor, a: Tensor, a_rows: Rows, b: Tensor, b_rows: Rows, scale: Number | None) -> Tensor:
-    """scale · Σ_r b_r ⟨a_r, v⟩, over the rows r of the factors: v is (S, G, …) like a, and the result like b."""
+    """scale · Σ_r b_r ⟨a_r, v⟩ over the rows r of the factors: v is (S, G, …) like a, and the result is like b."""
     inner = torch.bmm(a_rows.split(v), a_rows.split(a).mT)
     rows = torch.bmm(inner if scale is None else inner * scale, b_rows.split(b))
     return b_rows.join(rows, (len(v), *b.shape[1:]))
@@ -147,7 +147,7 @@ class _Relu(Function):
 
 
 class _Gate(Function):
-    """g where y > 0, else 0: linear in g, and flat in y. (PyTorch's own fills and adds a map of zeros for y.)"""
+    """g where y > 0, else 0: linear in g, with no gradient in y. (PyTorch allocates and adds a map of zeros for y.)"""
 
     @staticmethod
     def forward(ctx: Any, g: Tensor, y: Tensor) -> Tensor:
@@ -160,5 +160,5 @@ class _Gate(Function):
 
 
 def relu(x: Tensor) -> Tensor:
-    """max(x, 0), any shape."""
+    """max(x, 0), for any shape."""
     return _Relu.apply(x)

@@ -1,14 +1,16 @@
-"""The Local VAE: a hierarchical generative program, and its guide.
+"""The Local VAE: a hierarchical generative model (Equation 3) and its guide.
 
-    θ_N ~ p(θ_N | θ) = Normal(θ, τ² I)       local decoder weights, one set a neighbourhood
-    z   ~ p(z)       = Normal(0, I)          one code a point
+    θ_N ~ p(θ_N | θ) = Normal(θ, τ² I)       local decoder weights, one set per neighbourhood
+    z   ~ p(z)       = Normal(0, I)          one code per point
     x   ~ p(x | z, θ_N)                      likelihood(decoder(z; θ_N))
 
-    φ_N                                      local encoder weights: a variational parameter, one set a neighbourhood
+    φ_N                                      local encoder weights: variational parameters, one set per neighbourhood
     z   ~ q(z | x, φ_N) = Normal(μ, σ²)      (μ, log σ) = encoder(x; φ_N)
 
-α has one home: it is the variance τ² = α / (K·C·H·W) of the prior of the local weights, and the step size of the
-local inference is read from there. α = 0 makes both local sites Delta at the meta-parameters: the plain VAE.
+α enters only through the prior variance τ² = α / (K·C·H·W) of the local weights, from which local inference reads its
+step size. That a step of size τ² estimates a posterior mode under this prior holds only if the step does not overshoot
+(sharpness below 2; see `inference.adaptation`). With α = 0 both local sites are Delta at the meta-parameters: the plain
+VAE.
 """
 
 import math
@@ -34,16 +36,19 @@ class LocalVAE(Program):
 
     Args:
         alpha: the paper's step size, on the loss averaged over neighbours and pixels; 0 is the plain VAE.
-        num_neighbours: K, which turns α into τ².
-        image_shape: (C, H, W), C of 1 or 3, sides of at least 8.
+        num_neighbours: K, used to convert α to τ².
+        image_shape: (C, H, W), with C 1 or 3 and sides of at least 8 pixels.
         latent_dim: D, the size of a code.
         likelihood: a key of `LIKELIHOODS`.
-        activation: a key of `ACTIVATIONS`; "softplus" for finite differences.
+        activation: a key of `ACTIVATIONS`; use "softplus" for finite differences.
         local_layers: which weights are local, separated by commas: "all", "decoder", "encoder", "head" (the decoder's
             last layer), or patterns of names such as "decoder.9.*" (or "9.*"). All neighbourhoods share the others.
 
-    The meta-parameters of the local sites are `theta` (decoder) and `phi` (encoder), one flat vector each. Weights that
+    The meta-parameters of the local sites are `theta` (decoder) and `phi` (encoder), each one flat vector. Weights that
     are not local are in `theta_shared` and, if some of the encoder's are local, in `phi_shared`.
+
+    Raises:
+        ValueError: an argument is out of range, or a name is unknown (the nearest is suggested).
 
     >>> vae = LocalVAE()
     >>> vae.theta.numel() + vae.phi.numel()     # Table 3
@@ -88,17 +93,20 @@ class LocalVAE(Program):
 
     @property
     def alpha(self) -> float:
-        """α = τ²·K·C·H·W. It can be set anew, as long as it stays positive.
+        """α = τ²·K·C·H·W. It can be changed, but must stay positive and finite.
 
         Raises:
-            ValueError: it shall become 0, or the VAE has no local weights.
+            ValueError: the new value is not positive and finite, or the VAE has no local weights.
         """
         return self.tau.item() ** 2 * self._terms
 
     @alpha.setter
     def alpha(self, value: float) -> None:
         if not (self.is_local and value > 0 and math.isfinite(value)):
-            raise ValueError(f"alpha cannot go from {self.alpha:g} to {value:g}: a local VAE's is finite and positive")
+            raise ValueError(
+                f"alpha cannot change from {self.alpha:g} to {value:g}: a Local VAE needs it finite and positive, and "
+                "a plain VAE keeps 0"
+            )
         self.tau.fill_(math.sqrt(value / self._terms))
 
     @property
@@ -115,21 +123,24 @@ class LocalVAE(Program):
         """p(θ_N | θ) p(z) p(x | z, θ_N).
 
         Args:
-            x: observed images, K in each of B neighbourhoods: (B, K, C, H, W), pixels in [0, 1]; or queries
-                (B, C, H, W), neighbourhoods of one point. (`pyro.poutine.uncondition` makes it generate instead.)
+            x: observed images, pixels in [0, 1]: (B, K, C, H, W) for K in each of B neighbourhoods, or (B, C, H, W) for
+                queries, which are neighbourhoods of one point. (Use `pyro.poutine.uncondition` to generate images.)
+
+        Raises:
+            ValueError: the images have another shape.
         """
         x = self._by_neighbourhood(x)
         with pyro.plate("neighbourhood", x.shape[0], dim=-2):
             theta_N = pyro.sample("theta_N", self._local("decoder", self.theta), infer=self._about)
             with pyro.plate("point", x.shape[1], dim=-1):
-                # a scale of 1.0 would be copied to a GPU at each call, which no CUDA graph can hold
+                # a scale of 1.0 would be copied to the GPU in each call, which a CUDA graph cannot capture
                 zeros, ones = self.theta.new_zeros(self.latent_dim), self.theta.new_ones(self.latent_dim)
                 z = pyro.sample("z", dist.Normal(zeros, ones).to_event(1))
                 return pyro.sample("x", self.decode(z, self._own("decoder", theta_N, self.theta)).to_event(3), obs=x)
 
     @pyro_method
     def guide(self, x: Tensor) -> Tensor:
-        """q(z | x, φ_N); the local sites have their priors as a default, to be replaced by local inference."""
+        """q(z | x, φ_N), for x as in `model`. The local sites default to their priors; local inference sets them."""
         x = self._by_neighbourhood(x)
         with pyro.plate("neighbourhood", x.shape[0], dim=-2):
             pyro.sample("theta_N", self._local("decoder", self.theta), infer=self._about)  # kept by replay
@@ -153,7 +164,7 @@ class LocalVAE(Program):
         return nn.Parameter(local), nn.Parameter(shared) if len(shared) else None
 
     def _own(self, network: str, value: Tensor, meta: Tensor) -> Tensor:
-        """Without locality a site is its meta-parameter: the network may know that there is one set of weights."""
+        """Without locality, use the meta-parameter itself, so that the network sees a single set of weights."""
         return value if self.adapts[network] else meta
 
     def _local(self, network: str, meta: Tensor) -> dist.TorchDistribution:
@@ -165,14 +176,14 @@ class LocalVAE(Program):
         x = x.unsqueeze(1) if x.dim() == 4 else x
         if x.dim() != 5 or x.shape[2:] != self.image_shape:
             raise ValueError(
-                f"images are {tuple(x.shape)}: neighbourhoods of K images (B, K, C, H, W) or queries (B, C, H, W) "
-                f"are needed, with (C, H, W) = {self.image_shape}"
+                f"images have shape {tuple(x.shape)}: pass neighbourhoods of K images (B, K, C, H, W) or queries "
+                f"(B, C, H, W), with (C, H, W) = {self.image_shape}"
             )
         return x
 
 
 def choose_layers(local_layers: str, networks: Mapping[str, Network]) -> dict[str, list[str]]:
-    """The names of the local parameters of "decoder" and "encoder", by the description that `LocalVAE` takes.
+    """Return the names of the local parameters of "decoder" and "encoder", for `local_layers` as in `LocalVAE`.
 
     >>> networks = {"decoder": decoder((1, 8, 8), 3), "encoder": encoder((1, 8, 8), 3)}
     >>> choose_layers("head", networks)

@@ -1,7 +1,8 @@
-"""A Normal that keeps log σ, as an encoder puts it out: for σ itself can be too small for its logarithm's derivatives.
+"""A Normal that stores log σ as the encoder outputs it, because σ can be too small to differentiate its logarithm.
 
-What φ says of σ *before* the local step matters only through the step, and nothing in it keeps σ from shrinking: a fit
-of images came to 1e-22. There log(exp(log σ)), differentiated twice, has 1/σ², which overflows in single precision.
+The σ that the encoder predicts *before* the local step matters only through the step, and nothing keeps it from
+shrinking: in one fit it reached 1e-22. The second derivative of log(exp(log σ)) then contains 1/σ², which overflows in
+single precision.
 """
 
 from typing import Any
@@ -11,10 +12,10 @@ from torch import Size, Tensor
 
 
 class LogScaleNormal(dist.Normal):
-    """Normal(loc, exp(log_scale)), whose KL by `inference.bound.analytic_kl` has log σ without a detour over σ.
+    """Normal(loc, exp(log_scale)) whose KL, by `inference.bound.analytic_kl`, uses log σ directly.
 
     Args:
-        loc, log_scale: of one shape, that of the batch.
+        loc, log_scale: of the same shape, which is the batch shape.
 
     >>> import torch
     >>> q = LogScaleNormal(torch.zeros(3), torch.full((3,), -60.0))
@@ -27,5 +28,5 @@ class LogScaleNormal(dist.Normal):
         super().__init__(loc, log_scale.exp())
 
     def expand(self, batch_shape: Size, _instance: Any = None) -> "LogScaleNormal":
-        """The same over a larger batch."""
+        """Expand to a larger batch shape."""
         return LogScaleNormal(self.loc.expand(batch_shape), self.log_scale.expand(batch_shape))

@@ -1,11 +1,12 @@
-"""The networks of the paper's Table 3, for images of any size: weights in one flat vector, local to a neighbourhood.
+"""The networks of the paper's Table 3, for images of any size, with local weights in one flat vector.
 
     encoder   C×H×W → 4×4 conv (32, 32, 64, 64), stride 2 → 256 → 2·D (the mean, then log σ)
     decoder   D → 256 → 64·h·w → 4×4 upconv (64, 32, 32, C), stride 2
 
-Depth follows size: an image is halved while its shorter side is at least 8, four times for 64 × 64; the last two
-convolutions have 64 channels and those before 32, and the decoder mirrors the encoder. For 64×64×3 and D = 10 that is
-766,295 parameters. Weights are Glorot-uniform and biases zero, as in the study that the paper follows.
+Depth depends on image size: an image is halved as long as its shorter side is at least 8 pixels, four times for
+64 × 64. The last two convolutions have 64 channels, earlier ones 32, and the decoder mirrors the encoder. For 64×64×3
+and D = 10 there are 766,295 parameters. Weights are Glorot-uniform and biases zero, as in Locatello et al. (2019),
+whose protocol the paper follows.
 """
 
 from collections.abc import Collection
@@ -30,11 +31,11 @@ class Network:
     Args:
         layers: applied in order.
         event_dim: dimensions of one input point: 1 for a code, 3 for an image.
-        local: names of the parameters in that vector, such as "9.weight"; all if None. The others are the same in all
-            neighbourhoods, and come in a vector of their own.
+        local: names of the parameters in that vector, such as "9.weight"; all if None. All neighbourhoods share the
+            others, which are passed in a vector of their own.
 
     >>> network = Network([Linear(4, 8), Activation(torch.tanh), Linear(8, 2)], event_dim=1)
-    >>> flat = network.initial_parameters()[0].expand(5, 1, -1)  # five neighbourhoods, alike
+    >>> flat = network.initial_parameters()[0].expand(5, 1, -1)  # five neighbourhoods with equal weights
     >>> network(torch.zeros(5, 3, 4), flat).shape             # three points in each
     torch.Size([5, 3, 2])
     """
@@ -59,11 +60,11 @@ class Network:
             shared: (S,), the weights that all neighbourhoods share, if there are any.
 
         Returns:
-            (..., K, *event'), what the last layer gives of each point.
+            (..., K, *event'), the output of the last layer for each point.
         """
         event = inputs.shape[inputs.dim() - self.event_dim :]
         batch = torch.broadcast_shapes(inputs.shape[: -self.event_dim], flat.shape[:-1])
-        # one set of weights in all: the points are those of one neighbourhood
+        # with a single set of weights, all points form one neighbourhood
         groups = 1 if flat.numel() == self.layout.size else prod(batch[:-1])
         x = inputs.expand(*batch, *event).reshape(groups, -1, *event).transpose(0, 1)
         if groups > 1:
@@ -89,7 +90,11 @@ class Network:
 
 
 def encoder(image_shape: Shape, latent_dim: int, activation: str = "relu") -> Network:
-    """Build the encoder: images (C, H, W) → (2·D,), the mean and the log standard deviation of the code."""
+    """Build the encoder: images (C, H, W) → (2·D,), the mean and the log standard deviation of the code.
+
+    Raises:
+        ValueError: `image_shape` does not have 1 or 3 channels and sides of at least 8, or `activation` is unknown.
+    """
     act = Activation(lookup(ACTIVATIONS, activation, "activation"))
     sizes, channels = _pyramid(image_shape)
     layers: list[Layer] = []
@@ -101,7 +106,11 @@ def encoder(image_shape: Shape, latent_dim: int, activation: str = "relu") -> Ne
 
 
 def decoder(image_shape: Shape, latent_dim: int, activation: str = "relu") -> Network:
-    """Build the decoder: codes (D,) → (C, H, W), the natural parameters of the pixels."""
+    """Build the decoder: codes (D,) → (C, H, W), the likelihood's input for each pixel (logits or means).
+
+    Raises:
+        ValueError: as for `encoder`.
+    """
     act = Activation(lookup(ACTIVATIONS, activation, "activation"))
     sizes, channels = _pyramid(image_shape)
     smallest = (channels[-1], *sizes[-1])
@@ -119,10 +128,10 @@ def decoder(image_shape: Shape, latent_dim: int, activation: str = "relu") -> Ne
 
 
 def _pyramid(image_shape: Shape) -> tuple[list[tuple[int, int]], list[int]]:
-    """The sizes of the maps, from the image's own down, and the channels of each after the first."""
+    """The sizes of the feature maps, starting with the image's, and the channels of each map after the first."""
     channels, height, width = image_shape
     if channels not in (1, 3) or min(height, width) < 8:
-        raise ValueError(f"image_shape is {image_shape}: 1 or 3 channels and sides of at least 8 pixels are needed")
+        raise ValueError(f"image_shape is {image_shape}: it needs 1 or 3 channels and sides of at least 8 pixels")
     sizes = [(height, width)]
     while min(sizes[-1]) >= 8:
         sizes.append((sizes[-1][0] // 2, sizes[-1][1] // 2))

@@ -1,18 +1,19 @@
-"""The Local VAE of points in a plane, in space, …, with small networks and a Gaussian decoder (Appendix A).
+"""The Local VAE for points in a plane, in space, …, with small networks and a Gaussian decoder (Appendix A).
 
     θ_N ~ Normal(θ, τ² I)                   z ~ Normal(0, I)                  x ~ Normal(decoder(z; θ_N), σ²)
 
     z ~ q(z | y, φ_N) = Normal(μ, s²)       (μ, log s) = encoder(y; φ_N)
 
-y is what the code is read off. Locally linear embedding reconstructs a point from its neighbours,
+y is the input of the encoder. Locally linear embedding reconstructs a point from its neighbours,
 
-    (9)    Σ_i ‖x_i − Σ_j W_ij x_j‖²,
+    (9)    Σ_i ‖x_i − Σ_j W_ij x_j‖²,       Σ_j W_ij = 1,
 
-and with a network of its own weights in place of the row W_i of each point that becomes
+and replacing the row W_i of each point by a network with weights local to its neighbourhood gives
 
     (10)   Σ_i ‖x_i − g_{θ_N}(N(x_i))‖²,    g = decoder ∘ encoder.
 
-Here −log p(x | z, θ_N) is (10) over 2σ², with y = N(x), the neighbours; with y = x it is the Local VAE.
+Here −log p(x | z, θ_N) is, up to a constant, (10) divided by 2σ² if y = N(x), the neighbours; y = x is the Local VAE.
+(The paper prints Σ_j W_ij = 0 with (9).)
 """
 
 import math
@@ -32,15 +33,15 @@ Data = tuple[Tensor, Tensor]
 
 
 class PointVAE(Program):
-    """Pyro pair of the Local VAE of points; its data are (y (B, K, Y), x (B, K, X)), often the same twice.
+    """Model and guide of the Local VAE for points, for data (y (B, K, Y), x (B, K, X)), often with y = x.
 
     Args:
         alpha: the step size, on the loss averaged over neighbours and coordinates: τ² = α / (K·X).
         num_neighbours: K.
-        size: X, coordinates of a point.
-        inputs: Y, numbers that a code is read off; X if None.
-        latent_dim: D.
-        width: units of the two hidden layers of either network.
+        size: X, the number of coordinates of a point.
+        inputs: Y, the size of the encoder's input; X if None.
+        latent_dim: D, the size of a code.
+        width: units in each of the two hidden layers of both networks.
         sigma: standard deviation of the noise.
 
     >>> program = PointVAE(size=3, latent_dim=2)

@@ -1,4 +1,4 @@
-"""What our programs have in common: parameters that do not collide in Pyro's global store."""
+"""The base class of our programs: their parameters do not collide in Pyro's global store."""
 
 from itertools import count
 from typing import Any
@@ -7,12 +7,12 @@ from pyro.nn import PyroModule
 
 
 class Program(PyroModule):
-    """A PyroModule whose parameters have a name of their own for each instance.
+    """A PyroModule whose parameter names are unique to each instance.
 
-    Pyro keeps parameters by name in one store, and the first to come stays: of two modules with a parameter `theta`
-    each, `SVI` would train the first alone, without a word. Here they are `LocalVAE_0.theta`, `LocalVAE_1.theta`, …
-    (in Pyro's store; in `state_dict` they are `theta`). A copy, or a module that was unpickled, is an instance of its
-    own.
+    Pyro stores parameters by name in one global store and keeps the first one registered under a name: if two modules
+    both had a parameter `theta`, `SVI` would silently train only the first. Here the names are `LocalVAE_0.theta`,
+    `LocalVAE_1.theta`, … in Pyro's store (and `theta` in `state_dict`). Deep copies and unpickled modules get names of
+    their own.
     """
 
     _instances = count()
@@ -21,7 +21,7 @@ class Program(PyroModule):
         super().__init__(self._own_name())
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        """Restore a copied or unpickled instance under a name of its own."""
+        """Restore a deep-copied or unpickled instance under a new name."""
         super().__setstate__(state)
         own = PyroModule(self._own_name())
         for name, module in self.named_modules():
@@ -30,7 +30,7 @@ class Program(PyroModule):
                 module.__dict__.update(_pyro_name=full, _pyro_context=own._pyro_context)
 
     def __copy__(self) -> "Program":
-        """A shallow copy shares its parts and parameters with the original, and so their names."""
+        """Make a shallow copy, which shares submodules, parameters and their names with the original."""
         twin = type(self).__new__(type(self))
         twin.__dict__.update(self.__dict__)
         return twin

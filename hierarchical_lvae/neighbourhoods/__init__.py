@@ -1,4 +1,4 @@
-"""What is local: where the K neighbours of a data point come from."""
+"""Neighbourhoods: ways to choose the K neighbours of a data point."""
 
 import lazy_loader
 
@@ -10,7 +10,7 @@ NEIGHBOURHOODS = {
     "labels": "hierarchical_lvae.neighbourhoods.labels:SharedLabels",
     "graph": "hierarchical_lvae.neighbourhoods.graph:Graph",
 }
-"""Neighbourhoods by name: "module:attribute", for `pkgutil.resolve_name`. The `argument` of a constructor is what
-stands behind a colon, as in graph:FILE."""
+"""Neighbourhoods by name, as "module:attribute" strings for `pkgutil.resolve_name`. The text after a colon, as in
+graph:FILE, is passed to the constructor as `argument`."""
 
 __getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

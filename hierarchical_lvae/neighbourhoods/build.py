@@ -1,4 +1,4 @@
-"""A neighbourhood by its name, and what it is made from."""
+"""Build a neighbourhood by name; the inputs that neighbourhoods use."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,16 +17,16 @@ if TYPE_CHECKING:
 
 
 class Data(Protocol):
-    """n images, as `FactorImages` has them."""
+    """A data set of n images, such as `FactorImages`."""
 
     @property
     def factors(self) -> np.ndarray:
-        """(n, F) whole numbers."""
+        """The factors of each image: (n, F) integers."""
         ...
 
     @property
     def factor_names(self) -> tuple[str, ...]:
-        """Of the F factors."""
+        """The names of the F factors."""
         ...
 
     @property
@@ -50,76 +50,76 @@ class Data(Protocol):
 
 @dataclass(frozen=True)
 class Surroundings:
-    """What neighbourhoods are made from; each takes what it needs."""
+    """The inputs of neighbourhoods; each neighbourhood uses what it needs."""
 
     num_neighbours: int
     """K."""
     data: Data
     around: "Callable[[Tensor], TorchDistribution]"
-    """The observation noise of an image, such as `vae.likelihood.around`."""
+    """The observation noise around an image, such as `vae.likelihood.around`."""
     encode: Callable[[Tensor], Tensor]
-    """Codes (B, D) of images (B, C, H, W), by the weights of the moment."""
+    """Codes (B, D) of images (B, C, H, W), under the current weights."""
     index: str | None = None
-    """How nearest pixels are searched: a string for Faiss's `index_factory`, or "Flat" for exactly; by size if None."""
+    """The index for nearest pixels: a string for Faiss's `index_factory` ("Flat" is exact); None chooses by size."""
     refresh: int = 0
-    """After how many steps all codes are computed anew; never if 0."""
+    """Recompute all codes after this many steps; 0 is never."""
     cache: Path | None = None
-    """A directory where tables that take long are kept, by fingerprint."""
+    """A directory in which to cache expensive tables by fingerprint; None caches nothing."""
 
 
 class Neighbourhood(Stateful, Protocol):
-    """Draws neighbours: K points near each query, distinct, by the global random state."""
+    """Draws K distinct neighbours of each query, using the global random state."""
 
     of_data: ClassVar[bool] = True
-    """Whether neighbours are other points of the data, and never the query itself."""
+    """Whether neighbours are other points of the data set, never the query itself."""
 
     def prepare(self) -> None:
-        """Find out what must be known before the first step, if it was not restored; it may take minutes.
+        """Compute what is needed before the first step, unless it was restored; this may take minutes.
 
-        A neighbourhood that is asked before that prepares itself.
+        A neighbourhood that is called before `prepare` calls it itself.
         """
 
     def held_out(self, index: Tensor, x: Tensor) -> Tensor | None:
-        """Further neighbours (B, K', C, H, W), distinct from those of any other draw, if there are such."""
+        """Further neighbours (B, K', C, H, W), independent of any other draw; None if the neighbourhood has none."""
         return None
 
     def update(self, index: Tensor, x: Tensor) -> None:
-        """Take note of a step of the training on the images x (B, C, H, W) at `index` (B,)."""
+        """Called after each training step, with its images x (B, C, H, W) at `index` (B,)."""
 
     def __call__(self, index: Tensor, x: Tensor) -> Tensor:
-        """Neighbours (B, K, C, H, W) of the images x (B, C, H, W) that stand at `index` (B,) in the data set."""
+        """Neighbours (B, K, C, H, W) of the images x (B, C, H, W) at `index` (B,) in the data set."""
         ...
 
 
 def build_neighbourhood(name: str, surroundings: Surroundings) -> Neighbourhood:
-    """Build a neighbourhood by its name in `NEIGHBOURHOODS`, with its argument behind a colon if it takes one.
+    """Build a neighbourhood by its name in `NEIGHBOURHOODS`, followed by a colon and an argument if it takes one.
 
     Raises:
-        ValueError: there is no such name, the argument is not what it should be, or K is not below the data's size.
+        ValueError: there is no such name, the argument is invalid, or K is below 1 or not below the number of images.
     """
     if surroundings.num_neighbours < 1:
-        raise ValueError(f"K is {surroundings.num_neighbours}: a neighbourhood has at least one point")
+        raise ValueError(f"K is {surroundings.num_neighbours}: it must be at least 1")
     name, _, argument = name.partition(":")
     make = lookup(NEIGHBOURHOODS, name, "neighbourhood")
     if argument and not accepted(make, argument=argument):
         able = " and ".join(sorted(n for n, e in NEIGHBOURHOODS.items() if accepted(resolve_name(e), argument="")))
-        raise ValueError(f"{name} takes no argument, and {argument!r} was given: only {able} do")
+        raise ValueError(f"{name} takes no argument but got {argument!r}: only {able} take one")
     number = len(surroundings.data)
     if getattr(make, "of_data", True) and surroundings.num_neighbours >= number:
         raise ValueError(
-            f"K is {surroundings.num_neighbours} and there are {number} images: {name} gives {number - 1} at most, "
-            "lower `num_neighbours`"
+            f"K is {surroundings.num_neighbours} but there are {number} images, so {name} has at most {number - 1} "
+            "neighbours: lower `num_neighbours`"
         )
     return make(surroundings, **accepted(make, argument=argument))
 
 
 def gather(data: Data, ids: Tensor, x: Tensor) -> Tensor:
-    """The images at ids (B, K), as the queries x are: (B, K, C, H, W)."""
+    """The images at ids (B, K), with the dtype and device of the queries x: (B, K, C, H, W)."""
     return data.batch(ids.flatten()).to(x).unflatten(0, ids.shape)
 
 
 def without_self(ids: Tensor, own: Tensor, number: int) -> Tensor:
-    """Of neighbours (B, M), nearest first, the first `number` that are not the query's own id (B,): (B, number).
+    """The first `number` of the neighbours (B, M), nearest first, without the query's own id (B,): (B, number).
 
     >>> import torch
     >>> without_self(torch.tensor([[3, 7, 1], [5, 4, 2]]), torch.tensor([7, 9]), 2).tolist()

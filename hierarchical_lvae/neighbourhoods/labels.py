@@ -1,4 +1,4 @@
-"""An oracle, for analysis: neighbours that share labels with the query. No model without labels can have it."""
+"""An oracle, for analysis only: neighbours that share labels with the query. Unlike all others, it needs labels."""
 
 import logging
 
@@ -14,11 +14,15 @@ log = logging.getLogger(__name__)
 
 
 class SharedLabels(Neighbourhood):
-    """K random points, distinct, that have the query's values of some factors, and any of the others.
+    """K distinct random points that share the query's values of some factors; the other factors vary freely.
 
     Args:
         surroundings: with data whose factors are known.
-        argument: the names of these factors, with commas; the colours if empty, or else the first factor.
+        argument: the names of the shared factors, separated by commas. If empty, the colours, or the first factor if
+            there are no colours.
+
+    Raises:
+        ValueError: the data have no labels, a factor is unknown, or a point shares its values with fewer than K others.
     """
 
     def __init__(self, surroundings: Surroundings, argument: str = "") -> None:
@@ -36,7 +40,7 @@ class SharedLabels(Neighbourhood):
         wanted, least = surroundings.num_neighbours, int(sizes.min())
         if least <= wanted:
             raise ValueError(
-                f"K is {wanted}, and some points share {', '.join(shared)} with {least - 1} others: "
+                f"K is {wanted}, but some points share {', '.join(shared)} with only {least - 1} others: "
                 "lower `num_neighbours`, or name fewer factors"
             )
         log.warning("neighbours share their %s: an oracle, for analysis only", ", ".join(shared))

@@ -1,9 +1,9 @@
-"""k nearest neighbours in the space of codes (§ 3.1, CarsNORB), the codes updated continuously, at every iteration.
+"""k nearest neighbours in the space of codes (§ 3.1, CarsNORB), with codes that are updated at every iteration.
 
-The codes of all points, by the encoder's meta-parameters, lie in a bank (n, D). At each step the codes of the points at
-hand are written anew, in place, and the K nearest codes are searched for in the bank as it stands: no index is built.
-So "every iteration" means the points just seen; those not seen for a while have the codes of an older encoder, unless
-all are computed anew every so many steps (`refresh`).
+A bank (n, D) holds the codes of all points, computed with the encoder's meta-parameters. Each step updates the codes of
+its batch in place, and the K nearest codes are searched in the current bank without an index. So "every iteration"
+applies to the points of the batch; points not seen for a while keep codes of an older encoder, unless all codes are
+recomputed at regular intervals (`refresh`).
 """
 
 from typing import Any
@@ -27,12 +27,12 @@ class NearestCodes(Neighbourhood):
         self.codes, self.steps = torch.empty(0), torch.tensor(0)
 
     def prepare(self) -> None:
-        """Encode all points."""
+        """Encode all points, unless the codes were restored."""
         if not len(self.codes):
             self.codes = self._encode_all()
 
     def update(self, index: Tensor, x: Tensor) -> None:
-        """Write the codes of x (B, C, H, W) anew; of all points, if it is time."""
+        """Update the codes of x (B, C, H, W), or of all points every `refresh` steps."""
         self.prepare()
         self.steps += 1
         refresh = self.surroundings.refresh
@@ -42,13 +42,13 @@ class NearestCodes(Neighbourhood):
             self._bank(x.device)[index] = self._encode(x)
 
     def __call__(self, index: Tensor, x: Tensor) -> Tensor:
-        """Neighbours (B, K, C, H, W), nearest first, by the codes in the bank."""
+        """Neighbours (B, K, C, H, W), nearest first, according to the codes in the bank."""
         codes, number = self._bank(x.device), self.surroundings.num_neighbours
         ids = nearest_codes(codes[index], codes, number + 1)
         return gather(self.surroundings.data, without_self(ids, index, number), x)
 
     def _bank(self, device: torch.device) -> Tensor:
-        """The codes, where the images are: a checkpoint brings them on the CPU."""
+        """The codes, on the device of the images: a checkpoint restores them on the CPU."""
         self.prepare()
         self.codes = self.codes.to(device)
         return self.codes
@@ -65,7 +65,7 @@ class NearestCodes(Neighbourhood):
 
 
 def nearest_codes(queries: Tensor, points: Tensor, number: int) -> Tensor:
-    """The ids (B, number) of the points (n, D) nearest to the queries (B, D), nearest first: by Faiss on a CPU.
+    """The ids (B, number) of the points (n, D) nearest to the queries (B, D), nearest first. Uses Faiss on a CPU.
 
     >>> nearest_codes(torch.tensor([[0.9]]), torch.tensor([[0.0], [5.0], [1.0]]), 2)
     tensor([[2, 0]])

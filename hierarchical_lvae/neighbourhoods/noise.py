@@ -1,4 +1,4 @@
-"""The paper's synthetic neighbourhood: K draws from the noise of the observation, around the image itself (§ 3.1)."""
+"""The paper's synthetic neighbourhood: K draws from the observation noise around the image itself (§ 3.1)."""
 
 from torch import Tensor
 
@@ -6,7 +6,7 @@ from hierarchical_lvae.neighbourhoods.build import Neighbourhood, Surroundings
 
 
 class ObservationNoise(Neighbourhood):
-    """K draws of the noise that the decoder assumes, with the image as its mean.
+    """K draws from the decoder's noise model, with the image as the mean.
 
     >>> import torch
     >>> from pyro.distributions import Bernoulli
@@ -23,9 +23,9 @@ class ObservationNoise(Neighbourhood):
         self.surroundings = surroundings
 
     def __call__(self, index: Tensor, x: Tensor) -> Tensor:
-        """Draw neighbours (B, K, C, H, W) of x (B, C, H, W); the index is not looked at."""
+        """Draw neighbours (B, K, C, H, W) of x (B, C, H, W); the index is not used."""
         return self.surroundings.around(x).sample((self.surroundings.num_neighbours,)).transpose(0, 1)
 
     def held_out(self, index: Tensor, x: Tensor) -> Tensor:
-        """Other draws (B, K, C, H, W)."""
+        """Further draws (B, K, C, H, W)."""
         return self(index, x)

@@ -1,7 +1,7 @@
 """k nearest neighbours of the raw pixels, by Euclidean distance (appendix D).
 
-The neighbours of all points are found once, before the first step, and kept: in the checkpoint, and by fingerprint in
-the data directory, where other runs on the same data find them.
+The neighbours of all points are computed once, before the first step. They are stored in the checkpoint, and cached by
+fingerprint in the data directory for other runs on the same data.
 """
 
 import logging
@@ -19,7 +19,7 @@ log = logging.getLogger(__name__)
 
 
 class NearestPixels(Neighbourhood):
-    """The K images that are nearest by their pixels; copies of the query count, the query itself does not."""
+    """The K images with the nearest pixels. Duplicates of the query count as neighbours, the query itself does not."""
 
     kept = ("ids",)
 
@@ -30,7 +30,7 @@ class NearestPixels(Neighbourhood):
         self.ids = torch.empty(0)
 
     def prepare(self) -> None:
-        """Find all neighbours, or read what was found before; say how far to trust them, and how near they are."""
+        """Compute all neighbours, or read them from the cache; log the recall of the index and how near they are."""
         if len(self.ids):
             return
         data, number, cache = self.surroundings.data, self.surroundings.num_neighbours, self._cache()
@@ -40,7 +40,7 @@ class NearestPixels(Neighbourhood):
             _write(cache, ids)
             if self.index != EXACT:
                 found = recall(data, ids)
-                log.info("recall@%d of %s: %.3f, of 200 images, against exact search", number, self.index, found)
+                log.info("recall@%d of %s: %.3f against exact search, on 200 images", number, self.index, found)
         if data.factors.shape[1]:
             log.info("nearest images: %s", describe_steps(data.factors, data.factor_names, ids))
         self.ids = torch.from_numpy(ids)
@@ -59,7 +59,7 @@ class NearestPixels(Neighbourhood):
 
 
 def describe_steps(factors: np.ndarray, names: tuple[str, ...], ids: np.ndarray) -> str:
-    """Say how many steps of each factor's index lie between points and their neighbours ids (n, K), on average.
+    """Describe how far points are from their neighbours ids (n, K): the mean difference of each factor's index.
 
     >>> describe_steps(np.array([[0, 3], [1, 3], [1, 0]]), ("hue", "size"), np.array([[1], [0], [1]]))
     '1.67 factor steps away (hue 0.67, size 1.00)'
@@ -76,9 +76,9 @@ def _read(path: Path | None, shape: tuple[int, int]) -> np.ndarray | None:
     try:
         ids = np.load(path, allow_pickle=False)
         if ids.shape != shape or ids.dtype != np.int32 or not 0 <= ids.min() <= ids.max() < len(ids):
-            raise ValueError("it is no table of neighbours of these data")
-    except Exception as error:  # whatever is wrong with the file, its content can be made anew
-        log.warning("ignoring %s: %s", path, error)
+            raise ValueError("it is not a table of neighbours of these data")
+    except Exception as error:  # whatever is wrong with the file, its content can be recomputed
+        log.warning("ignoring the cached neighbours %s and searching again: %s", path, error)
         return None
     return ids
 
@@ -90,4 +90,4 @@ def _write(path: Path | None, ids: np.ndarray) -> None:
         with atomic(path) as temporary:
             np.save(temporary, ids)
     except OSError as error:
-        log.warning("the neighbours are not cached: %s", error)
+        log.warning("cannot cache the neighbours, so other runs must search again: %s", error)

@@ -1,9 +1,8 @@
-"""Nearest neighbours of all points among all points, by Faiss.
+"""The nearest neighbours of all points among all points, by Faiss.
 
-Exactly, by comparing each pair, where that is quick; else in two stages, from images that are never all held as floats:
-pixels are projected on their first principal components, and an inverted file (IVF) sorts the points into cells, of
-which a few are searched. What that costs in accuracy is measured: `recall` compares with the exact neighbours of a
-sample.
+Small data sets are searched exactly, by comparing all pairs. Large ones are searched approximately, without holding all
+images as floats: pixels are projected onto their first principal components, and an inverted file (IVF) groups the
+points into cells, of which a few are searched. `recall` measures the accuracy against the exact neighbours of a sample.
 """
 
 import re
@@ -27,7 +26,7 @@ PROBES = 8
 
 
 def choose_index(number: int, dimension: int) -> str:
-    """A string for Faiss's `index_factory` by size: exact for up to some minutes of it.
+    """Choose a string for Faiss's `index_factory` by data size: exact if that takes at most a few minutes.
 
     >>> choose_index(1_797, 64), choose_index(480_000, 12_288)
     ('Flat', 'PCA256,IVF1024,Flat')
@@ -42,7 +41,7 @@ def all_neighbours(data: Data, number: int, factory: str) -> np.ndarray:
     """The `number` nearest other points of each point, nearest first: ids (n, number) int32.
 
     Raises:
-        ValueError: Faiss knows no such index, or it finds too few.
+        ValueError: the index is unknown to Faiss, does not suit the data or the memory, or finds too few neighbours.
     """
     project, index = _build(data, factory)
     ids = np.empty((len(data), number), np.int32)
@@ -50,15 +49,20 @@ def all_neighbours(data: Data, number: int, factory: str) -> np.ndarray:
         try:
             found = torch.from_numpy(index.search(project(x), number + 1)[1])
         except RuntimeError as error:
-            raise ValueError(f"the index {factory} cannot be searched ({_reason(error)})") from error
+            raise ValueError(
+                f"the index {factory} cannot be searched ({_reason(error)}): give another `index`, or leave it out"
+            ) from error
         ids[rows] = without_self(found, rows, number)
     if (ids < 0).any():
-        raise ValueError(f"the index {factory} finds fewer than {number} neighbours of some points: give a larger one")
+        raise ValueError(
+            f"the index {factory} finds fewer than {number} neighbours of some points: give an `index` with fewer "
+            "cells, or leave it out"
+        )
     return ids
 
 
 def recall(data: Data, ids: np.ndarray, sample: int = 200, seed: int = 0) -> float:
-    """The share of the exact neighbours of a sample of points that stand in the table ids (n, K)."""
+    """The share of the exact K nearest neighbours that the table ids (n, K) contains, averaged over sampled points."""
     import faiss
 
     rows = torch.from_numpy(np.random.default_rng(seed).permutation(len(data))[:sample])
@@ -74,12 +78,14 @@ def recall(data: Data, ids: np.ndarray, sample: int = 200, seed: int = 0) -> flo
 
 
 def _build(data: Data, factory: str) -> tuple[Callable[[np.ndarray], np.ndarray], Any]:
-    """A projection of pixels on principal components (of a sample), and an index of all points in it."""
+    """A projection of pixels onto the principal components of a sample, and an index of all projected points."""
     import faiss
 
     dimension = int(np.prod(data.image_shape))
     if factory == EXACT and 4 * len(data) * dimension > FLAT_BYTES:
-        raise ValueError(f"{EXACT} would hold {4e-9 * len(data) * dimension:.0f} GB of floats: leave `index` out")
+        raise ValueError(
+            f"the index {EXACT} would hold {4e-9 * len(data) * dimension:.0f} GB of floats: leave `index` out"
+        )
     components, rest = re.fullmatch(r"(?:PCA(\d+),)?(.*)", factory, re.DOTALL).groups()  # type: ignore[union-attr]
     rng = np.random.default_rng(0)
     shuffled = torch.from_numpy(rng.permutation(len(data)))
@@ -88,12 +94,14 @@ def _build(data: Data, factory: str) -> tuple[Callable[[np.ndarray], np.ndarray]
         sample = _pixels(data, shuffled[:PCA_POINTS])
         dimension = min(*sample.shape, int(components))
         if dimension < 1:
-            raise ValueError(f"the index {factory} has no components: give one or more behind PCA")
+            raise ValueError(f"the index {factory} has no components: give at least 1 after PCA")
         project = _principal_components(sample, dimension)
     try:
         index = faiss.index_factory(dimension, rest)
     except RuntimeError as error:
-        raise ValueError(f"Faiss knows no index {factory!r} ({_reason(error)})") from error
+        raise ValueError(
+            f"Faiss has no index {factory!r} ({_reason(error)}): give another `index`, or leave it out"
+        ) from error
     if not index.is_trained:
         count = TRAIN_BYTES // (4 * dimension)
         if ivf := re.search(r"IVF(\d+)", rest):
@@ -102,7 +110,10 @@ def _build(data: Data, factory: str) -> tuple[Callable[[np.ndarray], np.ndarray]
         try:
             index.train(np.concatenate(parts))
         except RuntimeError as error:
-            raise ValueError(f"the index {factory} cannot be trained on these data ({_reason(error)})") from error
+            raise ValueError(
+                f"the index {factory} cannot be trained on these data ({_reason(error)}): give an `index` with fewer "
+                "cells, or leave it out"
+            ) from error
     if (ivf_index := faiss.try_extract_index_ivf(index)) is not None:
         ivf_index.nprobe = PROBES
     for _, x in _chunks(data, "building the index"):
@@ -111,16 +122,16 @@ def _build(data: Data, factory: str) -> tuple[Callable[[np.ndarray], np.ndarray]
 
 
 def _principal_components(sample: np.ndarray, number: int) -> Callable[[np.ndarray], np.ndarray]:
-    """The projection of pixels (m, C·H·W) on the first principal components of a sample: (m, number)."""
+    """The projection of pixels (m, C·H·W) onto the first principal components of a sample: (m, number)."""
     x = torch.from_numpy(sample)
-    with random_state_kept():  # the components are found by random projections
+    with random_state_kept():  # torch.pca_lowrank uses random projections
         torch.manual_seed(0)
         mean, axes = x.mean(0), torch.pca_lowrank(x, number)[2]
     return lambda pixels: ((torch.from_numpy(pixels) - mean) @ axes).numpy()
 
 
 def _chunks(data: Data, label: str, rows: Tensor | None = None) -> Iterator[tuple[Tensor, np.ndarray]]:
-    """Rows, and their pixels (m, C·H·W), some 64 MB at a time."""
+    """Rows and their pixels (m, C·H·W), about 64 MB at a time."""
     rows = torch.arange(len(data)) if rows is None else rows
     size = max(1, CHUNK_BYTES // (4 * int(np.prod(data.image_shape))))
     with progress.bar(desc=label, total=len(rows), unit="image", leave=False, delay=2) as bar:

@@ -1,4 +1,4 @@
-"""Objectives of other papers, as a term of the global loss on a batch of codes: for the plain VAE and the Local one."""
+"""Objectives of other papers as terms of the global loss, on a batch of codes: for the plain VAE and the Local VAE."""
 
 import lazy_loader
 
@@ -9,6 +9,7 @@ PENALTIES = {
     "dip-ii": "hierarchical_lvae.penalties.dip:dip_ii",
     "tc": "hierarchical_lvae.penalties.total_correlation:TotalCorrelation",
 }
-"""Penalties by name: "module:attribute", for `pkgutil.resolve_name`, of a function of the weight; see `build`."""
+"""Penalties by name, as "module:attribute" strings for `pkgutil.resolve_name`; each is called with the weight, see
+`build`."""
 
 __getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

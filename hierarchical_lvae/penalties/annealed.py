@@ -1,10 +1,10 @@
-"""AnnealedVAE: the codes may hold so many nats and no more, a capacity that grows (Burgess et al., 2018).
+"""AnnealedVAE: the KL of the codes is held at a target capacity that grows during training (Burgess et al., 2018).
 
     γ · | mean_i KL(q(z | x_i, φ_N) ‖ p(z)) − c |        c = c_max · min(step / 100,000, 1),   γ = 1000
 
-in place of β KL. The 100,000 steps are the study's, a third of its fits. They do not depend on the length of ours, so
-that a fit which is extended later is the same as one that was that long from the start. A fit of S < 100,000 steps
-sees only the beginning and ends at c = c_max · S / 100,000: multiply the weight by 100,000 / S to end at the same c.
+replaces β KL. Locatello et al. (2019) use 100,000 steps, a third of their training. We use the same number whatever the
+length of a fit, so a fit that is extended later equals one of that length from the start. A fit of S < 100,000 steps
+ends at c = c_max · S / 100,000: multiply the weight by 100,000 / S to reach c_max.
 """
 
 import torch
@@ -16,10 +16,10 @@ GAMMA, STEPS = 1000.0, 100_000
 
 
 class Annealed(Penalty):
-    """A growing capacity.
+    """The AnnealedVAE term, with its growing capacity.
 
     Args:
-        weight: c_max, in nats an image.
+        weight: c_max, in nats per image.
 
     >>> Annealed(50.0).capacity
     0.0
@@ -33,13 +33,13 @@ class Annealed(Penalty):
 
     @property
     def capacity(self) -> float:
-        """The nats c of the step to come."""
+        """The capacity c of the next step, in nats per image."""
         return self.weight * min(self.steps.item() / STEPS, 1.0)
 
     def __call__(self, codes: Codes) -> Tensor:
-        """γ times the distance of the mean KL from the capacity: a scalar, in nats an image."""
+        """γ times the distance of the mean KL from the capacity: a scalar, in nats per image."""
         return GAMMA * (codes.kl.mean() - self.capacity).abs()
 
     def update(self) -> None:
-        """Let the capacity grow."""
+        """Increase the capacity by one step."""
         self.steps += 1

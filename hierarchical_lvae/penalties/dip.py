@@ -1,11 +1,11 @@
-"""DIP-VAE: the aggregate of the codes is to have the identity as its covariance (Kumar et al., 2018).
+"""DIP-VAE: pushes the covariance C of the aggregate posterior towards the identity (Kumar et al., 2018).
 
     λ_od Σ_{i≠j} C_ij² + λ_d Σ_i (C_ii − 1)²
 
-    I:    C = Cov_x[μ(x)]                   of the means
-    II:   C = Cov_x[μ(x)] + E_x[diag σ²(x)] of the codes themselves
+    I:    C = Cov_x[μ(x)]                   covariance of the means
+    II:   C = Cov_x[μ(x)] + E_x[diag σ²(x)] covariance of the codes themselves
 
-over the batch: C is divided by n, not n − 1.
+estimated over the batch. The covariance is normalised by n, not n − 1.
 """
 
 import torch
@@ -15,18 +15,18 @@ from hierarchical_lvae.types import Codes, Penalty
 
 
 class DIP(Penalty):
-    """The squared distance of a covariance from the identity.
+    """The weighted squared distance of a covariance from the identity.
 
     Args:
         off_diagonal, diagonal: λ_od and λ_d.
-        of_draws: whether the covariance is that of the codes (II), or of their means (I).
+        of_draws: use the covariance of the codes (II) instead of that of their means (I).
     """
 
     def __init__(self, off_diagonal: float, diagonal: float, of_draws: bool) -> None:
         self.off_diagonal, self.diagonal, self.of_draws = off_diagonal, diagonal, of_draws
 
     def __call__(self, codes: Codes) -> Tensor:
-        """The penalty of a batch: a scalar, in nats an image."""
+        """The penalty of a batch: a scalar, in nats per image."""
         centred = codes.mean - codes.mean.mean(0)
         covariance = centred.mT @ centred / len(centred)
         if self.of_draws:
@@ -37,10 +37,10 @@ class DIP(Penalty):
 
 
 def dip_i(weight: float = 5.0) -> DIP:
-    """DIP-VAE-I: λ_od is the weight, and λ_d ten times that."""
+    """DIP-VAE-I: λ_od is the weight, and λ_d is ten times the weight."""
     return DIP(weight, 10 * weight, of_draws=False)
 
 
 def dip_ii(weight: float = 5.0) -> DIP:
-    """DIP-VAE-II: λ_od and λ_d are the weight."""
+    """DIP-VAE-II: λ_od and λ_d both equal the weight."""
     return DIP(weight, weight, of_draws=True)

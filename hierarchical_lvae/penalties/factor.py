@@ -1,9 +1,9 @@
-"""FactorVAE: the same total correlation as β-TCVAE's, as a discriminator sees it (Kim and Mnih, 2018).
+"""FactorVAE: the same total correlation as in β-TCVAE, estimated by a discriminator (Kim and Mnih, 2018).
 
     γ · KL( q(z) ‖ Π_j q(z_j) ) ≈ γ · mean_i log [ q(z_i) / Π_j q(z_ij) ]
 
-where the log ratio is the logit of a network that tells codes from codes whose dimensions are permuted over the batch,
-each by itself. As in the study, both are of one batch.
+The log ratio is the logit of a network that distinguishes codes from permuted codes, each of whose dimensions is
+permuted independently over the batch. As in Locatello et al. (2019), both come from the same batch.
 """
 
 from collections.abc import Mapping
@@ -16,14 +16,14 @@ from hierarchical_lvae.types import Codes, Penalty
 
 
 class Factor(Penalty):
-    """The total correlation by a discriminator, which is trained a step after each step of the codes.
+    """The total correlation by a discriminator, which takes one step after each training step.
 
-    It draws by a random state of its own, which begins at the seed of the global one and does not move that.
+    Its random generator starts at the seed of the global one and leaves the global state unchanged.
 
     Args:
         weight: γ.
-        latent_dim: D.
-        device: of the codes.
+        latent_dim: D, the size of a code.
+        device: the device of the codes.
     """
 
     def __init__(self, weight: float = 30.0, latent_dim: int = 10, device: str = "cpu") -> None:
@@ -33,7 +33,7 @@ class Factor(Penalty):
         self.last: Tensor | None = None
 
     def __call__(self, codes: Codes) -> Tensor:
-        """γ times the total correlation, a scalar in nats an image; the discriminator gets no gradient."""
+        """γ times the total correlation: a scalar, in nats per image. The discriminator gets no gradient."""
         self.last = codes.value.detach()
         return self.weight * self.discriminator(codes.value).mean()
 
@@ -43,17 +43,17 @@ class Factor(Penalty):
             self.discriminator.learn(self.last, permuted(self.last, self.random))
 
     def state_dict(self) -> dict[str, Tensor]:
-        """The discriminator, its optimizer, and the random state."""
+        """Return the state of the discriminator, its optimizer and the random generator."""
         return {**self.discriminator.state_dict(), "random": self.random.get_state()}
 
     def load_state_dict(self, state_dict: Mapping[str, Tensor]) -> None:
-        """Put back what `state_dict` gave."""
+        """Restore what `state_dict` returned."""
         self.random.set_state(state_dict["random"])
         self.discriminator.load_state_dict(state_dict)
 
 
 def permuted(z: Tensor, random: torch.Generator) -> Tensor:
-    """Permute each dimension of codes (n, D) over the batch by itself.
+    """Permute each dimension of codes (n, D) independently over the batch: (n, D).
 
     >>> z = torch.arange(6.0).view(3, 2)
     >>> permuted(z, torch.Generator()).sort(0).values.equal(z)

@@ -83,9 +83,9 @@ def test_scores_of_a_union_are_those_of_its_parts(tmp_path, make, small_sizes):
 @pytest.mark.parametrize(
     ("args", "message"),
     [
-        (["-K", "12"], "K is 12 and there are 12 images: input-knn gives 11 at most"),
-        (["--index", "HNSWX"], "Faiss knows no index 'HNSWX'"),
-        (["--skip-bad", "--frame", "pad", "-K", "30"], "K is 30 and there are 12 images"),
+        (["-K", "12"], "K is 12 but there are 12 images, so input-knn has at most 11"),
+        (["--index", "HNSWX"], "Faiss has no index 'HNSWX'"),
+        (["--skip-bad", "--frame", "pad", "-K", "30"], "K is 30 but there are 12 images"),
     ],
 )
 @pytest.mark.parametrize("source", ["folder"], indirect=True)

@@ -71,10 +71,10 @@ def test_codes_are_drawn_with_the_weights_and_the_random_state_is_kept():
 
 def test_refusals_name_the_remedy(program, data):
     vae = LocalVAE(0.1, 2, (1, 8, 8), 2)
-    with pytest.raises(ValueError, match=r"NUTS would have 264,965 dimensions .* give `positions` of fewer"):
+    with pytest.raises(ValueError, match=r"NUTS would sample 264,965 dimensions .* pass fewer `positions`"):
         nuts(vae.model, vae.guide, torch.rand(1, 2, 1, 8, 8))
     plain = LocalVAE(0.0, 2, (1, 8, 8), 2)
-    with pytest.raises(ValueError, match="'theta_N' is no random local site of this program"):
+    with pytest.raises(ValueError, match="'theta_N' is not a random local site of this program"):
         nuts(plain.model, plain.guide, torch.rand(1, 2, 1, 8, 8))
-    with pytest.raises(ValueError, match="4 neighbourhoods were given: draw one after another"):
+    with pytest.raises(ValueError, match="got 4 neighbourhoods: sample them one at a time"):
         nuts(program.model, program.guide, (torch.randn(4, K, P), torch.randn(4, K)))

@@ -44,7 +44,7 @@ class TestProgramsThatCannotBeAdapted:
                 with pyro.plate("k", 3, dim=-2):
                     pyro.sample("x", dist.Normal(w, 1.0), obs=x)
 
-        with pytest.raises(ValueError, match="'w' lies in the plate 'n' at dim -1, where points are"):
+        with pytest.raises(ValueError, match="'w' lies in the plate 'n' at dim -1, the dimension of points"):
             self.loss(model, self.nothing)
 
     def test_a_subsampled_plate_of_neighbourhoods(self):

@@ -86,11 +86,11 @@ def test_impossible_alphas_are_refused(alpha):
 def test_impossible_sizes_are_refused(vae):
     with pytest.raises(ValueError, match="must be at least 1"):
         LocalVAE(num_neighbours=0)
-    with pytest.raises(ValueError, match=r"images are \(3, 2, 1, 9, 8\)"):
+    with pytest.raises(ValueError, match=r"images have shape \(3, 2, 1, 9, 8\)"):
         vae.model(torch.rand(B, K, 1, 9, 8))
     with pytest.raises(ValueError, match="no likelihood is called 'bernouli': did you mean 'bernoulli'"):
         LocalVAE(likelihood="bernouli")
     with pytest.raises(ValueError, match="no activation is called"):
         LocalVAE(activation="reul")
-    with pytest.raises(ValueError, match=r"images are \(8, 8\)"):
+    with pytest.raises(ValueError, match=r"images have shape \(8, 8\)"):
         vae.guide(torch.rand(8, 8))

@@ -26,7 +26,7 @@ def test_an_array_of_ids_is_a_graph(surroundings, data, tmp_path):
     for row, ids in zip(x_N, ([1, 2], [0, 1]), strict=True):
         expected = data.batch(torch.tensor(ids))
         assert torch.equal(row, expected) or torch.equal(row, expected.flip(0))
-    with pytest.raises(ValueError, match=r"point 0 has 2 neighbours in .*ring\.npz, and K is 3"):
+    with pytest.raises(ValueError, match=r"point 0 has 2 neighbours in .*ring\.npz, but K is 3"):
         graph(surroundings, tmp_path / "ring.npz", 3)
 
 
@@ -53,12 +53,12 @@ def test_what_is_no_graph_of_the_data_is_one_line(surroundings, tmp_path):
     np.savez(tmp_path / "name.npz", format=np.array(b"\xc9sr"))
     (tmp_path / "text.npz").write_text("no zip")
     for name, message in (
-        ("short", "has neighbours of 50 points: the data have 60"),
-        ("far", r"has edges to points 1 … 60: the data have 0 … 59"),
-        ("floats", "is neither a sparse matrix nor one array"),
-        ("two", "is neither a sparse matrix nor one array"),
+        ("short", "has neighbours of 50 points, but the data have 60"),
+        ("far", r"has edges to points 1 … 60, but the data have points 0 … 59"),
+        ("floats", "is neither a sparse matrix nor one integer array"),
+        ("two", "is neither a sparse matrix nor one integer array"),
         ("pickle", "holds Python objects"),
-        ("square", r"is a graph of \(30, 30\) points: the data have 60"),
+        ("square", r"has shape \(30, 30\), but the data have 60"),
         ("empty", "point 0 has 0 neighbours"),
         ("name", "cannot be read"),
         ("text", "cannot be read"),

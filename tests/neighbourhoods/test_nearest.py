@@ -63,7 +63,7 @@ def test_an_index_finds_nearly_all_and_says_how_many(factory, surroundings, capl
 
 def test_bad_indices_are_one_line(surroundings):
     for factory, message in (
-        ("IFV8,Flat", "Faiss knows no index 'IFV8,Flat'"),
+        ("IFV8,Flat", "Faiss has no index 'IFV8,Flat'"),
         ("IVF100,Flat", "cannot be trained"),
         ("PCA0,Flat", "has no components"),
     ):
@@ -97,7 +97,7 @@ def test_neighbours_are_kept_by_fingerprint_and_made_anew_if_damaged(surrounding
         assert "ignoring" in caplog.text
     np.save(file, np.full((60, 4), 60, np.int32))
     build_neighbourhood("input-knn", surroundings(4)).prepare()
-    assert "no table of neighbours of these data" in caplog.text
+    assert "not a table of neighbours of these data" in caplog.text
 
 
 def test_nearest_codes_follow_the_encoder(surroundings, data):

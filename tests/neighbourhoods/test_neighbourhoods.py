@@ -97,7 +97,7 @@ def test_preparing_draws_nothing(name, build):
 @every_neighbourhood
 def test_more_neighbours_than_there_are_points_are_refused(name, surroundings):
     if name not in OF_ITSELF:
-        with pytest.raises(ValueError, match=f"K is 60 and there are 60 images: {name} gives 59 at most"):
+        with pytest.raises(ValueError, match=f"K is 60 but there are 60 images, so {name} has at most 59"):
             build_neighbourhood(name, surroundings(60))
     with pytest.raises(ValueError, match="K is 0"):
         build_neighbourhood(name, surroundings(0))
@@ -131,7 +131,7 @@ def test_the_mean_of_the_noise_is_what_many_copies_average(likelihood, surroundi
 
 
 def test_the_mean_is_one_neighbour(surroundings):
-    with pytest.raises(ValueError, match="K is 3, and noise-mean has one neighbour, the mean: give K = 1, or noise"):
+    with pytest.raises(ValueError, match="K is 3, but noise-mean has one neighbour, the mean: give K = 1, or noise"):
         build_neighbourhood("noise-mean", surroundings(3))
     assert FitOptions.of("quick", dataset="digits", neighbourhood="noise-mean").num_neighbours == 1
 
@@ -156,9 +156,7 @@ def test_names_are_suggested(surroundings):
 @every_neighbourhood
 def test_only_some_take_an_argument(name, surroundings):
     if name not in ("graph", "labels"):
-        with pytest.raises(
-            ValueError, match=f"{name} takes no argument, and '0.3' was given: only graph and labels do"
-        ):
+        with pytest.raises(ValueError, match=f"{name} takes no argument but got '0.3': only graph and labels take one"):
             build_neighbourhood(f"{name}:0.3", surroundings())
 
 
@@ -177,7 +175,7 @@ def test_labels_are_shared(surroundings, data):
         assert len(np.unique(data.factors[ids, 1 - column])) > 1
     with pytest.raises(ValueError, match="no factor is called 'scal': did you mean 'scale'"):
         build_neighbourhood("labels:scal", surroundings())
-    with pytest.raises(ValueError, match="K is 4, and some points share wall_hue, scale with 3 others"):
+    with pytest.raises(ValueError, match="K is 4, but some points share wall_hue, scale with only 3 others"):
         build_neighbourhood("labels:wall_hue,scale", surroundings(4))
     build_neighbourhood("labels:wall_hue,scale", surroundings(3))
 

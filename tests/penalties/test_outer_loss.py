@@ -115,12 +115,14 @@ def test_its_gradient_flows_through_the_local_step(name):
 def test_programs_without_such_codes_are_refused():
     regression = LocalLinearRegression(torch.randn(3), tau=0.5, sigma=1.0)
     data = torch.randn(B, K, 3), torch.randn(B, K)
-    with pytest.raises(ValueError, match="a penalty needs one latent site, the codes, and the program has none"):
+    with pytest.raises(
+        ValueError, match="a penalty needs exactly one latent site, the codes, but the program has none"
+    ):
         LocalELBO(Shared(), penalty=dip_ii()).loss(regression.model, regression.guide, data, data)
 
     analysis = FactorAnalysis(torch.randn(5, 2), sigma=0.7)
     x = torch.randn(B, K, 5)
-    with pytest.raises(ValueError, match="the codes 'z' are MultivariateNormal in the guide: a penalty needs Normal"):
+    with pytest.raises(ValueError, match="the codes 'z' are MultivariateNormal in the guide: a penalty needs a Normal"):
         LocalELBO(Shared(), penalty=dip_ii()).loss(analysis.model, analysis.guide, x, x)
 
     def two(x):
@@ -130,7 +132,7 @@ def test_programs_without_such_codes_are_refused():
                 for name in ("u", "v"):
                     pyro.sample(name, dist.Normal(0.0, 1.0))
 
-    with pytest.raises(ValueError, match="and the program has u and v: leave it out"):
+    with pytest.raises(ValueError, match="but the program has u and v: leave the penalty out"):
         LocalELBO(Shared(), penalty=dip_ii()).loss(two, two, x, x)
 
 
