@@ -178,8 +178,8 @@ def test_a_file_system_without_locks_is_scored_on_too(run, tmp_path, monkeypatch
     monkeypatch.setattr("fcntl.flock", refuse)
     dict(score(replace(run, path=tmp_path), ("samples", "mig"), FEW))
     assert list(read_scores(tmp_path)) == ["mig", "samples"]
-    assert [record.message for record in caplog.records if "has no file locks" in record.message] == [
-        f"{tmp_path} has no file locks (No locks available): do not use it from two processes"
+    assert [record.message for record in caplog.records if "does not support locks" in record.message] == [
+        f"{tmp_path} does not support locks (No locks available): do not use it from two processes"
     ]
 
 

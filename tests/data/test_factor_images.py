@@ -150,7 +150,7 @@ def test_resized_images_keep_their_brightness(cache):
 def test_unknown_names_and_places_are_refused(tmp_path):
     with pytest.raises(ValueError, match="did you mean '3dshapes'"):
         load_dataset("3dshape")
-    with pytest.raises(ValueError, match=r"there are 3dshapes, digits, .* \(or give a folder of images, an \.npz"):
+    with pytest.raises(ValueError, match=r"choose from 3dshapes, digits, .* \(or give a folder of images, an \.npz"):
         load_dataset("zzz")
     with pytest.raises(FileNotFoundError, match=r"^some/where does not exist: give a folder of images"):
         load_dataset("some/where")

@@ -121,7 +121,7 @@ def test_two_processes_do_not_write_one_file(server, tmp_path):
 
 def test_a_place_that_cannot_be_written_is_refused_before_a_download(server, tmp_path):
     (tmp_path / "file").touch()
-    with pytest.raises(OSError, match=r"data\.bin cannot be written \(Not a directory\): make that place writable"):
+    with pytest.raises(OSError, match=r"data\.bin cannot be written \(Not a directory\): make that location writable"):
         download("test", tmp_path / "file")
     assert server.asked == []
 
@@ -130,7 +130,7 @@ def test_a_place_that_cannot_be_written_is_refused_before_a_download(server, tmp
 def test_a_full_disk_is_named(server, tmp_path):
     part = tmp_path / "data.bin.hlvae-part"
     part.symlink_to("/dev/full")
-    with pytest.raises(OSError, match=r"hlvae-part cannot be written \(No space left on device\): free space there"):
+    with pytest.raises(OSError, match=r"hlvae-part cannot be written \(No space left on device\): free up space there"):
         _fetch(SOURCES["test"][0].url, part)
 
 
