@@ -74,7 +74,7 @@ def _is_about(error: OSError, path: Path, temporary: Path) -> bool:
 
 
 def occupied(path: Path) -> bool:
-    """Whether `path` exists, asked before the content of the file to be written there is computed.
+    """Whether `path` exists; call this before computing the content of the file to be written there.
 
     Raises:
         OSError: no file can be written there.

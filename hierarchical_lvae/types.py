@@ -63,7 +63,7 @@ class LocalLossAt(NamedTuple):
     observations: tuple[Observation, ...]
     """The observed sites of the model."""
     latent: dict[str, Latent]
-    """The other sites of the model, by name."""
+    """The latent sites of the points in the model, by name."""
     num_neighbours: int | None = None
     """The K for which the prior variance τ² = α / (K·C·H·W) was set, if the program declares it."""
 
@@ -260,7 +260,7 @@ def random_state_kept() -> Iterator[None]:
     seed = torch.initial_seed()
     with torch.random.fork_rng(()):
         yield
-    torch.cuda.manual_seed_all(seed)  # takes effect when CUDA is first used, and does not initialise it
+    torch.cuda.manual_seed_all(seed)  # also takes effect if CUDA is first used later; does not initialise it
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""Warn of images far darker than the value read as white, such as 0/1 masks, or 12-bit greys stored in 16 bits."""
+"""Warn about images far darker than the value read as white, such as 0/1 masks, or 12-bit greys stored in 16 bits."""
 
 import logging
 

@@ -101,7 +101,7 @@ class FactorImages:
         return replace(self, images=self.images.to(device))
 
     def resized(self, image_size: int | None) -> "FactorImages":
-        """Return the data set with each `batch` resized to squares of `image_size` pixels; None keeps the own size."""
+        """Return the data set with each `batch` resized to squares of `image_size` pixels; None keeps their size."""
         return replace(self, image_size=image_size)
 
     @cached_property

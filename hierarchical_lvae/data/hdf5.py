@@ -56,6 +56,6 @@ def open_hdf5(path: Path, names: Iterable[str]) -> Iterator[dict[str, Hdf5Array]
                 check_storage(dataset, f"{name!r} in {path}")
             yield {name: Hdf5Array(dataset) for name, dataset in found.items()}
     except UnicodeDecodeError as error:
-        raise ValueError(f"{path} has names that are not UTF-8 ({error}): save it again with other names") from error
+        raise ValueError(f"{path} has names that are not UTF-8 ({error}): save it again with UTF-8 names") from error
     except (OSError, RuntimeError, KeyError) as error:
         raise ValueError(f"{path} cannot be read as HDF5 ({error}): is the file complete?") from error

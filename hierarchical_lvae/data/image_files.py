@@ -30,7 +30,7 @@ def find_image_files(path: Path, skip_bad: bool) -> list[Path]:
             others += 1
         else:
             broken.append(file)
-    where = printable(path)
+    where, suffixes = printable(path), ", ".join(SUFFIXES)
     if unreadable and (not skip_bad or not found):
         error = unreadable[0]
         remedy = "make it readable" if skip_bad else "make it readable, or skip it with `skip_bad`"
@@ -43,9 +43,9 @@ def find_image_files(path: Path, skip_bad: bool) -> list[Path]:
     if broken:
         log.warning("skipping links in %s whose targets are missing (%d): %s", where, len(broken), some(broken))
     if not found:
-        raise ValueError(f"{where} contains no images ({others} other files): images end in {', '.join(SUFFIXES)}")
+        raise ValueError(f"{where} contains no images ({others} other files): give files that end in {suffixes}")
     if others:
-        log.info("%s contains %d files that do not end in %s and are ignored", where, others, ", ".join(SUFFIXES))
+        log.info("ignoring %d files in %s that do not end in %s", others, where, suffixes)
     return sorted(found, key=lambda file: file.as_posix())
 
 

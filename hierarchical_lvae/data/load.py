@@ -24,7 +24,8 @@ def load_dataset(
     """Load a data set by its name in `DATASETS`, or the user's own data by path.
 
     Args:
-        name: a key of `DATASETS` (it precedes a folder of that name), or the path of a folder, an `.npz` or an `.h5`.
+        name: a key of `DATASETS` (which takes precedence over a folder of that name), or the path of a folder, an
+            `.npz` or an `.h5`.
         data_dir: directory of the files of named data sets; `default_data_dir()` if None and the data set has any.
         image_size: side of the images in pixels. The user's own images are made square, of this size (see `load_own`);
             those of named data sets, if larger, are shrunk to it at each `batch`.
@@ -46,7 +47,7 @@ def load_dataset(
 
 
 def default_neighbourhood(name: str) -> str:
-    """The default neighbourhood of a data set: its module's `NEIGHBOURHOOD`, or else (and for own data) noise.
+    """The default neighbourhood of a data set: its module's `NEIGHBOURHOOD` if there is one, otherwise noise.
 
     >>> default_neighbourhood("digits"), default_neighbourhood("3dshapes"), default_neighbourhood("mine.npz")
     ('latent-knn', 'noise', 'noise')
@@ -59,7 +60,7 @@ def default_neighbourhood(name: str) -> str:
 def load_own(
     path: str | Path, image_size: int | None = None, frame: str = "crop", skip_bad: bool = False
 ) -> FactorImages:
-    """Load a folder of images (see `folder`), or an `.npz`, `.h5` or `.hdf5` file of arrays (see `arrays`).
+    """Load a folder of images (see `folder`), or an `.npz`, `.h5` or `.hdf5` of arrays (see `arrays`), into memory.
 
     Args:
         path: the folder or file.
@@ -69,7 +70,7 @@ def load_own(
         skip_bad: skip, with a warning, images and sub-folders of a folder that cannot be read.
 
     Raises:
-        ValueError: the data do not have such a format; the message names the file and the remedy.
+        ValueError: the data do not have one of these formats; the message names the file and the remedy.
         FileNotFoundError: `path` does not exist.
     """
     path = Path(path)

@@ -21,7 +21,7 @@ class NpzArray:
         """Read the header of the array `name`.
 
         Raises:
-            ValueError: it holds Python objects, does not have the size in its header, or is compressed too strongly.
+            ValueError: it holds Python objects, its size is not that in its header, or it is compressed too much.
         """
         where = f"{name!r} in {archive.filename}"
         info = archive.getinfo(f"{name}.npy")

@@ -251,7 +251,7 @@ def render_geometry(
     normal = torch.where(on_solid, solid_normal(point, name, size, scene), room_normal)
     paint = torch.where(on_solid, OBJECT, room_paint)
     to_lamp = _unit(_column(scene.lamp) - point)
-    lit = on_solid | hit_solid(point, to_lamp, name, size, scene).isinf()  # a convex solid's own shadow is n.l < 0
+    lit = on_solid | hit_solid(point, to_lamp, name, size, scene).isinf()  # a convex solid shadows itself if n.l < 0
 
     brightness, mirrored = shade(point, normal, paint, lit, camera, scene)
     layers = torch.stack([brightness * (paint == p) for p in range(len(PAINTS))])

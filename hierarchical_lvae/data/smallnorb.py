@@ -1,8 +1,8 @@
 """SmallNORB (LeCun et al., 2004): 50 toys of 5 categories, seen by one camera; 48,600 grey images, 64 × 64.
 
-Both the training and the testing half are read, with the first of their two cameras. The images are sorted row-major:
-category (5), instance (10), elevation (9), azimuth (18), lighting (6), with lighting fastest (bases 9720, 972, 108, 6,
-1).
+Both the training and the testing half are read, but only the first of the two cameras. The images are sorted in the
+row-major grid of category (5), instance (10), elevation (9), azimuth (18) and lighting (6), with lighting fastest
+(bases 9720, 972, 108, 6, 1).
 
 The *instance* is observed only: `factors` holds the other four factors, and each combination of them occurs ten times,
 once for each toy of the category. At azimuth 0, different toys do not show the same side.

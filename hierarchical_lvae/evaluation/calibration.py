@@ -22,7 +22,7 @@ def calibration_error(predicted: ArrayLike, observed: ArrayLike, bins: int = 20)
     """
     predicted, observed = np.asarray(predicted, float), np.asarray(observed, float)
     if predicted.shape != observed.shape:
-        raise ValueError(f"predictions have shape {predicted.shape} and pixels {observed.shape}: they must be equal")
+        raise ValueError(f"predictions have shape {predicted.shape} and pixels {observed.shape}: these must be equal")
     if not (np.isfinite(predicted).all() and np.isfinite(observed).all()):
         raise ValueError("a prediction or a pixel is not finite")
     order = np.argsort(predicted, axis=None, kind="stable")

@@ -135,7 +135,8 @@ def _register() -> None:
 
 def load_classifier(tensors: dict[str, Tensor]) -> FactorClassifier:
     """Rebuild a classifier from its `state_dict`."""
-    number = sum(name.startswith("heads.") and name.endswith(".bias") for name in tensors)  # in any order
+    # counted, because the order of tensors in a file is not fixed
+    number = sum(name.startswith("heads.") and name.endswith(".bias") for name in tensors)
     sizes = [len(tensors[f"heads.{i}.bias"]) for i in range(number)]
     with random_state_kept():  # the initial weights are replaced below
         classifier = FactorClassifier(tensors["image_shape"].tolist(), sizes)

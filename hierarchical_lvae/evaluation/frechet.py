@@ -28,7 +28,7 @@ INCEPTION = "inception-v3-compat"
 BATCH = 50
 KID_SUBSET = 1_000
 FEWEST = 5
-"""Fewest images of each kind: precision and recall use three neighbours."""
+"""Minimum number of images of each kind: precision and recall use three neighbours."""
 
 Draw = Callable[[int], Tensor]
 """Returns n new images at each call: (n, C, H, W), with C of 1 or 3 and pixels in [0, 1]."""
@@ -106,7 +106,8 @@ def fidelity(
             feature_extractor=features.extractor,
             feature_extractor_weights_path=str(features.weights),
             **{f"feature_layer_{metric}": features.layer for metric in ("fid", "kid", "prc")},
-            kid_subset_size=min(KID_SUBSET, max(2, min(num_generated, num_real) // 2)),  # equal ones have no spread
+            # at most half of the images: subsets of all of them would be identical, with no spread
+            kid_subset_size=min(KID_SUBSET, max(2, min(num_generated, num_real) // 2)),
             batch_size=BATCH,
             rng_seed=seed,
             cuda=cuda,
@@ -134,7 +135,7 @@ def inception(weights: str | Path | None = None, layer: str = "2048") -> Feature
     """The features of FID: Inception-v3 as implemented in torch-fidelity.
 
     Args:
-        weights: the file of the weights; if None, that in torch hub's cache, which is downloaded if necessary.
+        weights: the file of the weights; if None, the file in torch hub's cache, downloaded if necessary.
         layer: "64", "192", "768" or "2048"; FID uses "2048".
 
     Raises:

@@ -97,7 +97,7 @@ def dci_from_importance(importance: ArrayLike) -> tuple[float, float]:
     """
     R = np.asarray(importance, float)
     if R.ndim != 2 or 0 in R.shape or not (np.isfinite(R).all() and (R >= 0).all()):
-        raise ValueError(f"importances have shape {R.shape}: a matrix of finite numbers ≥ 0 is needed")
+        raise ValueError(f"importances have shape {R.shape}: a matrix of finite, nonnegative numbers is needed")
     return _concentration(R), _concentration(R.T)
 
 

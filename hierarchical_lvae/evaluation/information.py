@@ -52,8 +52,8 @@ def mutual_information(codes: ArrayLike, factors: ArrayLike, bins: int = BINS) -
 def mig(codes: ArrayLike, factors: ArrayLike, bins: int = BINS) -> Mig:
     """The mutual information gap (Chen, Li, Grosse, Duvenaud, 2018), averaged over the factors.
 
-    It is the difference between the two largest mutual informations of a code with the factor, divided by the factor's
-    entropy. With a single code, the second largest is 0.
+    For each factor, it is the mutual information with the best code minus that with the second best, divided by the
+    factor's entropy. With a single code, the second term is 0.
 
     Args:
         codes: (n, D); 10,000 points in Locatello et al. (2019).

@@ -5,7 +5,7 @@ marked by the attribute `inference_method`, and get no r̂, which only has a mea
 
 Pareto k̂ (Vehtari, Simpson, Gelman, Yao, Gabry, 2024, "Pareto smoothed importance sampling") is the tail index of
 the ratios posterior / approximation at draws from the approximation: below 0.5, the approximation is good; above 0.7,
-it is unreliable. Use k̂ in tens of dimensions: in thousands, every approximation fails, even if predictions are good.
+it is unreliable. Use k̂ in tens of dimensions: in thousands, every approximation fails it, even with good predictions.
 """
 
 import logging
@@ -89,7 +89,7 @@ def pareto_k(log_ratios: ArrayLike) -> float:
     """
     ratios = np.asarray(log_ratios, float)
     if ratios.ndim != 1 or len(ratios) < 25 or not np.isfinite(ratios).all():
-        raise ValueError(f"log ratios have shape {ratios.shape}: (S,) finite ones are needed, with S ≥ 25")
+        raise ValueError(f"log ratios have shape {ratios.shape}: (S,) finite ones are needed, with S at least 25")
     if np.ptp(ratios) < 1e-6:
         return -np.inf
     az = _arviz()
@@ -119,9 +119,9 @@ def summarise(data: Any) -> Any:
 def merge(data: Mapping[str, Any]) -> Any:
     """Combine the draws of several methods in one object, with a dimension `inference` after chain and draw.
 
-    This serves to save them in one file: select with `merge(…).posterior.sel(inference="nuts")`. Independent draws are
-    split into as many chains as the others have, so that shapes agree; methods without a log likelihood (point
-    estimates) are omitted.
+    Use this to save them in one file; `merge(…).posterior.sel(inference="nuts")` then selects a method. Independent
+    draws are split into as many chains as the others have, so that shapes agree; methods without a log likelihood
+    (point estimates) are omitted.
     """
     kept = {name: entry for name, entry in data.items() if "log_likelihood" in _groups(entry)}
     chains = max(entry["posterior"].sizes["chain"] for entry in kept.values())
