@@ -1,4 +1,4 @@
-"""`python -m hierarchical_lvae` is `hlvae`."""
+"""Run the `hlvae` command with `python -m hierarchical_lvae`."""
 
 from hierarchical_lvae.cli import main
 

@@ -1,7 +1,7 @@
-"""Files that are whole or absent: each is written beside its place and moved there in one step.
+"""Atomic file writing: each file is written to a temporary file in the same directory, then renamed.
 
-Temporary files begin with `.hlvae-`, which no other program uses, and are the only files that are ever swept. Text is
-UTF-8, whatever the locale; permissions are those of the umask.
+Names of temporary files begin with `.hlvae-`, which no other program uses, and `sweep` deletes no other files. Text is
+encoded as UTF-8 whatever the locale; permissions follow the umask.
 """
 
 import atexit
@@ -28,29 +28,30 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 TEMPORARY = ".hlvae-"
-"""How the name of a temporary file begins."""
+"""Prefix of the names of temporary files."""
 ABANDONED = 3600.0
-"""Seconds after its last change at which a temporary file no longer has a writer."""
+"""Seconds since its last change after which a temporary file is taken to have no writer."""
 UNSUPPORTED = (errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK)
-"""Errors of a file system that has no locks."""
+"""Error numbers of file systems without locks."""
 
 log = logging.getLogger(__name__)
 
 
 @contextmanager
 def atomic(path: str | Path) -> Iterator[Path]:
-    """Give a temporary path in the same directory, which is made if need be; on success it replaces `path`, on failure
-    it is removed.
+    """Yield the path of a temporary file, which replaces `path` on success and is deleted on failure.
+
+    The temporary file is in the directory of `path`, which is created if necessary.
 
     Raises:
-        OSError: with the cause and a remedy; what stood at `path` before is intact.
+        OSError: the file cannot be written, with the cause and a remedy; any previous file at `path` is intact.
     """
     path = Path(path)
     temporary = path.with_name(f"{TEMPORARY}{path.stem[:100]}-{secrets.token_hex(4)}{path.suffix}")
     made = False
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))  # less the umask
+        os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))  # the umask applies
         made = True
         yield temporary
         with temporary.open("rb") as file:
@@ -65,7 +66,7 @@ def atomic(path: str | Path) -> Iterator[Path]:
 
 
 def _is_about(error: OSError, path: Path, temporary: Path) -> bool:
-    """Whether an error is of writing this file, and not of something else that was done meanwhile."""
+    """Whether an error comes from writing this file, and not from other work inside the `with` block."""
     if error.filename is None:
         return not isinstance(error, BrokenPipeError)
     own = {temporary.absolute(), path.absolute(), *path.absolute().parents}
@@ -73,7 +74,7 @@ def _is_about(error: OSError, path: Path, temporary: Path) -> bool:
 
 
 def occupied(path: Path) -> bool:
-    """Whether something is at `path`, where a file is to be written once its content is computed.
+    """Whether `path` exists; call this before computing the content of the file to be written there.
 
     Raises:
         OSError: no file can be written there.
@@ -90,24 +91,24 @@ def occupied(path: Path) -> bool:
 
 
 def sweep(directory: Path) -> None:
-    """Remove the temporary files of processes that were killed as they wrote: no other file, and no directory."""
+    """Delete temporary files of processes that were killed while writing, but no other file and no directory."""
     for leftover in directory.glob(f"{TEMPORARY}*"):
-        with contextlib.suppress(OSError):  # gone already, or not ours to remove: it does no harm
+        with contextlib.suppress(OSError):  # already gone, or no permission to delete it: harmless
             if leftover.is_file() and time.time() - leftover.stat().st_mtime > ABANDONED:
                 leftover.unlink()
 
 
 @contextmanager
 def locked(path: Path, held: str = "") -> Iterator[bool]:
-    """Hold the lock of the file `path`, which is made and stays; gives whether the file system has locks at all.
+    """Hold a lock on the file `path`, which is created and kept; yield whether the file system supports locks.
 
     Args:
-        path: the lock's file.
-        held: the error if another process holds it; without one, wait for that process.
+        path: the lock file.
+        held: the error message if another process holds the lock; if empty, wait for that process.
 
     Raises:
-        BlockingIOError: another process holds it.
-        OSError: the file cannot be made.
+        BlockingIOError: another process holds the lock.
+        OSError: the file cannot be created.
     """
     try:
         file = path.open("a", encoding="utf-8")
@@ -122,7 +123,7 @@ def locked(path: Path, held: str = "") -> Iterator[bool]:
         except OSError as error:
             if error.errno not in UNSUPPORTED:
                 raise
-            log.warning("%s has no file locks (%s): do not use it from two processes", path.parent, error.strerror)
+            log.warning("%s does not support locks (%s): do not use it from two processes", path.parent, error.strerror)
             if file.tell() == 0:
                 path.unlink(missing_ok=True)
             supported = False
@@ -131,44 +132,44 @@ def locked(path: Path, held: str = "") -> Iterator[bool]:
 
 @cache
 def scratch() -> Path:
-    """A directory of this process, deleted when it ends: for what cannot be kept."""
+    """A temporary directory of this process, deleted when it ends."""
     directory = tempfile.mkdtemp(prefix="hlvae-")
     atexit.register(shutil.rmtree, directory, ignore_errors=True)
     return Path(directory)
 
 
 def write_json(path: str | Path, content: Mapping[str, Any]) -> None:
-    """Write a JSON object, atomically."""
+    """Write a JSON object atomically."""
     write_text(path, json.dumps(content, indent=2, allow_nan=False) + "\n")
 
 
 def write_text(path: str | Path, text: str) -> None:
-    """Write text as UTF-8, atomically; what UTF-8 cannot encode, such as parts of file names, is escaped."""
+    """Write text as UTF-8 atomically; what UTF-8 cannot encode, such as parts of some file names, is escaped."""
     with atomic(path) as temporary:
         temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
 def write_tensors(path: str | Path, tensors: Mapping[str, Tensor]) -> None:
-    """Write tensors by name as safetensors, atomically; equal tensors give equal bytes."""
+    """Write tensors by name as safetensors atomically; equal tensors give equal bytes."""
     content = save({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()})
     with atomic(path) as temporary:
         temporary.write_bytes(content)
 
 
 def read_tensors(path: str | Path) -> dict[str, Tensor]:
-    """Read what `write_tensors` wrote: tensors by name.
+    """Read tensors by name, as `write_tensors` writes them.
 
     Raises:
         ValueError: the file is damaged.
     """
     try:
-        return load(Path(path).read_bytes())  # safetensors itself opens no path that is not UTF-8
+        return load(Path(path).read_bytes())  # safetensors itself cannot open paths that are not UTF-8
     except (SafetensorError, KeyError) as error:
         raise ValueError(f"{path} is damaged ({error}): restore it, or fit again") from error
 
 
 def append_json_line(path: Path, content: Mapping[str, Any]) -> None:
-    """Add a line to a log; a number that is not finite becomes null.
+    """Append a JSON line to a log; non-finite numbers become null.
 
     Raises:
         OSError: the log cannot be written.
@@ -178,7 +179,7 @@ def append_json_line(path: Path, content: Mapping[str, Any]) -> None:
         with path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(finite, allow_nan=False) + "\n")
             file.flush()
-            os.fsync(file.fileno())  # a later checkpoint must not outlive it
+            os.fsync(file.fileno())  # a checkpoint written later must not survive a crash that loses this line
     except OSError as error:
         raise explained(path, error) from error
 
@@ -187,7 +188,7 @@ def read_json(path: Path) -> dict[str, Any]:
     """Read a JSON object.
 
     Raises:
-        ValueError: the file holds something else.
+        ValueError: the file does not hold a JSON object.
     """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
@@ -199,17 +200,17 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def explained(path: Path, error: OSError) -> OSError:
-    """The error of a file that cannot be written, with a remedy: it keeps its number."""
+    """Return the error for a file that cannot be written, with a remedy and the original `errno`."""
     reason = error.strerror or str(error)
     full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-    remedy = "free space there" if full else "make that place writable, or choose another"
+    remedy = "free up space there" if full else "make that location writable, or choose another"
     with_remedy = OSError(f"{path} cannot be written ({reason}): {remedy}")
     with_remedy.errno = error.errno
     return with_remedy
 
 
 def named(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    """Those whose names begin with a prefix, which is taken off.
+    """Return the tensors whose names begin with a prefix, which is removed.
 
     >>> import torch
     >>> named({"a.x": torch.tensor(1), "b.x": torch.tensor(2)}, "b.")
@@ -219,13 +220,13 @@ def named(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
 
 
 def moments(optimizer: Optimizer) -> dict[str, Tensor]:
-    """What an optimizer has gathered, by name: optimizer.INDEX.KEY."""
+    """Return the state of an optimizer as tensors named optimizer.INDEX.KEY."""
     slots = optimizer.state_dict()["state"]
     return {f"optimizer.{i}.{key}": value for i, values in slots.items() for key, value in values.items()}
 
 
 def restore_moments(optimizer: Optimizer, tensors: Mapping[str, Tensor]) -> None:
-    """Put back what `moments` gave."""
+    """Restore the state that `moments` returned."""
     slots: dict[int, dict[str, Tensor]] = {}
     for name, tensor in named(tensors, "optimizer.").items():
         index, key = name.split(".")

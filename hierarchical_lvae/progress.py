@@ -1,4 +1,4 @@
-"""Progress bars: this module alone decides whether they are shown. `TQDM_DISABLE=1` hides all of them, as in tqdm."""
+"""Progress bars. This module alone decides whether they are shown; as in tqdm, `TQDM_DISABLE=1` hides them all."""
 
 import os
 from collections.abc import Iterable, Iterator
@@ -12,18 +12,18 @@ _SHOWN = ContextVar("bars are shown", default=os.environ.get("TQDM_DISABLE", "0"
 
 
 def bar(iterable: Iterable[Any] | None = None, desc: str | None = None, **how: Any) -> Any:
-    """A progress bar of tqdm, with its options, unless they are `hidden` here."""
+    """Create a tqdm progress bar, with tqdm's options; inside `hidden` it is disabled."""
     return tqdm(iterable, desc, disable=not _SHOWN.get(), **how)
 
 
 def shown() -> bool:
-    """Whether bars are shown here."""
+    """Whether progress bars are shown in the current context."""
     return _SHOWN.get()
 
 
 @contextmanager
 def hidden(hide: bool = True) -> Iterator[None]:
-    """Show no progress bars within.
+    """Show no progress bars inside the `with` block.
 
     >>> with hidden():
     ...     shown()

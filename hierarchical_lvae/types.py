@@ -1,14 +1,15 @@
-"""What the rooms share: the local loss ℓ_N, the swappable object that infers from it, and the flat vector.
+"""Types and helpers shared by the subpackages: the local loss ℓ_N, local inference, and flat parameter vectors.
 
-| name | what it is |
+| name | meaning |
 |---|---|
-| `Observation` | a factor of the likelihood, for the curvature of ℓ_N |
-| `LocalLoss` | ℓ_N as a function of the local values, of a model, a guide and a support set |
-| `LocalInference` | ℓ_N ↦ q(θ_N given N) and φ_N: `Shared`, `OneStepMAP`, `MultiStepMAP`, `Laplace`, … |
-| `Stateful` | what has a `state_dict` in the checkpoint: penalties and neighbourhoods |
-| `Penalty` | a further term of the global loss, on the `Codes` of a batch: DIP, total correlation, … |
-| `ParameterLayout` | where each weight lies in a flat vector: one network is one Pyro site of P numbers |
-| `lookup` | an entry of a table of names, such as `DATASETS`; `accepted`, the arguments that it takes |
+| `Observation` | one factor of the likelihood, used for the curvature of ℓ_N |
+| `LocalLoss` | ℓ_N as a function of the local values, for a fixed model, guide and support set |
+| `LocalInference` | maps ℓ_N to q(θ_N given N) and φ_N: `Shared`, `OneStepMAP`, `MultiStepMAP`, `Laplace`, … |
+| `Stateful` | an object whose `state_dict` is saved in the checkpoint: a penalty or a neighbourhood |
+| `Penalty` | an additional term of the global loss, computed from the `Codes` of a batch: DIP, total correlation, … |
+| `ParameterLayout` | the position of each weight in a flat vector: a network is one Pyro site with P entries |
+| `lookup` | imports an entry of a table of names, such as `DATASETS` |
+| `accepted` | selects the arguments that a function accepts |
 """
 
 from __future__ import annotations
@@ -22,122 +23,122 @@ from math import prod
 from pkgutil import resolve_name
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol
 
-if TYPE_CHECKING:  # rooms without a program, such as `data`, need not load Pyro
+if TYPE_CHECKING:  # subpackages without a Pyro program, such as `data`, must not import Pyro
     from pyro.distributions import TorchDistribution
     from torch import Tensor
 
 
 class Observation(NamedTuple):
-    """A factor of the likelihood as it enters ℓ_N: what curvature is made of, without the data themselves."""
+    """One factor of the likelihood in ℓ_N: all that the curvature needs, without the data."""
 
     distribution: TorchDistribution
-    """p(x | z, θ_N): batch (B, K), its parameters part of the loss's graph."""
+    """p(x | z, θ_N), batch shape (B, K); its parameters are part of the loss's autograd graph."""
     weight: Tensor | float
-    """How much its log density counts in ℓ_N: (B, K), or 1 throughout. A mask, a scale, one of several particles."""
+    """Weight of its log density in ℓ_N, from masks, scales and the number of particles: (B, K), or a scalar."""
 
 
 class Latent(NamedTuple):
-    """A latent site of the points, such as the code z, at one draw."""
+    """A latent site with one value per point, such as the code z, at one draw."""
 
     posterior: TorchDistribution
-    """q(z | x, φ_N): batch (B, K)."""
+    """q(z | x, φ_N), batch shape (B, K)."""
     value: Tensor
     """The draw."""
     kl: Tensor
-    """KL(q(z | x, φ_N) ‖ p(z)) of each point, not weighted: (B, K), in nats."""
+    """KL(q(z | x, φ_N) ‖ p(z)) of each point, unweighted: (B, K), in nats."""
 
 
 class LocalLossAt(NamedTuple):
-    """The local loss at one point: what inference on a neighbourhood has to go on."""
+    """The local loss at one set of local values: the input to local inference."""
 
     loss: Tensor
     """ℓ_N, the negative ELBO summed over the K points of each neighbourhood: (B,), in nats."""
     values: dict[str, Tensor]
-    """The local values at which it was taken, by site: (B, 1, P), part of the loss's graph."""
+    """The local values at which ℓ_N was evaluated, by site: (B, 1, P), part of the loss's autograd graph."""
     prior: dict[str, TorchDistribution]
-    """The Normal around the meta-parameters of each of these sites: batch (B, 1), event (P,)."""
+    """The prior of each of these sites, a Normal centred on the meta-parameters: batch (B, 1), event (P,)."""
     parameters: dict[str, ParameterLayout | None]
-    """Those sites that the model has: θ_N, each with the layout that the program states for it (or None). The others
-    are variational parameters, φ_N, and stay points in every method."""
+    """The local sites that occur in the model, θ_N, each with the layout that the program declares for it (or None).
+    The other local sites are variational parameters, φ_N, and stay point estimates in every method."""
     observations: tuple[Observation, ...]
     """The observed sites of the model."""
     latent: dict[str, Latent]
-    """Its other sites, by name."""
+    """The latent sites of the points in the model, by name."""
     num_neighbours: int | None = None
-    """K that the prior variance τ² = α / (K·C·H·W) is for, if the program states it."""
+    """The K for which the prior variance τ² = α / (K·C·H·W) was set, if the program declares it."""
 
 
 class LocalLoss(Protocol):
     """ℓ_N as a function of the local values of all B neighbourhoods at once."""
 
     differentiable: bool
-    """Whether gradients are to flow on through the result of the inference, to the meta-parameters."""
+    """Whether gradients must flow through the result of the inference to the meta-parameters."""
 
     def __call__(self, values: Mapping[str, Tensor] | None = None) -> LocalLossAt:
-        """Evaluate ℓ_N at `values` ((B, 1, P) by site), or at the prior means where there are none."""
+        """Evaluate ℓ_N at `values`, (B, 1, P) by site; a site without a value is set to its prior mean."""
         ...
 
 
 class LocalInference(Protocol):
     """Infers the local parameters of B neighbourhoods from their local loss.
 
-    One that reads values on the host (as linear algebra does) has the attribute `capturable = False`: a step that
-    contains it cannot be replayed on a GPU, nor compiled.
+    An implementation that reads values on the host (as linear algebra does) sets the attribute `capturable = False`: a
+    training step that contains it can be neither captured in a CUDA graph nor compiled.
     """
 
     def __call__(self, local_loss: LocalLoss) -> dict[str, TorchDistribution]:
-        """Return q(θ_N | N) for each local site: batch (B, 1), event (P,).
+        """Return q(θ_N | N) for each local site: batch shape (B, 1), event shape (P,).
 
-        A site that is left out stays at its prior mean, the meta-parameter.
+        A site that is missing from the result stays at its prior mean, the meta-parameter.
         """
         ...
 
 
 class Codes(NamedTuple):
-    """What the outer pass saw of the codes of a batch: n points, D independent dimensions."""
+    """The codes of a batch in the outer pass: n points, D independent dimensions."""
 
     mean: Tensor
     """μ of q(z | x, φ_N) = Normal(μ, σ²): (n, D)."""
     scale: Tensor
     """σ: (n, D)."""
     value: Tensor
-    """Draws from these: (n, D)."""
+    """One draw of each code: (n, D)."""
     kl: Tensor
-    """KL(q(z | x, φ_N) ‖ p(z)): (n,), in nats."""
+    """KL(q(z | x, φ_N) ‖ p(z)) of each point: (n,), in nats."""
 
 
 class Stateful(Protocol):
-    """What a resumed fit continues with, saved and restored as PyTorch's modules and optimizers are."""
+    """State that a resumed fit needs, saved and restored like that of PyTorch's modules and optimizers."""
 
     kept: ClassVar[tuple[str, ...]] = ()
-    """The attributes that make up the state: tensors."""
+    """Names of the tensor attributes that make up the state."""
 
     def state_dict(self) -> dict[str, Tensor]:
-        """Return the state as tensors by name: part of the checkpoint."""
+        """Return the state as tensors by name, for the checkpoint."""
         return {name: getattr(self, name) for name in self.kept}
 
     def load_state_dict(self, state_dict: Mapping[str, Tensor]) -> None:
-        """Put back what `state_dict` gave; an attribute that is missing stays as it is."""
+        """Restore the state that `state_dict` returned; attributes missing from it are unchanged."""
         vars(self).update({name: tensor.clone() for name, tensor in state_dict.items() if name in self.kept})
 
 
 class Penalty(Stateful, Protocol):
-    """A further term of the global loss, on the codes of a batch: see `hierarchical_lvae.penalties`."""
+    """An additional term of the global loss, computed from the codes of a batch; see `hierarchical_lvae.penalties`."""
 
     replaces_kl: ClassVar[bool] = False
-    """Whether it stands in place of β KL(q(z | x, φ_N) ‖ p(z)) of the queries, and not beside it."""
+    """Whether the penalty replaces β KL(q(z | x, φ_N) ‖ p(z)) of the queries instead of being added to it."""
 
     def __call__(self, codes: Codes) -> Tensor:
-        """Its value: a scalar to differentiate, in nats an image."""
+        """Return the penalty, a differentiable scalar in nats per image."""
         ...
 
     def update(self) -> None:
-        """Called once per training step, after the gradients, by `fit` and by `LocalELBO.loss_and_grads`."""
+        """Update the state; `fit` and `LocalELBO.loss_and_grads` call this once per step, after the gradients."""
         return
 
 
 class ParameterLayout:
-    """Where each named parameter lies in a flat vector of `size` = P numbers.
+    """The position of each named parameter in a flat vector of `size` = P numbers.
 
     >>> import torch
     >>> layout = ParameterLayout({"weight": (2, 3), "bias": (2,)})
@@ -154,16 +155,16 @@ class ParameterLayout:
         self.size = sum(self._sizes)
 
     def positions(self, *names: str) -> Tensor:
-        """Where the parameters whose names match a pattern of `names` lie in the flat vector: (p,), ascending.
+        """Positions in the flat vector of the parameters that match any of the patterns `names`: (p,), ascending.
 
-        "last" is the last layer.
+        The pattern "last" stands for the last layer.
 
         >>> layout = ParameterLayout({"0.weight": (2, 3), "0.bias": (2,), "2.weight": (1, 2), "2.bias": (1,)})
         >>> layout.positions("*.bias"), layout.positions("last")
         (tensor([ 6,  7, 10]), tensor([ 8,  9, 10]))
 
         Raises:
-            ValueError: none matches.
+            ValueError: no parameter matches.
         """
         import torch
 
@@ -173,24 +174,24 @@ class ParameterLayout:
         for name, part in self.split(chosen).items():
             part.fill_(any(fnmatchcase(name, pattern) for pattern in patterns))
         if not chosen.any():
-            raise ValueError(f"no parameter matches {' or '.join(names)}: there are {', '.join(self.shapes)}")
+            raise ValueError(f"no parameter matches {' or '.join(names)}: choose from {', '.join(self.shapes)}")
         return chosen.nonzero().squeeze(1)
 
     def split(self, flat: Tensor) -> dict[str, Tensor]:
-        """Cut `flat` (..., P) into views (..., *shape) by name.
+        """Split `flat` (..., P) into views (..., *shape) by name.
 
-        One `split` and no slices: the backward pass of a slice fills a full-size zero tensor each time.
+        This uses a single `split` because the backward pass of each slice would fill a full-size tensor with zeros.
         """
         pieces = flat.split(self._sizes, dim=-1)
         return {n: p.unflatten(-1, s) for (n, s), p in zip(self.shapes.items(), pieces, strict=True)}
 
 
 class Diverged(ArithmeticError):
-    """Training has left the finite numbers."""
+    """Training produced a non-finite number."""
 
 
 class Interrupted(Exception):
-    """A signal has ended the training, after a checkpoint."""
+    """A signal stopped training, after a checkpoint was saved."""
 
     def __init__(self, signal: int, message: str) -> None:
         super().__init__(message)
@@ -198,7 +199,7 @@ class Interrupted(Exception):
 
 
 def reason(error: BaseException) -> str:
-    """Say in one line why something failed; the type is named where the message was not written for users.
+    """Return the cause of an error in one line, with its type if the message was not written for users.
 
     >>> reason(ValueError("no such\\nfactor")), reason(KeyError("dci"))
     ('no such factor', "unexpected KeyError: 'dci'")
@@ -214,24 +215,24 @@ def reason(error: BaseException) -> str:
 
 
 def suggestion(name: str, names: Iterable[str]) -> str:
-    """Suggest the nearest of `names`, or list them.
+    """Suggest the closest of `names`, or list them all if none is close.
 
     >>> suggestion("one-stop", ["shared", "one-step"])
     "did you mean 'one-step'?"
     """
     names = list(names)
     near = difflib.get_close_matches(name, names, n=1)
-    return f"did you mean {near[0]!r}?" if near else f"there are {', '.join(names)}"
+    return f"did you mean {near[0]!r}?" if near else f"choose from {', '.join(names)}"
 
 
 def lookup(table: Mapping[str, str], name: str, kind: str) -> Any:
-    """Import the entry `name` of a table of "module:attribute" strings; `kind` says what it is a table of.
+    """Import the entry `name` of a table of "module:attribute" strings; errors call an entry a `kind`.
 
     >>> lookup({"root": "math:sqrt"}, "root", "function")(9)
     3.0
 
     Raises:
-        ValueError: there is no such name; the nearest is suggested.
+        ValueError: there is no such name; the message suggests the closest one.
     """
     if name not in table:
         raise ValueError(f"no {kind} is called {name!r}: {suggestion(name, table)}")
@@ -239,7 +240,7 @@ def lookup(table: Mapping[str, str], name: str, kind: str) -> Any:
 
 
 def accepted(function: Callable[..., Any], **given: Any) -> dict[str, Any]:
-    """Those of the arguments `given` that a function has a parameter for, by name.
+    """Return those of the arguments `given` that the function has a parameter for, by name.
 
     >>> accepted(round, ndigits=1, seed=0)
     {'ndigits': 1}
@@ -249,7 +250,7 @@ def accepted(function: Callable[..., Any], **given: Any) -> dict[str, Any]:
 
 @contextmanager
 def random_state_kept() -> Iterator[None]:
-    """Leave PyTorch's random states, on all devices that are in use, as they were."""
+    """Restore PyTorch's random states on exit, on all devices in use."""
     import torch
 
     if torch.cuda.is_initialized():
@@ -259,12 +260,12 @@ def random_state_kept() -> Iterator[None]:
     seed = torch.initial_seed()
     with torch.random.fork_rng(()):
         yield
-    torch.cuda.manual_seed_all(seed)  # for when a GPU is first used, or was inside; it is not started by this
+    torch.cuda.manual_seed_all(seed)  # also takes effect if CUDA is first used later; does not initialise it
 
 
 @contextmanager
 def single_precision() -> Iterator[None]:
-    """Make float32 the default type, which runs are computed in, whatever the caller's default is.
+    """Make float32, in which runs are computed, the default dtype, whatever the caller's default is.
 
     >>> import torch
     >>> with single_precision():

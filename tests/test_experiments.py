@@ -189,7 +189,7 @@ def test_the_command_prints_and_leaves_the_table(tmp_path, monkeypatch):
     ]
     result = CliRunner().invoke(main, [*command, "--rows", "local", "--device", "cpu", "--out", str(tmp_path / "out")])
     assert result.exit_code == 0, result.output
-    assert "data: handwritten digits of scikit-learn (real scans)" in result.stdout
+    assert "data: handwritten digits from scikit-learn (real scans)" in result.stdout
     assert "features: FD-factors of 10 images" in result.stdout
     assert "protocol: 2 steps of B = 2, K = 2" in result.stdout, result.stdout
     (local,) = [line for line in result.stdout.splitlines() if line.startswith("| local")]

@@ -92,7 +92,7 @@ def test_a_file_system_without_locks_warns_and_trains(tmp_path, monkeypatch, cap
     monkeypatch.setattr(fcntl, "flock", missing)
     fit(OPTIONS, tmp_path / "run")
     (message,) = caplog.messages
-    assert "run has no file locks" in message
+    assert "run does not support locks" in message
     assert "do not use it from two processes" in message
     assert not (tmp_path / "run/.hlvae.lock").exists()
 
@@ -118,7 +118,7 @@ def test_an_error_keeps_its_number_and_what_was_there(tmp_path, monkeypatch):
     path = tmp_path / "file.txt"
     write_text(path, "first")
     monkeypatch.setattr(os, "fsync", lambda *_: (_ for _ in ()).throw(OSError(errno.ENOSPC, "No space left on device")))
-    with pytest.raises(OSError, match=r"cannot be written \(No space left on device\): free space there") as error:
+    with pytest.raises(OSError, match=r"cannot be written \(No space left on device\): free up space there") as error:
         write_text(path, "second")
     assert error.value.errno == errno.ENOSPC
     assert path.read_text() == "first"

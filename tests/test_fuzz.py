@@ -139,7 +139,7 @@ def test_bombs_of_matrices_cost_nothing(tmp_path):
 
     content = np.array([0x1E3D4C54, 2, 2, 2, 1], "<i4").tobytes() + bytes(2**27)
     (tmp_path / "bomb.gz").write_bytes(gzip.compress(content, 9))
-    refuse("goes on after", lambda: list(read_blocks(tmp_path / "bomb.gz", "int32", (2, 2), 2)))
+    refuse("continues after", lambda: list(read_blocks(tmp_path / "bomb.gz", "int32", (2, 2), 2)))
 
 
 def test_json_that_is_nested_without_end_is_refused(tmp_path):

@@ -1,4 +1,4 @@
-"""Images with (and without) known factors of variation, as uint8: data sets by name, and the user's own."""
+"""Image data sets as uint8, with or without known factors of variation: named data sets, and the user's own."""
 
 import lazy_loader
 
@@ -10,8 +10,8 @@ DATASETS = {
     "carsnorb": "hierarchical_lvae.data.carsnorb:load",
     "dsprites": "hierarchical_lvae.data.dsprites:load",
 }
-"""Data sets by name, each a function of the data directory: "module:attribute", for `pkgutil.resolve_name`. Its module
-may name the `NEIGHBOURHOOD` that suits it; else that is the noise."""
+"""Data sets by name, as "module:attribute" strings for `pkgutil.resolve_name`: each is a function of the data
+directory. Its module may set the default `NEIGHBOURHOOD`, which is noise otherwise."""
 
 FRAMES = ("crop", "pad")
 """How the user's own images are made square."""

@@ -1,4 +1,4 @@
-"""Files out of a `.tar.gz`, in memory: nothing is ever extracted, so no member can land where it should not."""
+"""Read files of a `.tar.gz` in memory. Nothing is extracted to disk, so no member can escape its folder."""
 
 import gzip
 import tarfile
@@ -10,28 +10,28 @@ from hierarchical_lvae.data.packing import MAX_RATIO, max_unpacked
 
 
 class _Bounded:
-    """A stream that refuses to give more bytes than `limit`: headers, too, are unpacked into memory."""
+    """A stream that fails after `limit` bytes. Headers count, because they are also decompressed into memory."""
 
     def __init__(self, stream: gzip.GzipFile, limit: int) -> None:
         self.stream, self.left = stream, limit
 
     def read(self, size: int) -> bytes:
-        """Up to `size` bytes."""
+        """Read up to `size` bytes."""
         content = self.stream.read(size)
         self.left -= len(content)
         if self.left < 0:
-            raise tarfile.TarError(f"it unpacks to more than {MAX_RATIO} times its size, as the published one does not")
+            raise tarfile.TarError(f"it unpacks to more than {MAX_RATIO} times its size, unlike the published archive")
         return content
 
 
 def read_members(
     path: Path, wanted: Callable[[PurePosixPath], bool], max_bytes: int
 ) -> Iterator[tuple[PurePosixPath, bytes]]:
-    """Yield name and content of the wanted files, in the order of the archive, which is read to its end.
+    """Yield the name and content of each wanted file, in archive order; the archive is read to its end.
 
     Raises:
-        ValueError: the archive is broken, a wanted file is larger than `max_bytes`, or a member is a link, a device, or
-            named so that it would lie outside of the folder that the archive is unpacked in.
+        ValueError: the archive is damaged, a wanted file is larger than `max_bytes`, or a member is a link, a device,
+            or has a name that points outside the folder in which the archive is unpacked.
     """
     try:
         limit = max_unpacked(path.stat().st_size)
@@ -42,7 +42,7 @@ def read_members(
                 name = PurePosixPath(member.name)
                 if fault := _fault(member, name, max_bytes if wanted(name) else None):
                     raise ValueError(
-                        f"{path} is not the published archive, {member.name!r} in it {fault}: get it again"
+                        f"{path} is not the published archive ({member.name!r} {fault}): download it again"
                     )
                 if wanted(name) and (file := archive.extractfile(member)):
                     yield name, file.read()
@@ -54,9 +54,9 @@ def read_members(
 
 def _fault(member: tarfile.TarInfo, name: PurePosixPath, max_bytes: int | None) -> str | None:
     if name.is_absolute() or ".." in name.parts:
-        return "leads out of its folder"
+        return "points outside its folder"
     if not (member.isfile() or member.isdir()):
         return "is a link or a device"
     if max_bytes is not None and member.size > max_bytes:
-        return f"has {member.size:,} bytes, over {max_bytes:,}"
+        return f"has {member.size:,} bytes, more than {max_bytes:,}"
     return None

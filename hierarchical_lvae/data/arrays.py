@@ -1,13 +1,13 @@
-"""The user's own arrays, in an `.npz` or HDF5 file: images, and what is known of their factors.
+"""Load the user's own arrays from an `.npz` or HDF5 file: images, and optionally their factors.
 
-| key | what |
+| key | content |
 |---|---|
 | `images` | (n, H, W), (n, H, W, C) or (n, C, H, W), uint8, bool, or floats in [0, 1]; C is 1 or 3, H, W at least 8 |
-| `factors` | (n, F) whole numbers; may be left out |
-| `factor_names` | F strings; may be left out |
+| `factors` | (n, F) whole numbers; optional |
+| `factor_names` | F strings; optional |
 
-As no side is under 8, an axis of 1 or 3 can only be that of the channels. White is 255, 1.0 or True; floats are rounded
-to 256 levels. Factor values are replaced by their ranks.
+No side is shorter than 8, so an axis of length 1 or 3 must be the channel axis. White is 255, 1.0 or True; floats are
+rounded to 256 levels. Factor values are replaced by their ranks.
 """
 
 from collections.abc import Iterator, Mapping
@@ -39,7 +39,7 @@ class Array(Protocol):
     dtype: np.dtype
 
     def blocks(self, rows: int) -> Iterator[np.ndarray]:
-        """Yield it in blocks (rows, …) along its first dimension; any may be shorter."""
+        """Yield the array in blocks (rows, …) along its first dimension; any block may be shorter."""
         ...
 
 
@@ -47,7 +47,7 @@ def load_arrays(path: Path, image_size: int | None, frame: str) -> FactorImages:
     """Read a file of arrays; see `hierarchical_lvae.data.load.load_own` for the arguments.
 
     Raises:
-        ValueError: keys, shapes, types or values are none of those above.
+        ValueError: a key, shape, type or value is not one of those listed above.
     """
     open_file = open_npz if path.suffix.lower() == ".npz" else open_hdf5
     try:
@@ -58,7 +58,7 @@ def load_arrays(path: Path, image_size: int | None, frame: str) -> FactorImages:
             pixels = _read_pixels(images, path, image_size, frame)
     except MemoryError as error:
         raise ValueError(
-            f"the arrays of {path} do not fit into memory ({error}): give fewer or smaller ones"
+            f"the arrays of {path} do not fit into memory ({error}): give fewer or smaller images"
         ) from error
     return FactorImages(
         images=torch.from_numpy(pixels),
@@ -70,22 +70,22 @@ def load_arrays(path: Path, image_size: int | None, frame: str) -> FactorImages:
 
 
 def _images(arrays: Mapping[str, Array], path: Path) -> Array:
-    """The array of images, of a shape and a type that can be read."""
+    """The array of images, with its shape and type checked."""
     if "images" not in arrays:
-        raise ValueError(f"{path} has no array 'images': give (n, H, W), (n, H, W, C) or (n, C, H, W) by that name")
+        raise ValueError(f"{path} has no array 'images': save (n, H, W), (n, H, W, C) or (n, C, H, W) by that name")
     images = arrays["images"]
     if not images.shape or images.shape[0] < 1 or _channel_axis(images.shape) is None:
         raise ValueError(
-            f"'images' of {path} has the shape {images.shape}: give (n, H, W), (n, H, W, C) or (n, C, H, W), "
+            f"'images' in {path} has shape {images.shape}: give (n, H, W), (n, H, W, C) or (n, C, H, W), "
             f"with at least one image, sides of at least {MIN_SIDE}, and 1 or 3 channels"
         )
     if images.dtype.kind not in "biuf":
-        raise ValueError(f"'images' of {path} is {images.dtype}: {REMEDY}")
+        raise ValueError(f"'images' in {path} is {images.dtype}: {REMEDY}")
     return images
 
 
 def _channel_axis(shape: tuple[int, ...]) -> int | None:
-    """Which axis is that of the channels: 1 or 3, 0 if there is none, None if the shape is none of images.
+    """The channel axis, 1 or 3; 0 if there is none; None if this is not a shape of images.
 
     >>> [_channel_axis(shape) for shape in [(9, 8, 8), (9, 8, 8, 3), (9, 1, 8, 8), (9, 8, 8, 4), (9, 3, 7, 8)]]
     [0, 3, 1, None, None]
@@ -98,19 +98,19 @@ def _channel_axis(shape: tuple[int, ...]) -> int | None:
 
 
 def _factors(arrays: Mapping[str, Array], path: Path, n: int) -> np.ndarray:
-    """The index of each image's value of each factor: (n, F); F is 0 if none are given."""
+    """The index of the value of each factor in each image: (n, F); F is 0 if there are no factors."""
     if "factors" not in arrays:
         if "factor_names" in arrays:
             raise ValueError(f"{path} has 'factor_names' but no 'factors': give both, or neither")
         return np.zeros((n, 0), np.int64)
     shape, dtype = arrays["factors"].shape, arrays["factors"].dtype
     if len(shape) != 2 or shape[0] != n:
-        raise ValueError(f"'factors' of {path} has the shape {shape}: give ({n}, F), one row per image")
+        raise ValueError(f"'factors' in {path} has shape {shape}: give ({n}, F), one row per image")
     if dtype.kind not in "biuf":
-        raise ValueError(f"'factors' of {path} is {dtype}: give whole numbers")
+        raise ValueError(f"'factors' in {path} is {dtype}: give whole numbers")
     values = np.concatenate(list(arrays["factors"].blocks(n)))
     if dtype.kind == "f" and not (np.isfinite(values) & (values == np.rint(values))).all():
-        raise ValueError(f"'factors' of {path} has numbers that are not whole: give whole numbers")
+        raise ValueError(f"'factors' in {path} has numbers that are not whole: give whole numbers")
     return ranks(values)
 
 
@@ -119,16 +119,16 @@ def _factor_names(arrays: Mapping[str, Array], path: Path, num_factors: int) -> 
         return tuple(f"factor_{i}" for i in range(num_factors))
     shape, dtype = arrays["factor_names"].shape, arrays["factor_names"].dtype
     if shape != (num_factors,) or dtype.kind not in "US":
-        raise ValueError(f"'factor_names' of {path} is {dtype} {shape}: give {num_factors} strings, one per factor")
+        raise ValueError(f"'factor_names' in {path} is {dtype} {shape}: give {num_factors} strings, one per factor")
     values = [value for block in arrays["factor_names"].blocks(max(1, num_factors)) for value in block]
     names = tuple(printable(v.decode(errors="surrogateescape") if isinstance(v, bytes) else v) for v in values)
     if len(set(names)) < num_factors or "" in names:
-        raise ValueError(f"'factor_names' of {path} has an empty name, or one twice: {', '.join(map(repr, names))}")
+        raise ValueError(f"'factor_names' in {path} has an empty or a repeated name: {', '.join(map(repr, names))}")
     return names
 
 
 def _read_pixels(images: Array, path: Path, image_size: int | None, frame: str) -> np.ndarray:
-    """All images, (n, C, H, W) uint8; square if they are larger than the size that is asked for."""
+    """All images, (n, C, H, W) uint8; made square and shrunk if both sides are larger than `image_size`."""
     axis = _channel_axis(images.shape)
     height, width = (side for i, side in enumerate(images.shape) if i not in (0, axis))
     image_size = shrunk(image_size, (height, width))
@@ -150,16 +150,16 @@ def _read_pixels(images: Array, path: Path, image_size: int | None, frame: str) 
             bar.update(stop - start)
             start = stop
     if not in_levels and (images.dtype.kind in "iu" or low < 0 or high > 1 or nans):
-        found = f"{images.dtype} numbers from {low:.9g} to {high:.9g}" + (f" and {nans:,} NaN" if nans else "")
-        raise ValueError(f"'images' of {path} has {found}: {REMEDY}")
+        found = f"{images.dtype} values from {low:.9g} to {high:.9g}" + (f" and {nans:,} NaN" if nans else "")
+        raise ValueError(f"'images' in {path} has {found}: {REMEDY}")
     if images.dtype.kind != "b":
-        remedy = "scale the images up, or give masks of 0 and 1 as bool"
-        warn_if_dim(f"'images' of {printable(path)}", 255 if in_levels else 1, brightest, remedy)
+        remedy = "scale the values up, or save masks of 0 and 1 as bool"
+        warn_if_dim(f"'images' in {printable(path)}", 255 if in_levels else 1, brightest, remedy)
     return pixels
 
 
 def _framed(images: np.ndarray, size: int, frame: str) -> np.ndarray:
-    """Images (n, C, H, W) as squares (n, C, size, size)."""
+    """Make images (n, C, H, W) square: (n, C, size, size)."""
     from PIL import Image
 
     channels_last = images.transpose(0, 2, 3, 1) if images.shape[1] == 3 else images[:, 0]

@@ -1,7 +1,7 @@
-"""Arrays kept in a file between sessions: written whole or not at all, and made again when damaged or out of date.
+"""Cache arrays in files. They are written atomically, and rebuilt when damaged or out of date.
 
-A cache is an `.npz` of one array and, where the file's name does not identify it, the `key` of what it was made from.
-Its name begins with `hlvae-`: a file of the user's own is never taken for a cache and overwritten.
+A cache is an `.npz` with one array and, if the file's name does not identify the content, a `key` that identifies its
+sources. Its name begins with `hlvae-`, so the user's own files are never taken for a cache and overwritten.
 """
 
 import hashlib
@@ -16,13 +16,13 @@ from hierarchical_lvae.files import atomic
 
 log = logging.getLogger(__name__)
 
-VERSION = 1  # of what `cached` keeps: count on when a decoder changes
+VERSION = 1  # of the arrays that `cached` keeps: increment it when a decoder changes
 
 
 def cached(path: Path, files: Sequence[Path], shape: tuple[int, ...], make: Callable[[], np.ndarray]) -> np.ndarray:
-    """The uint8 array of `shape` that `make` decodes from `files`, kept in `path` for the next time.
+    """Return the uint8 array of `shape` that `make` decodes from `files`, cached in `path`.
 
-    The key is a hash of the names, sizes and modification times of the files: if one changes, the array is made again.
+    The key is a hash of the names, sizes and modification times of the files: if any changes, they are decoded again.
     """
     state = [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files]
     key = hashlib.sha256(repr((VERSION, state)).encode()).hexdigest()
@@ -34,11 +34,11 @@ def cached(path: Path, files: Sequence[Path], shape: tuple[int, ...], make: Call
 
 
 def read(path: Path, name: str, shape: tuple[int, ...], dtype: DTypeLike, key: str = "") -> np.ndarray | None:
-    """The array `name` of a cache, of `shape`; None, with a line in the log, if it has no such array."""
+    """Read the array `name` of a cache. None if there is no cache or, with a log message, if it is unusable."""
     try:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
             if key and str(arrays["key"]) != key:
-                log.info("the files behind the cache %s have changed: making it again", path)
+                log.info("the source files of the cache %s have changed: rebuilding it", path)
                 return None
             array = arrays[name]
             if array.shape != shape or array.dtype != dtype:
@@ -47,13 +47,13 @@ def read(path: Path, name: str, shape: tuple[int, ...], dtype: DTypeLike, key: s
             return array
     except FileNotFoundError:
         return None
-    except Exception as error:  # whatever is wrong with the file, its content can be made again
+    except Exception as error:  # whatever is wrong with the file, it can be rebuilt
         log.warning("ignoring the unreadable cache %s: %s", path, error)
         return None
 
 
 def write(path: Path, compress: bool = False, **arrays: np.ndarray) -> None:
-    """Write a cache; where that is not possible, log a warning instead."""
+    """Write a cache, or log a warning if that is not possible."""
     save: Callable[..., None] = np.savez_compressed if compress else np.savez
     try:
         with atomic(path) as temporary, temporary.open("wb") as file:

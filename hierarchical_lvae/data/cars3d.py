@@ -1,11 +1,11 @@
 """Cars3D (Reed et al., 2015): 183 car models, each seen from 4 elevations and 24 azimuths; 17,568 images, 64 × 64 RGB.
 
-The grid is row-major in elevation 4, azimuth 24, object 183, with the object fastest (bases 4392, 183, 1). Each object
-is a MATLAB file whose `im` is (128, 128, 3, 24, 4) uint8: row, column, colour, azimuth, elevation. Objects are numbered
-as `list.txt` orders their names; without it, or where it names others, they are sorted by name.
+The grid is row-major: elevation (4), azimuth (24), object (183), with the object fastest (bases 4392, 183, 1). Each
+object is a MATLAB file whose `im` is (128, 128, 3, 24, 4) uint8: row, column, colour, azimuth, elevation. Objects are
+numbered in the order of `list.txt`; if it is missing, or does not match the files, they are sorted by name.
 
-The files are looked for in `cars/` of the data directory, in `data/cars/`, as the archive unpacks, and in the archive
-itself, which need not be unpacked. The images are decoded once and kept in `hlvae-cars3d-64.npz` beside them.
+The files are read from `cars/` or `data/cars/` (as the archive unpacks) in the data directory, or else from the archive
+itself. The images are decoded once and cached in the data directory, in `hlvae-cars3d-64.npz`.
 """
 
 import io
@@ -31,8 +31,8 @@ LIST = "list.txt"
 FACTOR_NAMES = ("elevation", "azimuth", "object")
 ELEVATIONS, AZIMUTHS, OBJECTS = 4, 24, 183
 VIEWS_SHAPE = (128, 128, 3, AZIMUTHS, ELEVATIONS)
-MAX_BYTES = 2**25  # of one .mat, packed or not: `im` has 4.7 MB, and the mask beside it no more than 12.6
-HEADER, PACKED = 128, 15  # bytes before the first element; the kind of one that is packed by zlib
+MAX_BYTES = 2**25  # of one .mat, compressed or not: `im` takes 4.7 MB, and `mask` at most 12.6 MB
+HEADER, PACKED = 128, 15  # bytes before the first element; type of an element compressed by zlib
 SIZE = 64
 
 log = logging.getLogger(__name__)
@@ -42,14 +42,14 @@ def load(data_dir: Path) -> FactorImages:
     """Load Cars3D from `data_dir`.
 
     Raises:
-        FileNotFoundError: it is not there.
-        ValueError: a file is not what it should be, or there are not 183.
+        FileNotFoundError: it is not in `data_dir`.
+        ValueError: a file does not have the published format, or there are not 183 of them.
     """
     return load_objects(data_dir, OBJECTS)
 
 
 def load_objects(data_dir: Path, num_objects: int) -> FactorImages:
-    """Load Cars3D, or files in its layout of another number of objects."""
+    """Load Cars3D, or files in the same layout with another number of objects."""
     files = find(data_dir)
     sizes = (ELEVATIONS, AZIMUTHS, num_objects)
     shape = (*sizes, 3, SIZE, SIZE)
@@ -64,7 +64,7 @@ def load_objects(data_dir: Path, num_objects: int) -> FactorImages:
 
 
 def find(data_dir: Path) -> list[Path]:
-    """The `.mat` files, with `list.txt` if it is there, or the archive alone.
+    """Find the `.mat` files, with `list.txt` if there is one, or else the archive.
 
     Raises:
         FileNotFoundError: neither is in `data_dir`.
@@ -94,25 +94,27 @@ def _decode(files: list[Path], num_objects: int) -> np.ndarray:
             names.append(name.removesuffix(".mat"))
             bar.update()
     if len(set(names)) != num_objects or len(names) != num_objects:
-        raise ValueError(f"{where} holds {len(names)} .mat files, not {num_objects}: unpack or get the archive again")
+        remedy = "unpack or download the archive again"
+        raise ValueError(f"{where} holds {len(names)} .mat files, not {num_objects}: {remedy}")
     if listed and sorted(listed) != sorted(names):
-        log.warning("%s of %s does not name the files that are there: sorting them by name", LIST, where)
+        log.warning("%s in %s does not match the files there: sorting them by name", LIST, where)
         listed = []
     order = [names.index(name) for name in listed or sorted(names)]
-    for row in pixels.reshape(-1, num_objects, 3, SIZE, SIZE):  # not all at once: that would be a copy of everything
+    for row in pixels.reshape(-1, num_objects, 3, SIZE, SIZE):  # row by row, so as not to copy everything at once
         row[:] = row[order]
     return pixels
 
 
 def _contents(files: list[Path]) -> Iterator[tuple[str, bytes]]:
-    """Names without folders, and contents, of the `.mat` files and of `list.txt`."""
+    """Yield the name (without its folder) and the content of each `.mat` file and of `list.txt`."""
     if files[0].name == ARCHIVE:
         for path, content in read_members(files[0], _is_car, MAX_BYTES):
             yield path.name, content
         return
     for file in files:
         if file.stat().st_size > MAX_BYTES:
-            raise ValueError(f"{file} has {file.stat().st_size:,} bytes, over {MAX_BYTES:,}: get the archive again")
+            size = file.stat().st_size
+            raise ValueError(f"{file} has {size:,} bytes, more than {MAX_BYTES:,}: download the archive again")
         yield file.name, file.read_bytes()
 
 
@@ -121,7 +123,7 @@ def _is_car(path: PurePosixPath) -> bool:
 
 
 def _inflated(content: bytes) -> bytes:
-    """A MATLAB v5 file with its packed elements unpacked, at most `MAX_BYTES` of them: scipy would take any number."""
+    """Decompress the elements of a MATLAB v5 file, to at most `MAX_BYTES` in all; scipy itself has no limit."""
     order = ">" if content[HEADER - 2 : HEADER] == b"MI" else "<"
     parts, at, left = [content[:HEADER]], HEADER, MAX_BYTES
     while len(tag := content[at : at + 8]) == 8:
@@ -139,10 +141,10 @@ def _inflated(content: bytes) -> bytes:
 
 
 def read_views(content: bytes, path: Path) -> np.ndarray:
-    """Read the views of one object out of the bytes of its `.mat`: (4, 24, 3, 64, 64) uint8.
+    """Read the views of one object from the content of its `.mat` file: (4, 24, 3, 64, 64) uint8.
 
     Raises:
-        ValueError: it is no MATLAB file, or its `im` is missing, or of another shape or type.
+        ValueError: it is not a MATLAB file, or its `im` is missing or has another shape or type.
     """
     from PIL import Image
     from scipy.io import loadmat, whosmat
@@ -152,11 +154,11 @@ def read_views(content: bytes, path: Path) -> np.ndarray:
         found = {name: (shape, kind) for name, shape, kind in whosmat(io.BytesIO(content))}
         if found.get("im") == (VIEWS_SHAPE, "uint8"):
             views = loadmat(io.BytesIO(content), variable_names=["im"])["im"].transpose(4, 3, 0, 1, 2)
-    except Exception as error:  # scipy's reader fails in as many ways as a file can be broken
-        raise ValueError(f"{path} cannot be read as a MATLAB file ({error}): get the archive again") from error
+    except Exception as error:  # scipy raises many types of errors for damaged files
+        raise ValueError(f"{path} cannot be read as a MATLAB file ({error}): download the archive again") from error
     if "im" not in found:
-        raise ValueError(f"{path} has no 'im': the files of Cars3D have 'im' and 'mask'")
+        raise ValueError(f"{path} has no 'im': each file of Cars3D has 'im' and 'mask'")
     if found["im"] != (VIEWS_SHAPE, "uint8"):
-        raise ValueError(f"'im' of {path} is {found['im'][1]} {found['im'][0]}, not uint8 {VIEWS_SHAPE}")
+        raise ValueError(f"'im' in {path} is {found['im'][1]} {found['im'][0]}, not uint8 {VIEWS_SHAPE}")
     small = [framed(Image.fromarray(view), SIZE) for row in views for view in row]
     return np.stack(small).reshape(ELEVATIONS, AZIMUTHS, 3, SIZE, SIZE)

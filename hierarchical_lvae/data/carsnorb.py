@@ -1,6 +1,6 @@
-"""CarsNORB, of the paper: the union of Cars3D and SmallNORB, 66,168 images of 64 × 64 RGB, in this order.
+"""CarsNORB, from the paper: Cars3D followed by SmallNORB, 66,168 images, 64 × 64 RGB.
 
-Grey is repeated to RGB. The two have no factors in common: each is a part of the union, with its own.
+Grey images are repeated to RGB. The two data sets share no factors: each is a part of the union, with its own factors.
 """
 
 from pathlib import Path
@@ -15,11 +15,11 @@ NEIGHBOURHOOD = "latent-knn"
 
 
 def load(data_dir: Path) -> FactorImages:
-    """Load Cars3D and SmallNORB from `data_dir` as one set.
+    """Load Cars3D and SmallNORB from `data_dir` as one data set.
 
     Raises:
-        FileNotFoundError: one of them, or both, are not there.
-        ValueError: a file is not what it should be.
+        FileNotFoundError: files of one or both are not in `data_dir`.
+        ValueError: a file does not have the published format.
     """
     _find_both(data_dir)
     cars, norb = cars3d.load(data_dir), smallnorb.load(data_dir)
@@ -40,7 +40,7 @@ def load(data_dir: Path) -> FactorImages:
 
 
 def _find_both(data_dir: Path) -> None:
-    """Tell what is missing of either, before the first is decoded."""
+    """Report what is missing from both, before either is decoded."""
     lacking = []
     for find in (cars3d.find, smallnorb.find):
         try:

@@ -1,4 +1,4 @@
-"""Real scans of handwritten digits, shipped with scikit-learn: 1,797 images of 8 × 8 grey pixels, one factor."""
+"""Real scans of handwritten digits, shipped with scikit-learn: 1,797 grey images of 8 × 8 pixels, with one factor."""
 
 from pathlib import Path
 
@@ -11,7 +11,7 @@ NEIGHBOURHOOD = "latent-knn"
 
 
 def load(data_dir: Path) -> FactorImages:
-    """Load the digits; nothing is looked for in `data_dir`. Their 17 grey levels are scaled to 0 … 255."""
+    """Load the digits, with their 17 grey levels scaled to 0 … 255; `data_dir` is not used."""
     from sklearn.datasets import load_digits
 
     digits = load_digits()
@@ -21,5 +21,5 @@ def load(data_dir: Path) -> FactorImages:
         factors=digits.target.reshape(-1, 1),
         factor_names=("digit",),
         factor_sizes=(10,),
-        source="handwritten digits of scikit-learn (real scans)",
+        source="handwritten digits from scikit-learn (real scans)",
     )

@@ -1,4 +1,4 @@
-"""The data directory: where downloads and caches lie."""
+"""The data directory, for downloads and caches."""
 
 import logging
 import os
@@ -14,15 +14,15 @@ log = logging.getLogger(__name__)
 
 
 def default_data_dir() -> Path:
-    """Where downloads and caches lie: $HLVAE_DATA, else the user's cache directory.
+    """The directory for downloads and caches: $HLVAE_DATA, or else the user's cache directory.
 
-    Where there is no home directory, it is a temporary one, which is deleted when the process ends.
+    If there is no home directory, it is a temporary directory, which is deleted when the process ends.
     """
     if place := os.environ.get("HLVAE_DATA"):
         return Path(place)
     try:
         path = user_cache_path("hlvae")
-    except RuntimeError:  # no home directory; older versions return a path that begins with ~
+    except RuntimeError:  # no home directory; older versions of platformdirs return a path that begins with ~
         return _temporary_dir()
     return path if path.is_absolute() else _temporary_dir()
 
@@ -30,7 +30,7 @@ def default_data_dir() -> Path:
 @cache
 def _temporary_dir() -> Path:
     log.warning(
-        "there is no home directory for downloads and caches: %s takes its place until this process ends; "
+        "there is no home directory for downloads and caches: using %s until this process ends; "
         "to keep them, set HLVAE_DATA or give `data_dir`",
         scratch(),
     )
@@ -38,11 +38,11 @@ def _temporary_dir() -> Path:
 
 
 def data_directory(data_dir: str | Path | None) -> Path:
-    """The data directory that is asked for, or the default one, which need not exist.
+    """Return `data_dir`, or the default data directory, which need not exist.
 
     Raises:
         FileNotFoundError: `data_dir` does not exist.
-        NotADirectoryError: it, or the default one, is a file.
+        NotADirectoryError: `data_dir` or the default data directory is a file.
     """
     directory = default_data_dir() if data_dir is None else Path(data_dir)
     if data_dir is not None and not directory.exists():
@@ -50,6 +50,6 @@ def data_directory(data_dir: str | Path | None) -> Path:
             f"the data directory {printable(directory)} does not exist: create it, or leave `data_dir` out"
         )
     if directory.exists() and not directory.is_dir():
-        remedy = "give a directory by `data_dir` or HLVAE_DATA"
+        remedy = "set `data_dir` or HLVAE_DATA to a directory"
         raise NotADirectoryError(f"the data directory {printable(directory)} is not a directory: {remedy}")
     return directory

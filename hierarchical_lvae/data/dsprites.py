@@ -1,9 +1,9 @@
 """dSprites (Matthey et al., 2017): white shapes on black, 737,280 images of 64 × 64, from its `.npz`.
 
-The grid is row-major in shape 3, scale 6, orientation 40, x 32, y 32, y fastest (bases 245760, 40960, 1024, 32, 1); the
-colour, which is always white, is left out. The file has `imgs` (737280, 64, 64) uint8, 0 or 1, which become 0 and 255
-(3 GB in memory), and `latents_classes` (737280, 6) int64, the factors with the colour first, by which the order is
-checked. Its `metadata` is a pickle, and is not touched.
+The grid is row-major: shape (3), scale (6), orientation (40), x (32), y (32), with y fastest (bases 245760, 40960,
+1024, 32, 1). The colour, which is always white, is omitted. The file has `imgs`, (737280, 64, 64) uint8, whose values
+0 and 1 become 0 and 255 (3 GB in memory), and `latents_classes`, (737280, 6) int64, the factors with the colour first,
+used to check the order. Its `metadata` is a pickle and is not read.
 """
 
 from math import prod
@@ -27,18 +27,18 @@ def load(data_dir: Path) -> FactorImages:
     """Load dSprites from `data_dir`.
 
     Raises:
-        FileNotFoundError: it is not there.
-        ValueError: the file is not what it should be.
+        FileNotFoundError: the file is not in `data_dir`.
+        ValueError: the file does not have the published format.
     """
     return load_grid(data_dir, FACTOR_SIZES)
 
 
 def load_grid(data_dir: Path, factor_sizes: tuple[int, ...]) -> FactorImages:
-    """Load dSprites, or a file in its layout of another grid.
+    """Load dSprites, or a file in the same layout with another grid.
 
     Raises:
-        FileNotFoundError: it is not there.
-        ValueError: the file is not what it should be.
+        FileNotFoundError: the file is not in `data_dir`.
+        ValueError: the file does not have the published format.
     """
     path = data_dir / FILE
     if not path.exists():
@@ -48,12 +48,12 @@ def load_grid(data_dir: Path, factor_sizes: tuple[int, ...]) -> FactorImages:
         _check(arrays, path, prod(factor_sizes))
         (classes,) = arrays["latents_classes"].blocks(len(factors))
         if classes[:, 0].any() or not np.array_equal(classes[:, 1:], factors):
-            raise ValueError(f"'latents_classes' of {path} are not in the order of the grid {factor_sizes}")
+            raise ValueError(f"'latents_classes' in {path} is not in the order of the grid {factor_sizes}")
         pixels = np.empty((len(factors), 1, 64, 64), np.uint8)
         starts = progress.bar(range(0, len(pixels), BLOCK), "reading dSprites", leave=False, delay=2)
         for start, block in zip(starts, arrays["imgs"].blocks(BLOCK), strict=True):
             if block.max() > 1:
-                raise ValueError(f"'imgs' of {path} has pixels of {block.max()}, not 0 and 1 alone")
+                raise ValueError(f"'imgs' in {path} has the value {block.max()}, not only 0 and 1")
             np.multiply(block, 255, out=pixels[start : start + BLOCK, 0])
     return FactorImages(
         images=torch.from_numpy(pixels),
@@ -73,5 +73,5 @@ def _check(arrays: dict[str, NpzArray], path: Path, num_images: int) -> None:
             raise ValueError(f"{path} has no {key!r}: the official file has 'imgs' and 'latents_classes'")
         if arrays[key].shape != shape or arrays[key].dtype != kind:
             raise ValueError(
-                f"{key!r} of {path} is {arrays[key].dtype} {arrays[key].shape}, not {kind} {shape}: download it again"
+                f"{key!r} in {path} is {arrays[key].dtype} {arrays[key].shape}, not {kind} {shape}: download it again"
             )

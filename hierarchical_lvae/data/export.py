@@ -1,4 +1,4 @@
-"""The replica as a file in the layout of the official `3dshapes.h5`, for other programs."""
+"""Export the replica in the layout of the official `3dshapes.h5`, for other programs."""
 
 from pathlib import Path
 
@@ -14,18 +14,18 @@ LABEL_STOPS = (0.9, 0.9, 0.9, 1.25, 3.0, 30.0)
 
 
 def write_h5(dataset: FactorImages, path: Path, rows: int = 4800) -> None:
-    """Write images (n, 64, 64, 3) uint8 and labels (n, 6) float64, gzipped; whole or not at all.
+    """Write images, (n, 64, 64, 3) uint8, gzipped, and labels, (n, 6) float64, atomically.
 
-    An attribute `source` names the file a replica.
+    An attribute `source` marks the file as a replica.
 
     Raises:
-        FileExistsError: there is something at `path` already.
-        OSError: it cannot be written.
+        FileExistsError: `path` already exists.
+        OSError: the file cannot be written.
     """
     import h5py
 
     if path.exists():
-        raise FileExistsError(f"{path} exists already: choose another file")
+        raise FileExistsError(f"{path} already exists: choose another file")
     n = len(dataset)
     sizes = np.array(dataset.factor_sizes)
     steps = (np.array(LABEL_STOPS) - LABEL_STARTS) / np.maximum(sizes - 1, 1)

@@ -1,4 +1,4 @@
-"""A data set: images by index, and what is known of the factors that made them."""
+"""A data set: images by index, and the known factors of variation that generated them."""
 
 import hashlib
 import re
@@ -14,7 +14,7 @@ from torch import Tensor
 
 
 class Images(Protocol):
-    """n images: a uint8 tensor (n, C, H, W), or anything that is indexed like one."""
+    """n images: a uint8 tensor (n, C, H, W), or any object that is indexed like one."""
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -26,19 +26,19 @@ class Images(Protocol):
         ...
 
     def to(self, device: torch.device | str) -> "Images":
-        """The same images, held on (or composited on) another device."""
+        """The same images, stored (or composited) on another device."""
         ...
 
 
 class Part(NamedTuple):
-    """A sub-set with factors of its own, in a union of data sets that have none in common."""
+    """A part of a union of data sets that share no factors, with its own factors."""
 
     name: str
     start: int
     stop: int
     """Its images are rows `start` … `stop` - 1 of the union."""
     factors: np.ndarray
-    """(stop - start, F), as those of `FactorImages`."""
+    """(stop - start, F), as in `FactorImages`."""
     factor_names: tuple[str, ...]
     factor_sizes: tuple[int, ...]
 
@@ -49,12 +49,12 @@ class FactorImages:
 
     Args:
         images: n images, uint8.
-        factors: the index of each image's value of each factor, (n, F) integers; F is 0 where none are known.
+        factors: the index of the value of each factor in each image, (n, F) integers; F is 0 if none are known.
         factor_names: F names.
-        factor_sizes: how many values each factor has.
-        source: where the images are from, for every table that is made of them.
-        image_size: sides of the images that `batch` gives; the images' own if None.
-        parts: the sub-sets of a union, in the order of their rows; none otherwise.
+        factor_sizes: the number of values of each factor.
+        source: the origin of the images, which appears in every table made from them.
+        image_size: side, in pixels, of the square images that `batch` returns; None keeps the images' own size.
+        parts: the parts of a union, in row order; empty otherwise.
 
     >>> from hierarchical_lvae.data import load_dataset
     >>> digits = load_dataset("digits")
@@ -74,41 +74,41 @@ class FactorImages:
     parts: tuple[Part, ...] = ()
 
     def __len__(self) -> int:
-        """Count the images."""
+        """The number of images."""
         return self.images.shape[0]
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
-        """(C, H, W) of the images that `batch` gives."""
+        """(C, H, W) of the images that `batch` returns."""
         _, channels, height, width = self.images.shape
         size = self.image_size
         return (channels, size, size) if size else (channels, height, width)
 
     @property
     def sub_sets(self) -> tuple[Part, ...]:
-        """The parts, each with its own factors; of what is no union, all of it, under no name."""
+        """The parts, each with its own factors; without a union, a single unnamed part with all images."""
         return self.parts or (Part("", 0, len(self), self.factors, self.factor_names, self.factor_sizes),)
 
     def batch(self, index: Tensor) -> Tensor:
-        """Images (B, C, H, W) at `index` (B,) as floats, pixels in [0, 1], on the images' device."""
+        """Return the images at `index` (B,) as floats (B, C, H, W), pixels in [0, 1], on the images' device."""
         x = self.images[index].float() / 255
         if x.shape[1:] == self.image_shape:
             return x
         return F.interpolate(x, self.image_shape[1:], mode="bilinear", antialias=True).clamp(0, 1)
 
     def to(self, device: torch.device | str) -> "FactorImages":
-        """Hold the images on another device."""
+        """Return the data set with its images on another device."""
         return replace(self, images=self.images.to(device))
 
     def resized(self, image_size: int | None) -> "FactorImages":
-        """Give square images of `image_size` pixels a side (antialiased, at each `batch`); the images' own if None."""
+        """Return the data set with each `batch` resized to squares of `image_size` pixels; None keeps their size."""
         return replace(self, image_size=image_size)
 
     @cached_property
     def fingerprint(self) -> str:
         """A hash of the shapes, the images with their factors, and the parts: 16 hexadecimal digits.
 
-        Of images that are rendered, or larger than 1 GiB together, 64 spread over the set stand for all.
+        If the images are rendered, or exceed 1 GiB in all, only 64 of them, evenly spaced, are hashed.
         """
         digest = hashlib.sha256(repr((tuple(self.images.shape), self.factor_names, self.factor_sizes)).encode())
         whole = isinstance(self.images, Tensor) and self.images.numel() <= 2**30
@@ -123,7 +123,7 @@ class FactorImages:
 
 
 def shrunk(image_size: int | None, sides: Sequence[int]) -> int | None:
-    """The side that images of these sides are shrunk to; None if they are not larger, and stay as they are.
+    """The side to which images of these sides are shrunk; None if they are not larger and keep their size.
 
     >>> shrunk(32, (64, 48)), shrunk(48, (64, 48)), shrunk(None, (64, 48))
     (32, None, None)
@@ -153,9 +153,9 @@ def ranks(values: np.ndarray) -> np.ndarray:
 
 
 def is_colour(factor_name: str) -> bool:
-    """Whether a factor is one of colour: whether hue, colour or color, or its plural, is a word of its name.
+    """Whether a factor is a colour: whether its name contains the word hue, colour or color, or a plural of these.
 
-    Words end where a character is not a letter, and before a capital that follows a small letter.
+    Words end at any character that is not a letter, and before a capital that follows a lower-case letter.
 
     >>> [is_colour(name) for name in ("floor_hue", "Hue", "wall colour", "objectColor", "RGBColours", "hue2")]
     [True, True, True, True, True, True]

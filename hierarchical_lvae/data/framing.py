@@ -1,6 +1,6 @@
-"""Make an image square, by cutting out its middle or by adding black borders, and resize it with PIL's Lanczos filter.
+"""Make an image square, by cropping its centre or adding black borders, and resize it with PIL's Lanczos filter.
 
-The filter overshoots at sharp edges; in 8 bits a pixel it is cut off at 0 and 255.
+The filter overshoots at sharp edges; with 8 bits per channel, its output is clipped to 0 … 255.
 """
 
 from typing import TYPE_CHECKING
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def framed(image: "Image.Image", size: int, frame: str = "crop") -> np.ndarray:
-    """An image of mode L or RGB as a square: (C, size, size) uint8.
+    """Make an image of mode L or RGB square: (C, size, size) uint8.
 
     >>> from PIL import Image
     >>> wide = Image.new("RGB", (30, 10), "white")

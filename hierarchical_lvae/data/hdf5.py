@@ -1,4 +1,4 @@
-"""Arrays of an HDF5 file, block by block."""
+"""Read arrays of an HDF5 file block by block."""
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -11,16 +11,16 @@ from hierarchical_lvae.data.hdf5_storage import check_storage, find_dataset
 
 
 def whole_chunks(dataset: Any, rows: int) -> int:
-    """The number of rows nearest to `rows` that are whole chunks of an `h5py.Dataset`, at least one chunk.
+    """Round `rows` down to whole chunks of an `h5py.Dataset`, but to at least one chunk.
 
-    HDF5 unpacks a chunk whole, and again for each read of a part of it.
+    HDF5 decompresses a whole chunk for each read of any part of it.
     """
     chunk = dataset.chunks[0] if dataset.chunks else 1
     return chunk * max(1, rows // chunk)
 
 
 class Hdf5Array:
-    """An array of an HDF5 file: `shape` and `dtype`, and its numbers (or strings) in blocks of rows."""
+    """An array in an HDF5 file: its `shape`, its `dtype`, and its numbers (or strings) in blocks of rows."""
 
     def __init__(self, dataset: Any) -> None:
         """`dataset`: an `h5py.Dataset`."""
@@ -42,10 +42,10 @@ class Hdf5Array:
 
 @contextmanager
 def open_hdf5(path: Path, names: Iterable[str]) -> Iterator[dict[str, Hdf5Array]]:
-    """Those arrays of `names` that the file has.
+    """Yield those arrays of `names` that the file has.
 
     Raises:
-        ValueError: the file is not HDF5, lacks part of an array, or proves to be broken while it is read.
+        ValueError: the file is not HDF5, lacks part of an array, or turns out to be damaged while it is read.
     """
     import h5py
 
@@ -53,9 +53,9 @@ def open_hdf5(path: Path, names: Iterable[str]) -> Iterator[dict[str, Hdf5Array]
         with h5py.File(path) as file:
             found = {name: dataset for name in names if (dataset := find_dataset(file, name, path)) is not None}
             for name, dataset in found.items():
-                check_storage(dataset, f"{name!r} of {path}")
+                check_storage(dataset, f"{name!r} in {path}")
             yield {name: Hdf5Array(dataset) for name, dataset in found.items()}
     except UnicodeDecodeError as error:
-        raise ValueError(f"{path} has names that are not UTF-8 ({error}): save them again") from error
+        raise ValueError(f"{path} has names that are not UTF-8 ({error}): save it again with UTF-8 names") from error
     except (OSError, RuntimeError, KeyError) as error:
-        raise ValueError(f"{path} cannot be read as HDF5 ({error}): is it whole?") from error
+        raise ValueError(f"{path} cannot be read as HDF5 ({error}): is the file complete?") from error

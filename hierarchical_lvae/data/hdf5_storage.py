@@ -1,4 +1,4 @@
-"""Where the bytes of an HDF5 array lie: in the file, or outside of it. HDF5 reads missing ones as a fill value."""
+"""Check that all bytes of an HDF5 array exist, inside or outside the file: HDF5 reads missing ones as a fill value."""
 
 import logging
 import os
@@ -8,15 +8,15 @@ from typing import Any
 
 from hierarchical_lvae.data.packing import check_ratio
 
-HARMLESS = (2, 3)  # filters that do not pack, as HDF5 numbers them: shuffle and the checksum
+HARMLESS = (2, 3)  # HDF5's numbers of filters that do not compress: shuffle and the checksum
 COPY = "save a copy of the whole array in one file"
-REMEDY = "if you trust it, save it uncompressed, by h5py's create_dataset without `compression`"
+REMEDY = "if you trust it, save it uncompressed, with h5py's create_dataset without `compression`"
 
 log = logging.getLogger(__name__)
 
 
 def find_dataset(file: Any, name: str, path: Path) -> Any | None:
-    """The `h5py.Dataset` called `name` of an `h5py.File`; None if there is nothing by that name, or a group.
+    """The `h5py.Dataset` called `name` in an `h5py.File`; None if nothing has that name, or it is a group.
 
     Raises:
         ValueError: it is a broken link, cannot be opened, or has a type that NumPy lacks.
@@ -27,33 +27,35 @@ def find_dataset(file: Any, name: str, path: Path) -> Any | None:
     if found is None:
         link = file.get(name, getlink=True)
         if isinstance(link, h5py.SoftLink | h5py.ExternalLink):
-            target = f"{link.path!r} of {getattr(link, 'filename', path)}"
-            raise ValueError(f"{name!r} of {path} is a link to {target}, which is missing: restore it, or {COPY}")
+            target = f"{link.path!r} in {getattr(link, 'filename', path)}"
+            raise ValueError(f"{name!r} in {path} is a link to {target}, which is missing: restore it, or {COPY}")
         if link is not None:
-            raise ValueError(f"{name!r} of {path} cannot be opened: is the file whole?")
+            raise ValueError(f"{name!r} in {path} cannot be opened: is the file complete?")
     if not isinstance(found, h5py.Dataset):
         return None
     try:
         _ = found.dtype
     except (TypeError, ValueError) as error:
-        raise ValueError(f"{name!r} of {path} has a type that NumPy lacks ({error}): save plain numbers") from error
+        raise ValueError(f"{name!r} in {path} has a type that NumPy lacks ({error}): save plain numbers") from error
     return found
 
 
 def check_storage(dataset: Any, where: str, checked: dict[tuple[str, str], int] | None = None) -> int:
-    """The number of bytes stored for an `h5py.Dataset`, if all of it is there; `where` names it in errors.
+    """Return the number of bytes stored for an `h5py.Dataset`, and check that all of it is there.
 
     Args:
-        checked: the results so far, by file and name, -1 where it is being found: sources may be virtual, too.
+        dataset: the dataset.
+        where: its name in errors.
+        checked: the results so far, by file and name, -1 for a dataset in progress: sources may be virtual, too.
 
     Raises:
-        ValueError: a file that holds part of it is missing, nothing was written, its sources go in a circle, or it is
-            compressed too much.
+        ValueError: a file that holds part of it is missing, nothing was written, its sources form a cycle, or its
+            compression ratio is too high.
     """
     checked = {} if checked is None else checked
     key = (os.path.realpath(dataset.file.filename), dataset.name)
     if key in checked:
-        if checked[key] < 0:  # HDF5 would follow it until the process dies
+        if checked[key] < 0:  # HDF5 would follow the cycle until the process crashes
             raise ValueError(f"{where} is virtual, and its sources lead back to itself: {COPY}")
         return checked[key]
     checked[key] = -1
@@ -74,7 +76,7 @@ def check_storage(dataset: Any, where: str, checked: dict[tuple[str, str], int] 
 
 
 def _written_bytes(dataset: Any, where: str) -> int:
-    """The bytes of a dataset in its own file."""
+    """The number of bytes that a dataset occupies in its own file."""
     stored = dataset.id.get_storage_size()
     if dataset.nbytes and not stored:
         raise ValueError(f"{where} was created but never written: write its numbers")
@@ -85,29 +87,29 @@ def _written_bytes(dataset: Any, where: str) -> int:
 
 
 def _virtual_bytes(dataset: Any, where: str, checked: dict[tuple[str, str], int]) -> int:
-    """The bytes of the sources of a virtual dataset."""
+    """The number of bytes in the sources of a virtual dataset."""
     import h5py
 
     sources = dataset.virtual_sources()
-    if None not in dataset.maxshape:  # else its sources may be unlimited, and have no number of points
+    if None not in dataset.maxshape:  # otherwise, its sources may be unlimited and have no number of points
         mapped = sum(source.vspace.get_select_npoints() for source in sources)
         _warn_of_gaps(where, "numbers", mapped, dataset.size, dataset.fillvalue)
     stored = 0
     for names in sorted({(source.file_name, source.dset_name) for source in sources}):
-        file_name, name = (name.replace("%b", "0").replace("%%", "%") for name in names)  # %b numbers blocks
+        file_name, name = (name.replace("%b", "0").replace("%%", "%") for name in names)  # %b is a block's number
         found = dataset.file.filename if file_name == "." else _find_file(dataset, file_name, "HDF5_VDS_PREFIX")
         if found is None:
             raise ValueError(f"{where} is virtual, and its source file {file_name} is missing: restore it, or {COPY}")
         with h5py.File(found) as file:
             source = find_dataset(file, name, Path(found))
             if source is None:
-                raise ValueError(f"{where} is virtual, and its source {name!r} of {found} is missing: {COPY}")
-            stored += check_storage(source, f"{name!r} of {found}", checked)
+                raise ValueError(f"{where} is virtual, and its source {name!r} in {found} is missing: {COPY}")
+            stored += check_storage(source, f"{name!r} in {found}", checked)
     return stored
 
 
 def _external_bytes(dataset: Any, where: str) -> int:
-    """The bytes of the raw files that hold a dataset."""
+    """The number of bytes in the external files that hold a dataset."""
     left = dataset.nbytes
     for file_name, offset, size in dataset.external:
         found = _find_file(dataset, file_name, "HDF5_EXTFILE_PREFIX")
@@ -121,10 +123,10 @@ def _external_bytes(dataset: Any, where: str) -> int:
 
 
 def _find_file(dataset: Any, file_name: str, prefix: str) -> str | None:
-    """A file that a dataset refers to, looked for as HDF5 does; `prefix` is the environment variable of its places."""
+    """Find a file that a dataset refers to, as HDF5 does; `prefix` is the variable that holds the search path."""
     folder = Path(dataset.file.filename).parent
     places = [Path(place.replace("${ORIGIN}", str(folder))) for place in os.environ.get(prefix, "").split(os.pathsep)]
-    tried = [place / file_name for place in places]  # the working directory, where the variable is empty
+    tried = [place / file_name for place in places]  # an empty variable stands for the working directory
     if dataset.is_virtual:
         tried += [Path(file_name), folder / file_name, folder / Path(file_name).name]
     return next((str(path) for path in tried if path.is_file()), None)
@@ -133,4 +135,4 @@ def _find_file(dataset: Any, file_name: str, prefix: str) -> str | None:
 def _warn_of_gaps(where: str, what: str, written: int, total: int, fill_value: Any) -> None:
     if written < total:
         gap = f"{total - written:,} of its {total:,} {what}"
-        log.warning("%s: %s were never written, and are read as %s", where, gap, fill_value)
+        log.warning("%s: %s were never written and are read as %s", where, gap, fill_value)

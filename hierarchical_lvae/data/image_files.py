@@ -1,6 +1,6 @@
-"""The image files of a folder and its sub-folders, also through links to folders.
+"""Find the image files in a folder and its sub-folders, including linked folders.
 
-Each folder is read once, and before any link to it: what lies in the folder itself keeps its own path.
+Each folder is read once, and before any link to it, so that the files in it keep their own paths.
 """
 
 import logging
@@ -15,10 +15,10 @@ log = logging.getLogger(__name__)
 
 
 def find_image_files(path: Path, skip_bad: bool) -> list[Path]:
-    """The paths of the image files, relative to the folder and sorted; hidden files and folders are passed over.
+    """The sorted paths of the image files, relative to the folder; hidden files and folders are ignored.
 
     Raises:
-        ValueError: there is none, or a folder cannot be read and `skip_bad` is not set.
+        ValueError: there are none, or a folder cannot be read and `skip_bad` is not set.
     """
     unreadable: list[OSError] = []
     broken, others, found = [], 0, []
@@ -30,27 +30,27 @@ def find_image_files(path: Path, skip_bad: bool) -> list[Path]:
             others += 1
         else:
             broken.append(file)
-    where = printable(path)
+    where, suffixes = printable(path), ", ".join(SUFFIXES)
     if unreadable and (not skip_bad or not found):
         error = unreadable[0]
-        remedy = "make it readable" if skip_bad else "make it readable, or leave it out by `skip_bad`"
+        remedy = "make it readable" if skip_bad else "make it readable, or skip it with `skip_bad`"
         raise ValueError(
             f"the folder {printable(error.filename)} cannot be read ({error.strerror}): {remedy}"
         ) from error
     if unreadable:
         names = [os.path.relpath(str(error.filename), path) for error in unreadable]
-        log.warning("leaving out folders in %s that cannot be read (%d): %s", where, len(names), some(names))
+        log.warning("skipping folders in %s that cannot be read (%d): %s", where, len(names), some(names))
     if broken:
-        log.warning("leaving out links in %s whose targets are missing (%d): %s", where, len(broken), some(broken))
+        log.warning("skipping links in %s whose targets are missing (%d): %s", where, len(broken), some(broken))
     if not found:
-        raise ValueError(f"{where} holds no images ({others} other files): {', '.join(SUFFIXES)} are read")
+        raise ValueError(f"{where} contains no images ({others} other files): give files that end in {suffixes}")
     if others:
-        log.info("%s holds %d other files, which are passed over: %s are read", where, others, ", ".join(SUFFIXES))
+        log.info("ignoring %d files in %s that do not end in %s", others, where, suffixes)
     return sorted(found, key=lambda file: file.as_posix())
 
 
 def _walk(path: Path, unreadable: list[OSError]) -> Iterator[tuple[str, str]]:
-    """Yield folder and name of each file, also through links to folders."""
+    """Yield the folder and name of each file, including those in linked folders."""
     seen = {_identity(folder) for folder in Path(os.path.realpath(path)).parents}
     links, twice = [str(path)], []
     while links:
@@ -66,12 +66,12 @@ def _walk(path: Path, unreadable: list[OSError]) -> Iterator[tuple[str, str]]:
             folders[:] = [folder for folder in folders if _identity(os.path.join(place, folder)) not in seen]
             yield from ((place, file) for file in files if not file.startswith("."))
     if twice:
-        what = "to folders above it, or read already"
-        log.warning("leaving out links in %s %s (%d): %s", printable(path), what, len(twice), some(twice))
+        what = "to folders above it or already read"
+        log.warning("skipping links in %s %s (%d): %s", printable(path), what, len(twice), some(twice))
 
 
 def _identity(folder: str | Path) -> tuple[int, int] | str:
-    """What two paths to one folder have in common; the path, if it cannot be found out."""
+    """A key that all paths to one folder share; the path itself if the folder cannot be examined."""
     try:
         state = os.stat(folder)
     except OSError:

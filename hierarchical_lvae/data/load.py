@@ -1,4 +1,4 @@
-"""Data sets by name, and the user's own data: a folder of images, or a file of arrays."""
+"""Load data sets by name, and the user's own data: a folder of images, or a file of arrays."""
 
 from importlib import import_module
 from pathlib import Path
@@ -21,19 +21,20 @@ def load_dataset(
     frame: str = "crop",
     skip_bad: bool = False,
 ) -> FactorImages:
-    """Load a data set by its name in `DATASETS`, or the user's own data by their path.
+    """Load a data set by its name in `DATASETS`, or the user's own data by path.
 
     Args:
-        name: a key of `DATASETS` (it goes before a folder of that name), or the path of a folder, an `.npz` or `.h5`.
-        data_dir: where the files of the named sets are looked for; `default_data_dir()` if None and they have any.
-        image_size: side of the images: own ones are made square, and that large (see `load_own`); those of named sets
-            are shrunk to it, at each `batch`, where they are larger.
-        frame: "crop" or "pad", of own images.
-        skip_bad: leave out images of a folder that cannot be read.
+        name: a key of `DATASETS` (which takes precedence over a folder of that name), or the path of a folder, an
+            `.npz` or an `.h5`.
+        data_dir: directory of the files of named data sets; `default_data_dir()` if None and the data set has any.
+        image_size: side of the images in pixels. The user's own images are made square, of this size (see `load_own`);
+            those of named data sets, if larger, are shrunk to it at each `batch`.
+        frame: "crop" or "pad", for the user's own images.
+        skip_bad: skip images of a folder that cannot be read.
 
     Raises:
-        ValueError: no data set has that name, or a file is not what it should be.
-        FileNotFoundError: a path, a data directory or a file of a data set is not there.
+        ValueError: no data set has that name, or a file does not have the expected format.
+        FileNotFoundError: a path, a data directory or a file of a data set does not exist.
         NotADirectoryError: the data directory is a file.
     """
     if isinstance(name, Path) or (name not in DATASETS and is_path(name)):
@@ -46,7 +47,7 @@ def load_dataset(
 
 
 def default_neighbourhood(name: str) -> str:
-    """What is local in a data set: its module's `NEIGHBOURHOOD`; in others, and in the user's own data, the noise.
+    """The default neighbourhood of a data set: its module's `NEIGHBOURHOOD` if there is one, otherwise noise.
 
     >>> default_neighbourhood("digits"), default_neighbourhood("3dshapes"), default_neighbourhood("mine.npz")
     ('latent-knn', 'noise', 'noise')
@@ -63,24 +64,24 @@ def load_own(
 
     Args:
         path: the folder or file.
-        image_size: sides of the images, which are made square. In a folder None is 64; those in a file of arrays stay
-            as they are if it is None, or not below their shorter side.
-        frame: how an image is made square: "crop" takes the middle, "pad" adds black borders.
-        skip_bad: leave out, with a warning in the log, images and sub-folders of a folder that cannot be read.
+        image_size: side of the images in pixels; they are made square. For a folder, None is 64; images in a file of
+            arrays are unchanged if it is None, or not smaller than their shorter side.
+        frame: how an image is made square: "crop" keeps the centre, "pad" adds black borders.
+        skip_bad: skip, with a warning, images and sub-folders of a folder that cannot be read.
 
     Raises:
-        ValueError: they are not such data; the message names the file and the remedy.
-        FileNotFoundError: nothing is there.
+        ValueError: the data do not have one of these formats; the message names the file and the remedy.
+        FileNotFoundError: `path` does not exist.
     """
     path = Path(path)
     if frame not in FRAMES:
         raise ValueError(f"no frame is called {frame!r}: {suggestion(frame, FRAMES)}")
     if image_size is not None and image_size < MIN_SIDE:
-        raise ValueError(f"images of {image_size} pixels a side are too small: give at least {MIN_SIDE}")
+        raise ValueError(f"images of {image_size} pixels per side are too small: give at least {MIN_SIDE}")
     if path.is_dir():
         return load_folder(path, image_size, frame, skip_bad)
     if not path.exists():
         raise FileNotFoundError(f"{path} does not exist: give {OWN_DATA}")
     if path.suffix.lower() not in ARRAY_SUFFIXES:
-        raise ValueError(f"{path} is neither a folder nor ends in {', '.join(ARRAY_SUFFIXES)}: give {OWN_DATA}")
+        raise ValueError(f"{path} is not a folder and does not end in {', '.join(ARRAY_SUFFIXES)}: give {OWN_DATA}")
     return load_arrays(path, image_size, frame)

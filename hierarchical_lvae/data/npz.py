@@ -1,4 +1,4 @@
-"""Arrays of an `.npz`, block by block: headers are checked before anything is allocated, and nothing is unpickled."""
+"""Read arrays of an `.npz` block by block. Headers are checked before memory is allocated; nothing is unpickled."""
 
 import zipfile
 import zlib
@@ -11,19 +11,19 @@ import numpy as np
 
 from hierarchical_lvae.data.packing import check_ratio
 
-REMEDY = "if you trust it, save it uncompressed, by numpy.savez (sparse matrices by scipy's save_npz, compressed=False)"
+REMEDY = "if you trust it, save it uncompressed, with numpy.savez (or scipy's save_npz, compressed=False, if sparse)"
 
 
 class NpzArray:
-    """An array of an `.npz`: `shape` and `dtype`, of its header, and its numbers in blocks of rows."""
+    """An array in an `.npz`: `shape` and `dtype` from its header, and its numbers in blocks of rows."""
 
     def __init__(self, archive: zipfile.ZipFile, name: str) -> None:
         """Read the header of the array `name`.
 
         Raises:
-            ValueError: the array holds Python objects, is not as large as its header says, or is compressed too much.
+            ValueError: it holds Python objects, its size is not that in its header, or it is compressed too much.
         """
-        where = f"{name!r} of {archive.filename}"
+        where = f"{name!r} in {archive.filename}"
         info = archive.getinfo(f"{name}.npy")
         self._open = lambda: archive.open(info)
         with self._open() as file:
@@ -31,8 +31,8 @@ class NpzArray:
                 major, _ = np.lib.format.read_magic(file)
                 read = np.lib.format.read_array_header_1_0 if major == 1 else np.lib.format.read_array_header_2_0
                 self.shape, self._by_columns, self.dtype = read(file)
-            except Exception as error:  # a broken header fails in many ways
-                raise ValueError(f"{where} has no readable header: is the file whole?") from error
+            except Exception as error:  # damaged headers raise many types of errors
+                raise ValueError(f"{where} has no readable header: is the file complete?") from error
             self._start = file.tell()
         if self.dtype.hasobject:
             raise ValueError(f"{where} holds Python objects (is it ragged?), which are not unpickled: save numbers")
@@ -42,7 +42,7 @@ class NpzArray:
         check_ratio(where, info.file_size, info.compress_size, REMEDY)
 
     def whole(self) -> np.ndarray:
-        """The array at once."""
+        """Return the whole array."""
         if not self.shape:
             with self._open() as file:
                 file.seek(self._start)
@@ -50,10 +50,10 @@ class NpzArray:
         return next(self.blocks(max(1, self.shape[0])), np.empty(self.shape, self.dtype))
 
     def blocks(self, rows: int) -> Iterator[np.ndarray]:
-        """Yield the array in blocks (rows, …) along its first dimension; one stored by columns is read at once.
+        """Yield the array in blocks (rows, …) along its first dimension; one in Fortran order is read whole.
 
         Raises:
-            EOFError: the array ends too soon; `open_npz` makes a ValueError of it.
+            EOFError: the array is truncated; `open_npz` turns this into a ValueError.
         """
         with self._open() as file:
             file.seek(self._start)
@@ -62,21 +62,21 @@ class NpzArray:
                 shape = (min(at_once, self.shape[0] - start), *self.shape[1:])
                 content = file.read(prod(shape) * self.dtype.itemsize)
                 if len(content) < prod(shape) * self.dtype.itemsize:
-                    raise EOFError("an array ends too soon")
+                    raise EOFError("an array is truncated")
                 block = np.frombuffer(content, self.dtype).reshape(shape, order="F" if self._by_columns else "C")
                 yield from (block[row : row + rows] for row in range(0, len(block), rows))
 
 
 @contextmanager
 def open_npz(path: Path, names: Iterable[str] | None = None) -> Iterator[dict[str, NpzArray]]:
-    """Those arrays of `names` that the file has (all, if None); no other member is looked at.
+    """Yield those arrays of `names` that the file has (all, if None); no other member is read.
 
     Raises:
-        ValueError: the file is no `.npz`, or turns out to be broken while it is read.
+        ValueError: the file is not an `.npz`, or turns out to be damaged while it is read.
     """
     try:
         with zipfile.ZipFile(path) as archive:
             there = {name.removesuffix(".npy") for name in archive.namelist() if name.endswith(".npy")}
             yield {name: NpzArray(archive, name) for name in (there if names is None else names) if name in there}
     except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, OSError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} cannot be read as an .npz ({error}): is it whole?") from error
+        raise ValueError(f"{path} cannot be read as an .npz ({error}): is the file complete?") from error

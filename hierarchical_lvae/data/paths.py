@@ -1,4 +1,4 @@
-"""Which names are paths to the user's own data, and how paths and names appear in messages."""
+"""Recognise paths to the user's own data, and format paths and names for messages."""
 
 import os
 import shlex
@@ -11,7 +11,7 @@ OWN_DATA = "a folder of images, an .npz or an .h5"
 
 
 def is_path(name: str) -> bool:
-    """Tell whether `name` is meant as a path: it exists, has a separator in it, or ends like a file of arrays.
+    """Whether `name` is meant as a path: it exists, contains a separator, or has the suffix of a file of arrays.
 
     >>> is_path("digits"), is_path("./digits"), is_path("mine.npz")
     (False, True, True)
@@ -25,7 +25,7 @@ def is_path(name: str) -> bool:
 
 
 def printable(name: object) -> str:
-    r"""A path or name as text that can be encoded as UTF-8, for tables, files and logs; not for opening.
+    r"""A path or name as text that can be encoded as UTF-8, for tables, files and logs; not for opening files.
 
     >>> printable(os.fsdecode(b"caf\xe9")), printable("café")
     ('caf\\udce9', 'café')
@@ -34,7 +34,7 @@ def printable(name: object) -> str:
 
 
 def some(names: Sequence[object]) -> str:
-    """The first three of `names`.
+    """Join the first three of `names`.
 
     >>> some(["a", "b", "c", "d"])
     'a, b, c, …'
@@ -43,6 +43,6 @@ def some(names: Sequence[object]) -> str:
 
 
 def missing(file: str, directory: Path, name: str) -> FileNotFoundError:
-    """The error of a data set `name` whose `file` is not in the data directory."""
+    """Return the error for a data set `name` whose `file` is not in the data directory."""
     command = f"hlvae data download {name} --data-dir {shlex.quote(printable(directory))}"
-    return FileNotFoundError(f"{file} is not in {printable(directory)}: get it by `{command}`")
+    return FileNotFoundError(f"{file} is not in {printable(directory)}: download it with `{command}`")

@@ -1,7 +1,7 @@
-"""One image file as 8 bits a channel, grey or RGB, whatever mode it is stored in; read by PIL.
+"""Read one image file with PIL as grey or RGB with 8 bits per channel, whatever its stored mode.
 
-The first frame is taken; the orientation that a camera noted (EXIF) is followed; transparency shows white behind it;
-16 bits (12 in some TIFF) become 8 by scale, and grey floats must lie in [0, 1].
+Only the first frame is read, the EXIF orientation is applied, and transparent pixels are composited on white. Values of
+16 bits (12 in some TIFF files) are scaled to 8 bits; grey floats must lie in [0, 1].
 """
 
 import warnings
@@ -14,26 +14,27 @@ if TYPE_CHECKING:
     from PIL import Image
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff")
-FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF")  # PIL is to try no other, whatever a file holds
-PHOTOMETRIC = 262  # a tag of TIFF: 0 where white is zero, which PIL heeds in 8 bits alone
+FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF")  # PIL must try no others, whatever a file contains
+PHOTOMETRIC = 262  # a TIFF tag: 0 if white is zero, which PIL handles only with 8 bits
 
 
 class Picture(NamedTuple):
-    """An image file's first frame."""
+    """The first frame of an image file."""
 
     image: "Image.Image"
-    """Of mode L if it is stored as grey, else RGB."""
+    """In mode L if it is stored as grey, else in mode RGB."""
     white: float
-    """The number that the file has for white: 255, 4095, 65535, or 1 if it holds floats."""
+    """The value of white in the file: 255, 4095, 65535, or 1 for floats."""
     has_more: bool
-    """Whether further frames are left out. Those of a JPEG (a stereo pair, a preview) do not count."""
+    """Whether the file has further frames, which are ignored. Those of a JPEG (stereo pair, preview) do not count."""
 
 
 def open_picture(path: Path) -> Picture:
     """Read an image file.
 
     Raises:
-        Exception: of PIL's many, where the file is broken, or so large that PIL takes it for a decompression bomb.
+        Exception: any that PIL raises for a damaged file, or one so large that it may be a decompression bomb.
+        ValueError: a value lies outside the range from black to white.
     """
     from PIL import Image, ImageOps
 
@@ -41,7 +42,7 @@ def open_picture(path: Path) -> Picture:
         warnings.simplefilter("ignore")
         warnings.simplefilter("error", Image.DecompressionBombWarning)
         with Image.open(path, formats=FORMATS) as file:
-            stored = " ".join(str(tile[3]) for tile in file.tile)  # as PIL's decoders name it, such as RGB;16B
+            stored = " ".join(str(tile[3]) for tile in file.tile)  # the raw modes of PIL's decoders, such as RGB;16B
             inverted = getattr(file, "tag_v2", {}).get(PHOTOMETRIC) == 0
             has_more = file.format in ("GIF", "PNG", "TIFF", "WEBP") and getattr(file, "is_animated", False)
             image = ImageOps.exif_transpose(file)
@@ -56,9 +57,9 @@ def open_picture(path: Path) -> Picture:
 
 
 def _levels(pixels: np.ndarray, white: float, inverted: bool) -> np.ndarray:
-    """Grey of more than 8 bits in levels of 0 … 255."""
+    """Convert grey values of more than 8 bits to levels 0 … 255."""
     low, high = pixels.min(), pixels.max()
     if not 0 <= low <= high <= white:
-        raise ValueError(f"its greys are {low:g} to {high:g}, outside of 0 to {white:g}: scale them")
+        raise ValueError(f"its greys range from {low:g} to {high:g}, outside 0 to {white:g}: scale them")
     levels = np.rint(pixels * (255 / white)).astype(np.uint8)
     return 255 - levels if inverted else levels

@@ -1,11 +1,11 @@
 """A ray-caster for the scene of the 3D Shapes data set: one solid in a square room, seen by a camera that orbits it.
 
-Lengths are in units in which half the room's width is 3.5. For the middle orientation x points right, y away from the
-camera and z up, and the origin is the centre of the floor, where the solid stands. The camera circles the z axis and
-looks at it; room, solid and lamp stay where they are.
+Lengths are in units in which half the room's width is 3.5. In the middle orientation, x points right, y away from the
+camera and z up; the origin is the centre of the floor, where the solid stands. The camera orbits the z axis and looks
+towards it; the room, the solid and the lamp are fixed.
 
-Colours do not enter here. A geometry (scale, shape, orientation) becomes four *layers*: how brightly each of four
-paints shows in every pixel. An image is then, in every pixel and colour channel,
+This module does not handle colours. It renders a geometry (scale, shape, orientation) as four *layers*, the brightness
+of each of four paints in every pixel. In every pixel and colour channel, an image is then
 
     image = min(1, sum over paints p of layer[p] * colour[p]),   p = floor, wall, object, sky.
 
@@ -13,10 +13,10 @@ A surface point with unit normal n has the brightness
 
     ambient + headlight * (n.v)+ + fill * (n.f)+ + key * spot * shadow * (n.l)+
 
-for the unit directions v to the camera, f to a distant light in front of the room and l to a lamp above it; (.)+ is
-max(0, .), spot falls off around the axis of the lamp's cone of light, and shadow is 0 where the solid hides the lamp,
-else 1. Solids also mirror the lamp (Blinn's half-vector lobe), in the colour of the sky. All numbers in `Scene` were
-fitted to the 53 frames of the published animation of the data set, to a mean absolute error of 3.6 levels of 255.
+with unit vectors v to the camera, f to a distant light in front of the room and l to a lamp above it. Here, (.)+ is
+max(0, .), spot decreases away from the axis of the lamp's cone of light, and shadow is 0 where the solid blocks the
+lamp, else 1. Solids also have a specular highlight (Blinn's half-vector lobe), in the colour of the sky. All numbers in
+`Scene` were fitted to the 53 frames of the data set's published animation, with a mean absolute error of 3.6 of 255.
 """
 
 import math
@@ -36,12 +36,12 @@ SUPERSAMPLING = 4
 
 Vector = tuple[float, float, float]
 Interval = tuple[Tensor, Tensor]
-"""The distances (h, w) at which each ray enters and leaves a convex body; nan or enter >= leave where it misses."""
+"""The distances (h, w) at which each ray enters and leaves a convex body; nan or enter >= leave if it misses."""
 
 
 @dataclass(frozen=True)
 class Material:
-    """How strongly a surface answers to each of the lights, as factors of its colour (gloss: of the sky's colour)."""
+    """How strongly a surface reflects each light, as factors of its colour (gloss: of the sky's colour)."""
 
     ambient: float
     headlight: float = 0.0
@@ -52,7 +52,7 @@ class Material:
 
 @dataclass(frozen=True)
 class Scene:
-    """All numbers of the scene: lengths in units of half the room's width / 3.5, angles in degrees."""
+    """All parameters of the scene: lengths in units of half the room's width / 3.5, angles in degrees."""
 
     camera_distance: float = 2.102
     camera_height: float = 0.63
@@ -74,7 +74,7 @@ class Scene:
 
     lamp: Vector = (-0.749, 0.103, 4.995)
     lamp_aim: Vector = (-1.654, 0.521, 0.0)
-    spot_angle: float = 31.25  # from the cone's axis to half the brightness
+    spot_angle: float = 31.25  # from the cone's axis to where the brightness is half
     spot_softness: float = 11.28
     fill_direction: Vector = (0.208, -0.675, 0.708)
     gloss_exponent: float = 7.16
@@ -110,7 +110,7 @@ def _unit(vectors: Tensor) -> Tensor:
 
 
 def _along(axis: Tensor, signs: Tensor) -> Tensor:
-    """Unit vectors (3, h, w) along the coordinate axes numbered in (h, w), pointing as the signs (3, h, w) say."""
+    """Unit vectors (3, h, w) along the coordinate axes `axis` (h, w), with the signs of `signs` (3, h, w)."""
     return torch.sign(signs) * (torch.arange(3)[:, None, None] == axis)
 
 
@@ -127,7 +127,7 @@ def camera_rays(angle: float, samples: int, scene: Scene = SCENE) -> tuple[Tenso
 
 
 def hit_room(origin: Tensor, direction: Tensor, scene: Scene = SCENE) -> tuple[Tensor, Tensor, Tensor]:
-    """Where rays (3, h, w) from inside meet the room: distance (h, w), normal (3, h, w) and paint (h, w)."""
+    """Where rays (3, h, w) from inside hit the room: distance (h, w), normal (3, h, w) and paint (h, w)."""
     planes = torch.sign(direction) * _column((scene.room_half_width, scene.room_half_width, 0.0))
     distances = (planes - origin) / direction
     distances[2].masked_fill_(direction[2] >= 0, math.inf)
@@ -143,7 +143,7 @@ def _slab(origin: Tensor, direction: Tensor, axis: int, low: float, high: float)
 
 
 def _round(origin: Tensor, direction: Tensor, radius: float) -> Interval:
-    """A ball about the origin, or, for the first two coordinates (2, h, w) alone, an endless upright tube."""
+    """A ball around the origin or, given only the first two coordinates (2, h, w), an infinite vertical tube."""
     a, b, c = _dot(direction, direction), _dot(origin, direction), _dot(origin, origin) - radius**2
     root = (b * b - a * c).sqrt()
     return (-b - root) / a, (-b + root) / a
@@ -158,7 +158,7 @@ def _enter(*bodies: Interval) -> Tensor:
 
 
 def hit_solid(origin: Tensor, direction: Tensor, shape: str, scale: float, scene: Scene = SCENE) -> Tensor:
-    """Distance (h, w) at which rays (3, h, w) from outside meet the solid, infinite where they miss it.
+    """Distance (h, w) at which rays (3, h, w) from outside hit the solid, infinite where they miss it.
 
     Raises:
         ValueError: there is no such shape.
@@ -216,7 +216,7 @@ def solid_normal(point: Tensor, shape: str, scale: float, scene: Scene = SCENE) 
 def shade(
     point: Tensor, normal: Tensor, paint: Tensor, lit: Tensor, camera: Tensor, scene: Scene = SCENE
 ) -> tuple[Tensor, Tensor]:
-    """Brightness (h, w) of surface points (3, h, w), and how much of the sky's colour they mirror (h, w)."""
+    """Brightness (h, w) of surface points (3, h, w), and how much of the sky's colour they reflect (h, w)."""
     to_camera, to_lamp = _unit(camera - point), _unit(_column(scene.lamp) - point)
     cone_axis = _unit(_column(scene.lamp) - _column(scene.lamp_aim))
     off_axis = torch.rad2deg(torch.acos(_dot(to_lamp, cone_axis).clamp(-1, 1)))
@@ -251,7 +251,7 @@ def render_geometry(
     normal = torch.where(on_solid, solid_normal(point, name, size, scene), room_normal)
     paint = torch.where(on_solid, OBJECT, room_paint)
     to_lamp = _unit(_column(scene.lamp) - point)
-    lit = on_solid | hit_solid(point, to_lamp, name, size, scene).isinf()  # a convex solid shades itself by n.l < 0
+    lit = on_solid | hit_solid(point, to_lamp, name, size, scene).isinf()  # a convex solid shadows itself if n.l < 0
 
     brightness, mirrored = shade(point, normal, paint, lit, camera, scene)
     layers = torch.stack([brightness * (paint == p) for p in range(len(PAINTS))])

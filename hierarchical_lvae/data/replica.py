@@ -1,11 +1,11 @@
-"""The replica of DeepMind's 3D Shapes data set: all 480,000 images, composited on demand from 480 rendered geometries.
+"""A replica of DeepMind's 3D Shapes data set: all 480,000 images, composited on demand from 480 rendered geometries.
 
-An image is given by six factors; its index counts them in row-major order, orientation fastest:
+Six factors determine an image; its index is row-major in them, with orientation fastest:
 
     floor hue (10), wall hue (10), object hue (10), scale (8), shape (4), orientation (15).
 
-Hues enter through colours alone, so `raycast` renders each of the 8 * 4 * 15 geometries once, as one brightness layer
-for each paint, and an image is the sum of the layers in the colours of its paints, cut off at full brightness.
+Hues only affect colours, so `raycast` renders each of the 8 * 4 * 15 geometries once, as one brightness layer for each
+paint. An image is the sum of the layers in the colours of its paints, clipped at full brightness.
 """
 
 import colorsys
@@ -29,21 +29,21 @@ LAYERS_SHAPE = (GEOMETRIES, len(raycast.PAINTS), raycast.IMAGE_SIZE, raycast.IMA
 
 HUE_COLOURS = [[round(255 * c) for c in colorsys.hsv_to_rgb(hue / HUES, 1.0, 1.0)] for hue in range(HUES)]
 SKY_COLOUR = [153, 226, 249]
-LEVELS = 1024  # layers are whole multiples of 1 / LEVELS: their sums are exact in float32 (and TF32), in any order
+LEVELS = 1024  # layers are multiples of 1 / LEVELS, so that their sums are exact in float32 (and TF32) in any order
 
 CHUNK = 250  # images composited at once
 
 RENDERER_VERSION = "1-" + hashlib.sha256(repr((raycast.SCENE, raycast.SUPERSAMPLING, LEVELS)).encode()).hexdigest()[:12]
-"""Names the cache file: the number is for changes of the renderer's code, the digest follows its constants."""
+"""Part of the cache file's name: the number changes with the renderer's code, the digest with its constants."""
 
 Index: TypeAlias = int | slice | Sequence[int] | np.ndarray | Tensor
 
 
 class ReplicaImages:
-    """The images of the replica, (480000, 3, 64, 64) uint8 in levels of 0 ... 255, composited when they are indexed.
+    """The images of the replica, (480000, 3, 64, 64) uint8 in levels of 0 ... 255, composited when indexed.
 
-    Image i of geometry g = i mod 480 is round(min(255, sum over paints p of layers[g, p] * colours[i, p])), with the
-    layers (480, 4, 64, 64) in units of full brightness and the colours (4, 3) of floor, wall, object and sky in levels.
+    Image i has geometry g = i mod 480 and is round(min(255, sum over paints p of layers[g, p] * colours[i, p])), with
+    layers (480, 4, 64, 64) in units of full brightness and colours (4, 3) of floor, wall, object and sky in levels.
     """
 
     shape = (int(np.prod(FACTOR_SIZES)), 3, raycast.IMAGE_SIZE, raycast.IMAGE_SIZE)
@@ -58,7 +58,7 @@ class ReplicaImages:
 
     @property
     def device(self) -> torch.device:
-        """Where the layers lie and the images appear."""
+        """The device of the layers and of the images."""
         return self._layers.device
 
     def to(self, device: torch.device | str) -> "ReplicaImages":
@@ -70,10 +70,13 @@ class ReplicaImages:
         return self.shape[0]
 
     def __getitem__(self, index: Index) -> Tensor:
-        """The images of an integer index of any shape: uint8, index.shape + (3, 64, 64), on `device`.
+        """The images at an integer index of any shape: uint8, index.shape + (3, 64, 64), on `device`.
 
-        Negative indices count from the end; IndexError for indices out of range or not integer. (An index on a
-        GPU is not checked, which would mean waiting for it.)
+        Negative indices count from the end.
+
+        Raises:
+            IndexError: an index is not an integer, or is out of range. (The range of an index on a GPU is not checked,
+                because the check would wait for the GPU.)
         """
         if isinstance(index, slice):
             index = np.arange(*index.indices(len(self)))
@@ -90,7 +93,7 @@ class ReplicaImages:
         return images.unflatten(0, indices.shape) if indices.dim() else images[0]
 
     def _colours(self, index: Tensor) -> Tensor:
-        """Colours (n, 3, 4) of the four paints in the images of an index (n,)."""
+        """Colours (n, 3, 4) of the four paints in the images at an index (n,)."""
         hues = index[:, None] // self._strides % HUES
         colours = torch.cat([self._hues[hues], self._sky.expand(len(index), 1, 3)], dim=1)
         return colours.transpose(1, 2)
@@ -105,7 +108,7 @@ def render_layers(supersampling: int = raycast.SUPERSAMPLING) -> Tensor:
 
 
 def load_replica(cache_dir: Path | None) -> ReplicaImages:
-    """The replica on the CPU, from the layers cached in `cache_dir`, or rendered (and then cached, if possible)."""
+    """Load the replica on the CPU, from layers cached in `cache_dir`, or rendered (and then cached, if possible)."""
     if cache_dir is None:
         return ReplicaImages(render_layers())
     path = Path(cache_dir) / f"hlvae-3dshapes-replica-{RENDERER_VERSION}.npz"

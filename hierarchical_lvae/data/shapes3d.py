@@ -1,7 +1,7 @@
 """3D Shapes (Burgess and Kim, 2018): a grid of 480,000 images, from the official `3dshapes.h5` or as a replica.
 
-The grid is row-major in floor hue 10, wall hue 10, object hue 10, scale 8, shape 4, orientation 15, with orientation
-fastest. Factors are indices into these; the label values of the file are used only to check its order.
+The grid is row-major: floor hue (10), wall hue (10), object hue (10), scale (8), shape (4), orientation (15), with
+orientation fastest. Factors are indices into their values; the labels in the file are used only to check its order.
 """
 
 import logging
@@ -29,7 +29,7 @@ log = logging.getLogger(__name__)
 
 
 def load(data_dir: Path) -> FactorImages:
-    """Load `3dshapes.h5` from `data_dir`; without the file, the replica of the same grid, and say so."""
+    """Load `3dshapes.h5` from `data_dir`; without the file, log a warning and load the replica of the same grid."""
     if (data_dir / FILE).exists():
         return load_h5(data_dir / FILE)
     log.warning("%s is not in %s: using the rendered replica of 3D Shapes, not the real images", FILE, data_dir)
@@ -37,7 +37,7 @@ def load(data_dir: Path) -> FactorImages:
 
 
 def replica(cache_dir: Path) -> FactorImages:
-    """The replica, its 480 rendered geometries cached in `cache_dir`."""
+    """The replica, with its 480 rendered geometries cached in `cache_dir`."""
     return FactorImages(
         images=load_replica(cache_dir),
         factors=factor_grid(FACTOR_SIZES),
@@ -48,10 +48,10 @@ def replica(cache_dir: Path) -> FactorImages:
 
 
 def load_h5(path: Path, factor_sizes: tuple[int, ...] = FACTOR_SIZES) -> FactorImages:
-    """Read the official file (or one in its layout, of another grid) into memory once, as uint8: 5.9 GB.
+    """Read the official file (or one in the same layout with another grid) into memory as uint8: 5.9 GB.
 
     Raises:
-        ValueError: keys, shapes, dtypes or the order of the images are not the official ones.
+        ValueError: keys, shapes, dtypes or the order of the images differ from the official ones.
     """
     import h5py
 
@@ -60,13 +60,13 @@ def load_h5(path: Path, factor_sizes: tuple[int, ...] = FACTOR_SIZES) -> FactorI
             images, labels = _checked(file, path, prod(factor_sizes), len(factor_sizes))
             factors = factor_grid(factor_sizes)
             if not np.array_equal(ranks(labels[:]), factors):
-                raise ValueError(f"the labels of {path} are not in the official order of the grid {factor_sizes}")
-            source = printable(file.attrs.get("source", f"3D Shapes ({path.name})"))  # an exported replica says so
+                raise ValueError(f"the labels in {path} are not in the official order of the grid {factor_sizes}")
+            source = printable(file.attrs.get("source", f"3D Shapes ({path.name})"))  # set in an exported replica
             pixels = np.empty(images.shape, np.uint8)
             rows = whole_chunks(images, 2**26 // prod(images.shape[1:]))
             for start in progress.bar(range(0, len(pixels), rows), f"reading {path.name}", leave=False, delay=2):
                 images.read_direct(pixels, np.s_[start : start + rows], np.s_[start : start + rows])
-    except (OSError, RuntimeError, KeyError) as error:  # h5py has no error of its own
+    except (OSError, RuntimeError, KeyError) as error:  # h5py has no error type of its own
         raise ValueError(f"{path} cannot be read ({error}): is the download complete?") from error
     return FactorImages(
         images=torch.from_numpy(pixels).permute(0, 3, 1, 2),
@@ -87,7 +87,7 @@ def _checked(file: Mapping[str, Any], path: Path, num_images: int, num_factors: 
         if dataset is None:
             raise ValueError(f"{path} has no {key!r}: the official file has 'images' and 'labels'")
         if dataset.shape != shape or dataset.dtype != kind:
-            raise ValueError(f"{key!r} of {path} is {dataset.dtype} {dataset.shape}, not {kind} {shape}")
-        check_storage(dataset, f"{key!r} of {path}")
+            raise ValueError(f"{key!r} in {path} is {dataset.dtype} {dataset.shape}, not {kind} {shape}")
+        check_storage(dataset, f"{key!r} in {path}")
         found.append(dataset)
     return found[0], found[1]

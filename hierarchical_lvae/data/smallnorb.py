@@ -1,13 +1,14 @@
 """SmallNORB (LeCun et al., 2004): 50 toys of 5 categories, seen by one camera; 48,600 grey images, 64 × 64.
 
-Both halves of the set are read, training and testing, and of the two cameras the first. The images are sorted by
-category 5, instance 10, elevation 9, azimuth 18, lighting 6, row-major, lighting fastest (bases 9720, 972, 108, 6, 1).
+Both the training and the testing half are read, but only the first of the two cameras. The images are sorted in the
+row-major grid of category (5), instance (10), elevation (9), azimuth (18) and lighting (6), with lighting fastest
+(bases 9720, 972, 108, 6, 1).
 
-The *instance* is observed only: `factors` has the other four, and each of their combinations occurs ten times, once for
-each toy of the category. An azimuth of 0 is not the same side of each toy.
+The *instance* is observed only: `factors` holds the other four factors, and each combination of them occurs ten times,
+once for each toy of the category. At azimuth 0, different toys do not show the same side.
 
-Pixels are unsigned bytes, resized from 96 × 96 in 8 bits, and so cut off at 0 and 255. The six files are looked for in
-the data directory, as `.gz` or unpacked; the images are decoded once and kept beside them in `hlvae-smallnorb-64.npz`.
+Pixels are unsigned bytes, resized from 96 × 96 in 8 bits and therefore clipped to 0 … 255. The six files are read from
+the data directory, as `.gz` or unpacked; the images are decoded once and cached there in `hlvae-smallnorb-64.npz`.
 """
 
 from itertools import chain
@@ -27,7 +28,7 @@ from hierarchical_lvae.data.paths import missing
 HALVES = ("smallnorb-5x46789x9x18x6x2x96x96-training", "smallnorb-5x01235x9x18x6x2x96x96-testing")
 MATRICES = ("dat", "cat", "info")
 STATES = (5, 10, 9, 18, 6)  # category, instance, elevation, azimuth, lighting
-LATENT = [0, 2, 3, 4]  # of these, all but the instance
+LATENT = [0, 2, 3, 4]  # the columns of `factors`: all but the instance
 FACTOR_NAMES = ("category", "elevation", "azimuth", "lighting")
 SIZE = 64
 BLOCK = 100  # rows read at once: 1.8 MB
@@ -37,14 +38,14 @@ def load(data_dir: Path) -> FactorImages:
     """Load SmallNORB from `data_dir`.
 
     Raises:
-        FileNotFoundError: one of its six files is not there.
-        ValueError: a file is not what it should be.
+        FileNotFoundError: one of its six files is not in `data_dir`.
+        ValueError: a file does not have the published format.
     """
     return load_states(data_dir, STATES)
 
 
 def load_states(data_dir: Path, states: tuple[int, ...]) -> FactorImages:
-    """Load SmallNORB, or files in its layout of other numbers of states, half of them in each half."""
+    """Load SmallNORB, or files in the same layout with other numbers of states, half of them in each half."""
     files = find(data_dir)
     shape = (prod(states), 1, SIZE, SIZE)
     pixels = cached(data_dir / "hlvae-smallnorb-64.npz", list(files.values()), shape, lambda: _decode(files, states))
@@ -58,7 +59,7 @@ def load_states(data_dir: Path, states: tuple[int, ...]) -> FactorImages:
 
 
 def find(data_dir: Path) -> dict[tuple[str, str], Path]:
-    """The file of each half and matrix.
+    """Find the file of each half and matrix.
 
     Raises:
         FileNotFoundError: one is not in `data_dir`.
@@ -80,7 +81,9 @@ def _decode(files: dict[tuple[str, str], Path], states: tuple[int, ...]) -> np.n
     rows = prod(states) // len(HALVES)
     order = np.concatenate([_states(files, half, rows, states) for half in HALVES])
     if (np.bincount(order, minlength=prod(states)) != 1).any():
-        raise ValueError(f"the {prod(states):,} states of SmallNORB do not occur once each: download its files again")
+        raise ValueError(
+            f"the {prod(states):,} states of SmallNORB do not occur exactly once each: download its files again"
+        )
     pixels = np.empty((prod(states), 1, SIZE, SIZE), np.uint8)
     blocks = [read_blocks(files[half, "dat"], "uint8", (rows, 2, 96, 96), BLOCK) for half in HALVES]
     images = (image for block in chain(*blocks) for image in block[:, 0])
@@ -95,7 +98,8 @@ def _states(files: dict[tuple[str, str], Path], half: str, rows: int, states: tu
     (info,) = read_blocks(files[half, "info"], "int32", (rows, 4), rows)
     columns = np.column_stack([category, info])
     odd = columns[:, 3] % 2 != 0
-    columns[:, 3] //= 2  # azimuths are told in tens of degrees, 0, 2, …, 34
+    columns[:, 3] //= 2  # azimuths are in tens of degrees: 0, 2, …, 34
     if odd.any() or (columns < 0).any() or (columns >= states).any():
-        raise ValueError(f"{files[half, 'cat']} or {files[half, 'info'].name} tells a state out of range {states}")
+        where = f"{files[half, 'cat']} or {files[half, 'info'].name}"
+        raise ValueError(f"{where} has a state outside the range {states}: download its files again")
     return np.ravel_multi_index(tuple(columns.T), states)

@@ -1,4 +1,4 @@
-"""Where each data set's files are published, and their download."""
+"""Download the published files of each data set."""
 
 import hashlib
 import logging
@@ -15,12 +15,12 @@ log = logging.getLogger(__name__)
 
 
 class Source(NamedTuple):
-    """One file of a data set, as its authors publish it."""
+    """One file of a data set, as published by its authors."""
 
     file: str
     url: str
     checksum: str
-    """ "md5:…", as published; "" if none is."""
+    """ "md5:…" as published, or "" if none is published."""
     size: str
 
 
@@ -74,12 +74,12 @@ SOURCES: dict[str, tuple[Source, ...]] = {
 
 
 def download(name: str, data_dir: Path) -> list[Path]:
-    """Download the files of a data set into `data_dir`, with a progress bar; a file that is complete is kept.
+    """Download the files of a data set into `data_dir`, with a progress bar; complete files are kept.
 
-    An incomplete download is kept as FILE.hlvae-part, and continued the next time. No other file is ever replaced.
+    An incomplete download is kept as FILE.hlvae-part and resumed the next time. No other file is ever replaced.
 
     Raises:
-        ValueError: there is nothing to download by that name, or a file is not the one that was published.
+        ValueError: there is nothing to download by that name, or a file differs from the published one.
         FileExistsError: another file has the name of a published one.
         BlockingIOError: another process is downloading the same file.
         OSError: the network or the disk failed.
@@ -87,7 +87,7 @@ def download(name: str, data_dir: Path) -> list[Path]:
     if name not in SOURCES:
         raise ValueError(f"no data set is called {name!r}: {suggestion(name, SOURCES)}")
     if not SOURCES[name]:
-        raise ValueError(f"{name} needs no download: it is shipped with a library")
+        raise ValueError(f"{name} needs no download: it is shipped with scikit-learn")
     return [_retrieve(source, data_dir) for source in SOURCES[name]]
 
 
@@ -106,23 +106,23 @@ def _retrieve(source: Source, directory: Path) -> Path:
             if part.exists() and part.stat().st_size == 0:
                 part.unlink()
     if not source.checksum:
-        log.warning("no checksum of %s is published: only those inside the file were verified", source.file)
+        log.warning("no checksum is published for %s: only those inside the file were verified", source.file)
     return path
 
 
 def _fill(part: Path, source: Source) -> None:
-    """Complete a download; start again if the partial file is not the beginning of this file."""
+    """Complete a download; start over if the partial file is not the beginning of the published one."""
     for _ in range(2 if part.exists() and part.stat().st_size else 1):
         _fetch(source.url, part)
         if _is_whole(part, source):
             return
         os.truncate(part, 0)
-    wrong = f"does not have the published checksum {source.checksum}" if source.checksum else "is not a whole .npz"
-    raise ValueError(f"{source.url} {wrong}: try again, or get it by hand")
+    wrong = f"does not have the published checksum {source.checksum}" if source.checksum else "is not a complete .npz"
+    raise ValueError(f"{source.url} {wrong}: try again, or download it manually")
 
 
 def _is_whole(path: Path, source: Source) -> bool:
-    """Compare the checksum; where none is published, those that the `.npz` holds of its arrays."""
+    """Verify the published checksum; if there is none, verify those of the arrays inside the `.npz`."""
     if not path.is_file():
         return False
     if source.checksum:
@@ -136,7 +136,7 @@ def _is_whole(path: Path, source: Source) -> bool:
 
 
 def _fetch(url: str, part: Path) -> None:
-    """Append to `part` the rest of `url`, or write all of it where the server cannot send a part."""
+    """Append the rest of `url` to `part`, or write all of it if the server cannot send a part."""
     import requests
 
     from hierarchical_lvae import progress
@@ -145,7 +145,7 @@ def _fetch(url: str, part: Path) -> None:
     headers = {"Range": f"bytes={have}-"} if have else {}
     try:
         with requests.get(url, headers=headers, stream=True, timeout=30) as response:
-            if response.status_code == 416:  # there is no rest
+            if response.status_code == 416:  # nothing is left to download
                 return
             response.raise_for_status()
             have = have if response.status_code == 206 else 0
@@ -157,7 +157,7 @@ def _fetch(url: str, part: Path) -> None:
                     bar.update(len(chunk))
     except requests.RequestException as error:
         raise ConnectionError(
-            f"{url} cannot be fetched ({type(error).__name__}): try again, and the download continues where it stopped"
+            f"{url} cannot be downloaded ({type(error).__name__}): try again to continue where it stopped"
         ) from error
     except OSError as error:
         raise explained(part, error) from error

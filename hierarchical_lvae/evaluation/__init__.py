@@ -1,4 +1,4 @@
-"""Measures of codes, images and posteriors: functions of arrays, which know of no model."""
+"""Metrics of codes, images and posteriors: functions of arrays that do not depend on any model."""
 
 import lazy_loader
 
@@ -10,7 +10,7 @@ METRICS = {
     "beta-vae": "hierarchical_lvae.evaluation.fixed_factor:beta_vae_score",
     "modularity": "hierarchical_lvae.evaluation.information:modularity",
 }
-"""Measures of disentanglement by name, "module:attribute": each of codes and factors, and (by these names) of
-codes_test, factors_test and a seed where it needs them."""
+"""Metrics of disentanglement by name, as "module:attribute": functions of codes and factors that also accept, if they
+need them, the keyword arguments codes_test, factors_test and seed."""
 
 __getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -1,7 +1,7 @@
-"""Features of images where no Inception weights can be had: those of a small classifier of the data's own factors.
+"""Image features for use without Inception's weights: those of a small classifier of the data set's own factors.
 
-It is trained once on labelled images and sees what the labels name: colours, forms, poses. A Fréchet distance in its
-features ("FD-factors") can be compared between models of one data set that use the same weights, and with no FID.
+It is trained once on labelled images and recognises what the labels name: colours, shapes, poses. A Fréchet distance in
+its features ("FD-factors") is comparable between models of one data set that use the same weights, but not with FID.
 """
 
 from collections.abc import Callable, Sequence
@@ -20,14 +20,14 @@ from hierarchical_lvae.types import random_state_kept, single_precision
 EXTRACTOR, LAYER, WIDTH = "factor-classifier", "features", 64
 STEPS, BATCH, LR = 1_000, 64, 1e-3
 ALIKE = 1e-5
-"""The spread of features, relative to the largest, below which images count as all alike."""
+"""Spread of the features, relative to the largest one, below which all images count as identical."""
 
 Batches = Callable[[int], tuple[Tensor, Tensor]]
-"""Gives n random images (n, C, H, W), pixels in [0, 1], and their factors (n, F), whole numbers."""
+"""Returns n random images (n, C, H, W), pixels in [0, 1], and their factors (n, F), whole numbers."""
 
 
 class FactorClassifier(nn.Module):
-    """Convolutions of stride 2 down to 4 pixels or so, 64 features, and a linear head for each factor.
+    """Convolutions of stride 2 down to about 4 pixels per side, 64 features, and a linear head for each factor.
 
     >>> classifier = FactorClassifier((3, 32, 32), [10, 4])
     >>> x = torch.rand(5, 3, 32, 32)
@@ -50,11 +50,11 @@ class FactorClassifier(nn.Module):
         self.register_buffer("accuracy", torch.tensor(torch.nan))
 
     def features(self, x: Tensor) -> Tensor:
-        """Images (n, C, H, W), pixels in [0, 1]: (n, 64), in units of the data's spread."""
+        """Features (n, 64), scaled by their spread, of images (n, C, H, W) with pixels in [0, 1]."""
         return self.body(x - 0.5) / self.scale
 
     def forward(self, x: Tensor) -> list[Tensor]:
-        """Logits of each factor: (n, size)."""
+        """Logits of each factor, (n, size), for images (n, C, H, W) with pixels in [0, 1]."""
         features = self.body(x - 0.5)
         return [head(features) for head in self.heads]
 
@@ -66,17 +66,17 @@ def train_factor_classifier(
     factor_sizes: Sequence[int],
     steps: int | None = None,
 ) -> FactorClassifier:
-    """Train the classifier by Adam on random batches of 64, by the global random state.
+    """Train the classifier with Adam on random batches of 64 images, with the global random state.
 
-    On 1,000 further images its `accuracy` is taken, averaged over the factors, and the `scale` of its features, so that
-    their variances are 1 on average: a distance is then to be read against their number, 64. If the features do not
-    vary, because the images are all alike, they are left as they are.
+    Then 1,000 further images give its `accuracy`, averaged over the factors, and the `scale` of its features at which
+    their variances are 1 on average: a distance can be compared with the number of features, 64. If the features do not
+    vary, because all images are identical, they are not scaled.
     """
     x, _ = batches(1)
     classifier = FactorClassifier(image_shape, factor_sizes).to(x.device)
     optimizer = torch.optim.Adam(classifier.parameters(), LR)
     with torch.enable_grad():
-        for _ in progress.bar(range(steps or STEPS), "classifier of the factors", unit="step"):
+        for _ in progress.bar(range(steps or STEPS), "factor classifier", unit="step"):
             x, factors = batches(BATCH)
             loss = torch.stack([F.cross_entropy(f, k) for f, k in zip(classifier(x), factors.T, strict=True)]).sum()
             optimizer.zero_grad()
@@ -88,20 +88,20 @@ def train_factor_classifier(
         classifier.accuracy.fill_(right.float().mean())
         features = classifier.features(x)
         scale = features.var(0).mean().sqrt()
-        if scale > ALIKE * features.abs().max():  # else it is rounding
+        if scale > ALIKE * features.abs().max():  # otherwise it is rounding error
             classifier.scale.copy_(scale)
     return classifier.requires_grad_(False)
 
 
 def factor_features(weights: str | Path) -> Features:
-    """The features of a classifier whose weights are in a safetensors file, under the names of its `state_dict`."""
+    """The features of a classifier whose `state_dict` is saved in a safetensors file."""
     _register()
     return Features("FD-factors", EXTRACTOR, Path(weights), LAYER)
 
 
 @cache
 def _register() -> None:
-    """Make the classifier known to torch-fidelity."""
+    """Register the classifier with torch-fidelity."""
     from safetensors.torch import load_file
     from torch_fidelity import FeatureExtractorBase, register_feature_extractor
 
@@ -127,7 +127,7 @@ def _register() -> None:
             return None
 
         def forward(self, images: Tensor) -> tuple[Tensor]:
-            channels = int(self.classifier.image_shape[0])  # grey images come as three equal channels
+            channels = int(self.classifier.image_shape[0])  # grey images arrive as three equal channels
             return (self.classifier.features(images[:, :channels].float() / 255),)
 
     register_feature_extractor(EXTRACTOR, FactorFeatures)
@@ -135,9 +135,10 @@ def _register() -> None:
 
 def load_classifier(tensors: dict[str, Tensor]) -> FactorClassifier:
     """Rebuild a classifier from its `state_dict`."""
-    number = sum(name.startswith("heads.") and name.endswith(".bias") for name in tensors)  # files keep no order
+    # counted, because the order of tensors in a file is not fixed
+    number = sum(name.startswith("heads.") and name.endswith(".bias") for name in tensors)
     sizes = [len(tensors[f"heads.{i}.bias"]) for i in range(number)]
-    with random_state_kept():  # its first weights are replaced
+    with random_state_kept():  # the initial weights are replaced below
         classifier = FactorClassifier(tensors["image_shape"].tolist(), sizes)
     classifier.load_state_dict(tensors)
     return classifier

@@ -1,7 +1,8 @@
-"""Metrics that hold one factor still and see which codes hold still with it: the FactorVAE and the BetaVAE score.
+"""Metrics that fix one factor and measure which codes stay constant: the FactorVAE score and the BetaVAE score.
 
-Both draw batches of points that agree in one factor. Here they are drawn, with replacement, from points that have been
-encoded already; with all points of a data set, or 10,000 random ones, that is the draw of the field's protocol.
+Both draw batches of points that share the value of one factor. Here, these are drawn with replacement from points that
+are already encoded. With all points of a grid of factors, this is the sampling of Locatello et al. (2019); with 10,000
+random points, it approximates it.
 """
 
 import warnings
@@ -16,21 +17,23 @@ BATCH, VOTES_TRAIN, VOTES_TEST, THRESHOLD = 64, 10_000, 5_000, 0.05
 
 
 class FactorVaeScore(NamedTuple):
-    """Accuracy of a majority vote: which factor was held still, by the code that varied least."""
+    """Accuracy of a majority vote that predicts the fixed factor from the code that varied least."""
 
     score: float
-    """On test votes."""
+    """Accuracy on test votes."""
     score_train: float
+    """Accuracy on training votes."""
     active: int
-    """Codes with a standard deviation of at least 0.05; the others do not vote."""
+    """Number of codes whose standard deviation is at least the threshold; the others do not vote."""
 
 
 class BetaVaeScore(NamedTuple):
-    """Accuracy of logistic regression: which factor was held still, by the mean differences of the codes."""
+    """Accuracy of a logistic regression that predicts the fixed factor from mean absolute differences of the codes."""
 
     score: float
-    """On test batches."""
+    """Accuracy on test batches."""
     score_train: float
+    """Accuracy on training batches."""
 
 
 @compares_factors
@@ -43,18 +46,18 @@ def factor_vae_score(
     batch: int = BATCH,
     threshold: float = THRESHOLD,
 ) -> FactorVaeScore:
-    """The FactorVAE score. (Kim and Mnih, 2018.) 0 if no code is active; 1/F is chance.
+    """The FactorVAE score (Kim and Mnih, 2018): 0 if no code is active; chance is 1/F.
 
     Args:
-        codes: (n, D), the pool that batches are drawn from, and the variances of the codes; 10,000 points.
+        codes: (n, D), the pool from which batches are drawn, and over which the variances of the codes are computed.
         factors: (n, F), whole numbers.
-        seed: of the batches.
-        votes_train, votes_test: batches; 10,000 and 5,000 if None.
-        batch: points in each.
+        seed: random seed of the batches.
+        votes_train, votes_test: number of batches; 10,000 and 5,000 if None.
+        batch: points per batch.
         threshold: standard deviation below which a code is inactive.
 
     Raises:
-        ValueError: shapes that do not match, a number that is not finite, or a constant factor.
+        ValueError: the shapes do not match, a number is not finite, or a factor is constant.
     """
     codes = check_codes(codes)
     factors = check_factors(factors, len(codes))
@@ -86,24 +89,24 @@ def beta_vae_score(
     batches_test: int | None = None,
     batch: int = BATCH,
 ) -> BetaVaeScore:
-    """The BetaVAE score. (Higgins et al., 2017.) 1/F is chance.
+    """The BetaVAE score (Higgins et al., 2017): chance is 1/F.
 
     Args:
-        codes: (n, D), the pool that pairs are drawn from.
+        codes: (n, D), the pool from which pairs are drawn.
         factors: (n, F), whole numbers.
-        seed: of the pairs, and of the logistic regression.
-        batches_train, batches_test: how many batches of pairs; 10,000 and 5,000 if None.
-        batch: pairs in each.
+        seed: random seed of the pairs and of the logistic regression.
+        batches_train, batches_test: number of batches of pairs; 10,000 and 5,000 if None.
+        batch: pairs per batch.
 
     Raises:
-        ValueError: shapes that do not match, a number that is not finite, or a constant factor.
+        ValueError: the shapes do not match, a number is not finite, or a factor is constant.
     """
     from sklearn.linear_model import LogisticRegression
 
     codes = check_codes(codes)
     factors = check_factors(factors, len(codes))
     if factors.shape[1] == 1:
-        return BetaVaeScore(1.0, 1.0)  # there is but one to be held still
+        return BetaVaeScore(1.0, 1.0)  # the only factor is always the fixed one
     draw = _Draw(factors, seed)
     sets = []
     for number in (batches_train or VOTES_TRAIN, batches_test or VOTES_TEST):
@@ -120,7 +123,7 @@ def beta_vae_score(
 
 
 class _Draw:
-    """Random points, and random points that agree with given ones in one factor."""
+    """Draws random points, and random points that share the value of one factor with given points."""
 
     def __init__(self, factors: NDArray[np.int64], seed: int) -> None:
         self.rng = np.random.default_rng(seed)

@@ -1,14 +1,14 @@
-"""How far generated images are from real ones, by torch-fidelity: a Fréchet distance, KID, precision and recall.
+"""Compare generated images with real ones, by torch-fidelity: a Fréchet distance, KID, precision and recall.
 
-With Normals fitted to the features of the two sets, and kernel k(a, b) = (aᵀb / d + 1)³ on d features,
+With Normals fitted to the features of the two sets, and the kernel k(a, b) = (aᵀb / d + 1)³ on d features,
 
     Fréchet distance²   ‖μ₁ − μ₂‖² + tr(Σ₁ + Σ₂ − 2 (Σ₁ Σ₂)^½)      FID with the features of Heusel et al. (2017)
     KID                 MMD² of k, unbiased, on subsets               Bińkowski et al. (2018)
     precision, recall   the share of generated (real) images within the 3-nearest-neighbour balls of the real
                         (generated) ones                              Kynkäänniemi et al. (2019)
 
-All are statements about *features*. The distance is called FID only with the reference weights of Inception; any other
-features give it their own name.
+All of them depend on the *features*. The distance is called FID only with the reference weights of Inception; with any
+other features, it has another name.
 """
 
 import hashlib
@@ -23,48 +23,49 @@ from torch import Tensor
 from hierarchical_lvae.types import single_precision
 
 REFERENCE_SHA256 = "6726825d"
-"""How the hash of torch-fidelity's `weights-inception-2015-12-05` begins; the file's name says so too."""
+"""First digits of the hash of torch-fidelity's `weights-inception-2015-12-05`, also found in the file's name."""
 INCEPTION = "inception-v3-compat"
 BATCH = 50
 KID_SUBSET = 1_000
 FEWEST = 5
-"""Images of each kind: precision and recall look at three neighbours."""
+"""Minimum number of images of each kind: precision and recall use three neighbours."""
 
 Draw = Callable[[int], Tensor]
-"""Gives that many images, other ones at each call: (n, C, H, W), C of 1 or 3, pixels in [0, 1]."""
+"""Returns n new images at each call: (n, C, H, W), with C of 1 or 3 and pixels in [0, 1]."""
 
 
 class Features(NamedTuple):
-    """What an image is seen as."""
+    """The features that represent an image."""
 
     name: str
-    """Of the Fréchet distance in these features: "FID", or "FD-…"."""
+    """Name of the Fréchet distance in these features: "FID", or "FD-…"."""
     extractor: str
-    """As torch-fidelity's registry has it."""
+    """Name of the extractor in torch-fidelity's registry."""
     weights: Path
     layer: str
 
     @property
     def digest(self) -> str:
-        """How the hash of the weights begins."""
+        """First digits of the hash of the weights."""
         return _sha256(self.weights)[:8]
 
 
 class Fidelity(NamedTuple):
-    """Of two sets of images; the features say what the numbers mean."""
+    """Scores of two sets of images; what they mean depends on the features."""
 
     name: str
     distance: float
     """The Fréchet distance, squared as is usual; 0 is best."""
     kid: float
-    """0 is best; unbiased, so it can be below."""
+    """0 is best; the estimate is unbiased, so it can be negative."""
     kid_std: float
-    """Over subsets."""
+    """Standard deviation over subsets."""
     precision: float
     recall: float
     generated: int
-    """How many images."""
+    """Number of generated images."""
     real: int
+    """Number of real images."""
 
 
 @single_precision()
@@ -77,17 +78,17 @@ def fidelity(
     seed: int = 0,
     cuda: bool = False,
 ) -> Fidelity:
-    """Compare generated images with real ones, both drawn batch by batch, and never held but as features.
+    """Compare generated images with real ones; both are drawn in batches, and only their features are kept.
 
     Args:
-        generated, real: the images, grey or RGB; in float they are rounded to 256 levels.
-        num_generated, num_real: how many of each; 50,000 in the field's protocol.
-        features: of `inception`, or of `factor_features`.
-        seed: of KID's subsets.
+        generated, real: the images, grey or RGB, which are rounded to 256 levels.
+        num_generated, num_real: number of images of each kind; usually 50,000.
+        features: from `inception` or `factor_features`.
+        seed: random seed of KID's subsets.
         cuda: compute features on the GPU.
 
     Raises:
-        ValueError: fewer than 5 images, pixels that are not finite, or weights that are not the extractor's.
+        ValueError: there are fewer than 5 images, a pixel is not finite, or the weights do not fit the extractor.
     """
     if min(num_generated, num_real) < FEWEST:
         raise ValueError(f"{num_generated} generated and {num_real} real images: at least {FEWEST} of each are needed")
@@ -105,7 +106,8 @@ def fidelity(
             feature_extractor=features.extractor,
             feature_extractor_weights_path=str(features.weights),
             **{f"feature_layer_{metric}": features.layer for metric in ("fid", "kid", "prc")},
-            kid_subset_size=min(KID_SUBSET, max(2, min(num_generated, num_real) // 2)),  # all alike have no spread
+            # at most half of the images: subsets of all of them would be identical, with no spread
+            kid_subset_size=min(KID_SUBSET, max(2, min(num_generated, num_real) // 2)),
             batch_size=BATCH,
             rng_seed=seed,
             cuda=cuda,
@@ -116,7 +118,7 @@ def fidelity(
     except RuntimeError as error:
         if "loading state_dict" not in str(error):
             raise
-        raise ValueError(f"{features.weights} does not hold the weights of {features.extractor}") from error
+        raise ValueError(f"{features.weights} does not contain the weights of {features.extractor}") from error
     return Fidelity(
         features.name,
         max(0.0, found["frechet_inception_distance"]),
@@ -130,15 +132,15 @@ def fidelity(
 
 
 def inception(weights: str | Path | None = None, layer: str = "2048") -> Features:
-    """The features of the FID: Inception-v3 as torch-fidelity has it.
+    """The features of FID: Inception-v3 as implemented in torch-fidelity.
 
     Args:
-        weights: a file of them; where torch hub keeps or puts them if None: downloaded by torch-fidelity if need be.
-        layer: "64", "192", "768" or "2048", the FID's.
+        weights: the file of the weights; if None, the file in torch hub's cache, downloaded if necessary.
+        layer: "64", "192", "768" or "2048"; FID uses "2048".
 
     Raises:
-        ValueError: the file is no table of tensors (nothing else in it is loaded).
-        OSError: there is no such file, or none can be downloaded.
+        ValueError: the file is not a table of tensors (nothing else in it is loaded).
+        OSError: the file does not exist, or cannot be downloaded.
     """
     if weights is None:
         from torch_fidelity.feature_extractor_inceptionv3 import URL_INCEPTION_V3
@@ -151,15 +153,15 @@ def inception(weights: str | Path | None = None, layer: str = "2048") -> Feature
             except OSError as error:
                 raise OSError(
                     f"Inception's weights are not at {weights} and cannot be downloaded ({error}): "
-                    "give their file (`inception_weights`)"
+                    "give their file with `inception_weights`"
                 ) from error
     weights = Path(weights)
     if not weights.is_file():
-        raise FileNotFoundError(f"{weights} is no file: give one of Inception's weights")
+        raise FileNotFoundError(f"{weights} is not a file: give a file of Inception's weights")
     try:
-        torch.load(weights, map_location="cpu", weights_only=True)  # torch-fidelity itself would unpickle
-    except Exception as error:  # whatever a stranger's file raises
-        raise ValueError(f"{weights} is no table of weights ({type(error).__name__}): download it anew") from error
+        torch.load(weights, map_location="cpu", weights_only=True)  # torch-fidelity itself would unpickle everything
+    except Exception as error:  # an untrusted file can raise anything
+        raise ValueError(f"{weights} is not a table of weights ({type(error).__name__}): download it again") from error
     sha256 = _sha256(weights)
     reference = sha256.startswith(REFERENCE_SHA256) and layer == "2048"
     return Features("FID" if reference else f"FD-inception-{layer}-{sha256[:8]}", INCEPTION, weights, layer)
@@ -172,7 +174,7 @@ def _sha256(path: Path) -> str:
 
 @cache
 def _stream() -> Any:
-    """Images as torch-fidelity takes them from a generative model, whose noise is not looked at."""
+    """Pass images to torch-fidelity as a generative model whose noise is ignored."""
     from torch_fidelity import GenerativeModelBase
 
     class Stream(GenerativeModelBase):

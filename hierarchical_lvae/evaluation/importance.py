@@ -1,15 +1,16 @@
-"""Disentanglement, completeness and informativeness, from the importances of boosted trees.
+"""Disentanglement, completeness and informativeness, from the feature importances of boosted trees.
 
-Eastwood and Williams (2018), as Locatello et al. (2019) compute it: for each factor k a classifier is fitted that reads
-it off the codes, and R[i, k] is how much it makes of code i. With the entropy H over normalised rows and columns,
+These are the metrics of Eastwood and Williams (2018), as computed by Locatello et al. (2019): for each factor k, a
+classifier predicts the factor from the codes, and R[i, k] is the importance of code i. With the entropy H of normalised
+rows and columns,
 
     disentanglement   Σ_i w_i (1 − H(R[i, ·] / Σ_k R[i, k]) / log F)      w_i = Σ_k R[i, k] / Σ R
     completeness      Σ_k w_k (1 − H(R[·, k] / Σ_i R[i, k]) / log D)      w_k = Σ_i R[i, k] / Σ R
     informativeness   the mean accuracy of the classifiers
 
-Two things to know. A column of importances sums to 1 whether or not the factor can be read: noise counts as much as
-signal, so that a perfect encoder of three factors of six scores about 0.5. And the logarithm's base is the number of
-factors, or of codes: scores of sub-sets of factors have another base.
+There are two caveats. Each column of importances sums to 1 whether or not the factor can be predicted: noise counts as
+much as signal, so a perfect encoder of three of six factors scores about 0.5. The base of the logarithm is the number
+of factors, or of codes, so scores of subsets of the factors have another base.
 """
 
 from collections.abc import Sequence
@@ -27,22 +28,23 @@ SMALL = 1e-11
 
 
 class Dci(NamedTuple):
-    """Scores in [0, 1], and what they are made of."""
+    """Scores in [0, 1], and the importances and accuracies from which they are computed."""
 
     disentanglement: float
     completeness: float
     informativeness_train: float
-    """Mean accuracy over the factors, on the points fitted on."""
+    """Mean accuracy over the factors, on the training points."""
     informativeness_test: float
-    """On others."""
+    """Mean accuracy over the factors, on the test points."""
     importance: NDArray[np.float64]
-    """R: (D, F); a column sums to 1, or is 0 if no code is of use."""
+    """R: (D, F); each column sums to 1, or is 0 if no code is used."""
     accuracy_train: NDArray[np.float64]
-    """Of each factor: (F,)."""
+    """Accuracy for each factor on the training points: (F,)."""
     accuracy_test: NDArray[np.float64]
+    """Accuracy for each factor on the test points: (F,)."""
 
     def of_factors(self, factors: Sequence[int]) -> "Dci":
-        """The scores of some of the factors, by their numbers, from the same classifiers: "without colour"."""
+        """Return the scores for a subset of the factors, by index, from the same classifiers ("without colour")."""
         return _scores(
             self.importance[:, factors], self.accuracy_train[list(factors)], self.accuracy_test[list(factors)]
         )
@@ -56,22 +58,22 @@ def dci(
     seed: int = 0,
     n_jobs: int = -1,
 ) -> Dci:
-    """DCI by scikit-learn's GradientBoostingClassifier with its defaults, one a factor, fitted in parallel.
+    """DCI with scikit-learn's GradientBoostingClassifier at its defaults, one per factor, fitted in parallel.
 
     Args:
-        codes_train, codes_test: (n, D); 10,000 and 5,000 in the field's protocol.
+        codes_train, codes_test: (n, D); 10,000 and 5,000 points in Locatello et al. (2019).
         factors_train, factors_test: (n, F), whole numbers.
-        seed: `random_state` of each classifier: without one, trees break ties at random.
-        n_jobs: processes; -1 is one a core. The scores do not depend on it.
+        seed: `random_state` of each classifier, which decides ties between splits.
+        n_jobs: number of processes; -1 is one per core. The scores do not depend on it.
 
     Raises:
-        ValueError: shapes that do not match, a number that is not finite, or a constant factor.
+        ValueError: the shapes do not match, a number is not finite, or a factor is constant.
     """
     codes_train, codes_test = check_codes(codes_train), check_codes(codes_test)
     factors_train = check_factors(factors_train, len(codes_train))
     factors_test = check_factors(factors_test, len(codes_test), constant=True)
     if factors_train.shape[1] != factors_test.shape[1] or codes_train.shape[1] != codes_test.shape[1]:
-        raise ValueError("train and test have other numbers of codes or factors")
+        raise ValueError("train and test have different numbers of codes or factors")
     fitted = _parallel(codes_train, factors_train, seed, n_jobs)
     importance = np.stack([np.abs(classifier.feature_importances_) for classifier in fitted], axis=1)
     accuracies = (
@@ -82,7 +84,7 @@ def dci(
 
 
 def dci_from_importance(importance: ArrayLike) -> tuple[float, float]:
-    """Disentanglement and completeness of an importance matrix R: (D, F), not negative.
+    """Disentanglement and completeness of an importance matrix R, (D, F), with entries ≥ 0.
 
     >>> [round(score, 6) for score in dci_from_importance(np.eye(4))]
     [1.0, 1.0]
@@ -91,18 +93,18 @@ def dci_from_importance(importance: ArrayLike) -> tuple[float, float]:
     (0.0, 0.0)
 
     Raises:
-        ValueError: R is no such matrix.
+        ValueError: R is not such a matrix.
     """
     R = np.asarray(importance, float)
     if R.ndim != 2 or 0 in R.shape or not (np.isfinite(R).all() and (R >= 0).all()):
-        raise ValueError(f"importances are {R.shape}: a matrix of finite numbers that are not negative is needed")
+        raise ValueError(f"importances have shape {R.shape}: a matrix of finite, nonnegative numbers is needed")
     return _concentration(R), _concentration(R.T)
 
 
 def _concentration(R: NDArray[np.float64]) -> float:
-    """One minus the entropy of each row, in units of its largest, averaged by the rows' weights."""
+    """One minus the entropy of each row, relative to its maximum, averaged with the rows' weights."""
     if R.shape[1] == 1:
-        return 1.0 if R.any() else 0.0  # a single column leaves nothing to be spread over
+        return 1.0 if R.any() else 0.0  # with a single column, there is nothing to spread over
     padded = R + SMALL
     p = padded / padded.sum(1, keepdims=True)
     each = 1 + (p * np.log(p)).sum(1) / np.log(R.shape[1])

@@ -1,4 +1,4 @@
-"""Metrics by mutual information between binned codes and factors: MIG, and modularity with explicitness."""
+"""Metrics based on the mutual information between binned codes and factors: MIG, and modularity with explicitness."""
 
 import warnings
 from typing import NamedTuple
@@ -17,7 +17,7 @@ class Mig(NamedTuple):
     mig: float
     """Mean over the factors, in [0, 1]."""
     gaps: NDArray[np.float64]
-    """Of each factor: (F,)."""
+    """Gap of each factor: (F,)."""
     information: NDArray[np.float64]
     """I(code; factor) in nats: (D, F)."""
 
@@ -26,19 +26,20 @@ class Modularity(NamedTuple):
     """Modularity and explicitness."""
 
     modularity: float
-    """1 if each code tells of one factor at most; codes that tell of none count as 0."""
+    """1 if each code has information about exactly one factor; codes without any information count as 0."""
     explicitness_train: float
-    """Mean area under the curve of logistic regression, one class against the rest, on the points fitted on."""
+    """Mean one-vs-rest ROC AUC of logistic regressions, on the training points."""
     explicitness_test: float
+    """Mean one-vs-rest ROC AUC of logistic regressions, on the test points."""
 
 
 def mutual_information(codes: ArrayLike, factors: ArrayLike, bins: int = BINS) -> NDArray[np.float64]:
-    """I(code; factor) in nats, codes cut into bins of equal width between their least and their greatest: (D, F).
+    """I(code; factor) in nats, (D, F), with codes in bins of equal width between their minimum and maximum.
 
     Args:
         codes: (n, D).
         factors: (n, F), whole numbers.
-        bins: of each code.
+        bins: number of bins per code.
     """
     from sklearn.metrics import mutual_info_score
 
@@ -49,21 +50,22 @@ def mutual_information(codes: ArrayLike, factors: ArrayLike, bins: int = BINS) -
 
 
 def mig(codes: ArrayLike, factors: ArrayLike, bins: int = BINS) -> Mig:
-    """How much more one code tells of a factor than the next best does, in units of the factor's entropy.
+    """The mutual information gap (Chen, Li, Grosse, Duvenaud, 2018), averaged over the factors.
 
-    (Chen, Li, Grosse, Duvenaud, 2018.) With one code, the next best tells nothing.
+    For each factor, it is the mutual information with the best code minus that with the second best, divided by the
+    factor's entropy. With a single code, the second term is 0.
 
     Args:
-        codes: (n, D); 10,000 points in the field's protocol.
+        codes: (n, D); 10,000 points in Locatello et al. (2019).
         factors: (n, F), whole numbers.
-        bins: of each code.
+        bins: number of bins per code.
 
     >>> factors = np.stack(np.meshgrid(range(4), range(3)), -1).reshape(-1, 2)
     >>> mig(factors, factors).mig
     1.0
 
     Raises:
-        ValueError: shapes that do not match, a number that is not finite, or a constant factor.
+        ValueError: the shapes do not match, a number is not finite, or a factor is constant.
     """
     codes = check_codes(codes)
     factors = check_factors(factors, len(codes))
@@ -83,17 +85,17 @@ def modularity(
     seed: int = 0,
     bins: int = BINS,
 ) -> Modularity:
-    """Modularity of the train codes, and explicitness of both. (Ridgeway and Mozer, 2018.)
+    """Modularity of the training codes, and explicitness of training and test codes (Ridgeway and Mozer, 2018).
 
     Args:
-        codes_train, codes_test: (n, D); 10,000 and 5,000 points in the field's protocol.
+        codes_train, codes_test: (n, D); 10,000 and 5,000 points in Locatello et al. (2019).
         factors_train, factors_test: (n, F), whole numbers.
-        seed: of the logistic regressions.
-        bins: of each code, for the mutual information.
+        seed: random seed of the logistic regressions.
+        bins: number of bins per code, for the mutual information.
 
     Raises:
-        ValueError: shapes that do not match, a number that is not finite, a constant factor, or one that has no value
-            in common between the two sets.
+        ValueError: the shapes do not match, a number is not finite, a factor is constant, or it has no value in common
+            between the two sets.
     """
     from sklearn.linear_model import LogisticRegression
     from sklearn.metrics import roc_auc_score

@@ -1,4 +1,4 @@
-"""Bounds on the log likelihood from importance weights, and which codes carry anything.
+"""Importance-weighted bounds on the log likelihood, and the number of active codes.
 
     IWAE_k = E log (1/k) Σ_j w_j,    w_j = p(x, z_j) / q(z_j | x),    ELBO = IWAE_1 ≤ IWAE_2 ≤ … → log p(x)
 
@@ -12,11 +12,11 @@ ACTIVE = 0.01
 
 
 def iwae(log_weights: ArrayLike, k: int) -> NDArray[np.float64]:
-    """The bound with k draws, averaged over as many groups of k as there are: (...), nats.
+    """The bound with k draws, averaged over all complete groups of k draws: (...), in nats.
 
     Args:
         log_weights: log w of S draws, (S, ...).
-        k: draws in a group, at most S.
+        k: draws per group, at most S.
 
     >>> log_weights = np.log([[1.0], [3.0]])
     >>> iwae(log_weights, 2).round(6), np.log(2).round(6)
@@ -27,14 +27,14 @@ def iwae(log_weights: ArrayLike, k: int) -> NDArray[np.float64]:
     """
     weights = np.asarray(log_weights, float)
     if not 1 <= k <= len(weights):
-        raise ValueError(f"k is {k} and there are {len(weights)} draws: from 1 to that many")
+        raise ValueError(f"k is {k} and there are {len(weights)} draws: k must be from 1 to {len(weights)}")
     groups = weights[: len(weights) // k * k].reshape(-1, k, *weights.shape[1:])
     largest = groups.max(1, keepdims=True)
     return (np.log(np.exp(groups - largest).mean(1)) + largest[:, 0]).mean(0)
 
 
 def bits_per_dimension(nats: float, dimensions: int) -> float:
-    """Minus a log likelihood in nats an image, as bits a pixel and channel.
+    """Convert a log likelihood in nats per image to a negative one in bits per pixel and channel.
 
     >>> round(bits_per_dimension(-np.log(2) * 64, 64), 6)
     1.0
@@ -43,10 +43,10 @@ def bits_per_dimension(nats: float, dimensions: int) -> float:
 
 
 def active_units(means: ArrayLike, threshold: float = ACTIVE) -> int:
-    """How many codes have means that vary over the data by more than a threshold (a variance).
+    """Number of codes whose posterior means have a variance over the data above a threshold.
 
     Args:
-        means: of the codes' posterior, (n, D).
-        threshold: 0.01 in Burda, Grosse, Salakhutdinov (2016).
+        means: posterior means of the codes, (n, D).
+        threshold: for the variance; 0.01 in Burda, Grosse, Salakhutdinov (2016).
     """
     return int((np.asarray(means, float).var(0) > threshold).sum())

@@ -1,11 +1,11 @@
-"""Posteriors in ArviZ, of the 0.x series (InferenceData) and of the 1.x series (DataTree).
+"""Posteriors in ArviZ, for its 0.x series (InferenceData) and its 1.x series (DataTree).
 
-Draws are (chain, draw, …). Those of a Gaussian or of a point are independent: they go as one chain, say so in the
-attribute `inference_method`, and get no r̂, which tells of Markov chains alone.
+Draws have shape (chain, draw, …). Draws from a Gaussian or a point estimate are independent: they form one chain, are
+marked by the attribute `inference_method`, and get no r̂, which only has a meaning for Markov chains.
 
 Pareto k̂ (Vehtari, Simpson, Gelman, Yao, Gabry, 2024, "Pareto smoothed importance sampling") is the tail index of
-the ratios posterior / approximation at draws of the approximation: below 0.5 it is good, above 0.7 it is not to be
-trusted. It is for tens of dimensions: in thousands every approximation fails it, and predictions can be fine.
+the ratios posterior / approximation at draws from the approximation: below 0.5, the approximation is good; above 0.7,
+it is unreliable. Use k̂ in tens of dimensions: in thousands, every approximation fails it, even with good predictions.
 """
 
 import logging
@@ -24,13 +24,13 @@ Variables = Mapping[str, ArrayLike]
 
 
 class Loo(NamedTuple):
-    """Leave-one-out estimate of the held-out density, over the points that were conditioned on."""
+    """Leave-one-out estimate of the log density of held-out points, from the points conditioned on."""
 
     mean: float
-    """Nats a point."""
+    """Nats per point."""
     standard_error: float
     pareto_k: float
-    """The largest of the points': above 0.7 the estimate is not to be trusted."""
+    """The largest k̂ of all points: above 0.7, the estimate is unreliable."""
 
 
 def to_arviz(
@@ -47,7 +47,7 @@ def to_arviz(
 
     Args:
         posterior, log_likelihood, posterior_predictive: by variable, (chain, draw, …).
-        inference_method: how the draws came about; "nuts" for Markov chains.
+        inference_method: how the draws were obtained; "nuts" for Markov chains.
         observed_data: by variable, (…).
         dims: names of the dimensions after chain and draw, by variable, such as neighbourhood, point, latent.
         coords: labels by dimension.
@@ -76,20 +76,20 @@ def to_arviz(
 
 
 def pareto_k(log_ratios: ArrayLike) -> float:
-    """k̂ of log importance ratios log p(θ, N) − log q(θ) at draws θ ~ q: (S,), at least 25 of them.
+    """k̂ of log importance ratios log p(θ, N) − log q(θ) at draws θ ~ q: (S,), with S ≥ 25.
 
-    Equal ratios, an approximation that is exact, give −∞.
+    If all ratios are equal, the approximation is exact, and k̂ is −∞.
 
     >>> draws = np.random.default_rng(0).normal(size=2000)
-    >>> pareto_k(-0.5 * draws**2 / 4 + 0.5 * draws**2) > 0.7   # half as wide as what it is to approximate
+    >>> pareto_k(-0.5 * draws**2 / 4 + 0.5 * draws**2) > 0.7   # q is half as wide as p
     True
 
     Raises:
-        ValueError: too few ratios, or one that is not finite.
+        ValueError: there are too few ratios, or one is not finite.
     """
     ratios = np.asarray(log_ratios, float)
     if ratios.ndim != 1 or len(ratios) < 25 or not np.isfinite(ratios).all():
-        raise ValueError(f"log ratios are {ratios.shape}: (S,) finite ones are needed, with S of at least 25")
+        raise ValueError(f"log ratios have shape {ratios.shape}: (S,) finite ones are needed, with S at least 25")
     if np.ptp(ratios) < 1e-6:
         return -np.inf
     az = _arviz()
@@ -97,14 +97,14 @@ def pareto_k(log_ratios: ArrayLike) -> float:
         return float(az.psislw(ratios)[1])
     from arviz_stats.base import array_stats
 
-    return float(array_stats.psislw(-ratios)[1])  # this series takes log likelihoods, whose negatives are the ratios
+    return float(array_stats.psislw(-ratios)[1])  # ArviZ 1.x takes log likelihoods, the negatives of the ratios
 
 
 def loo(data: Any) -> Loo:
-    """Estimate how well a point is foretold by the others, from the pointwise log likelihood of `data`."""
+    """Estimate how well the other points predict each point, from the pointwise log likelihood in `data`."""
     az = _arviz()
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of a large k̂, which is returned
+        warnings.simplefilter("ignore")  # about a large k̂, which is returned
         result = az.loo(data, pointwise=True)
     elpd, error = (result.elpd_loo, result.se) if _is_first_series(az) else (result.elpd, result.se)
     points = result.n_data_points
@@ -112,15 +112,16 @@ def loo(data: Any) -> Loo:
 
 
 def summarise(data: Any) -> Any:
-    """ArviZ's table of means and intervals; with r̂ and effective sample sizes for Markov chains alone."""
+    """ArviZ's table of means and intervals, with r̂ and effective sample sizes only for Markov chains."""
     return _arviz().summary(data, kind="all" if data.attrs.get("inference_method") == "nuts" else "stats")
 
 
 def merge(data: Mapping[str, Any]) -> Any:
-    """Put several methods' draws into one object, with a dimension `inference` after chain and draw.
+    """Combine the draws of several methods in one object, with a dimension `inference` after chain and draw.
 
-    For a file: `merge(…).posterior.sel(inference="nuts")`. Independent draws are cut into as many chains as the others'
-    have, so that all have one shape; methods without a log likelihood (points) are left out.
+    Use this to save them in one file; `merge(…).posterior.sel(inference="nuts")` then selects a method. Independent
+    draws are split into as many chains as the others have, so that shapes agree; methods without a log likelihood
+    (point estimates) are omitted.
     """
     kept = {name: entry for name, entry in data.items() if "log_likelihood" in _groups(entry)}
     chains = max(entry["posterior"].sizes["chain"] for entry in kept.values())
@@ -147,26 +148,26 @@ def merge(data: Mapping[str, Any]) -> Any:
 
 
 def save(data: Any, path: str | Path) -> None:
-    """Write netCDF, to be read by `arviz.from_netcdf`."""
+    """Write a netCDF file, which `arviz.from_netcdf` reads."""
     data.to_netcdf(str(path), engine="h5netcdf")
 
 
 def plot_forest(data: Mapping[str, Any], variable: str, coords: Mapping[str, Any] | None = None) -> Any:
-    """ArviZ's forest plot of (some entries of) one variable, methods side by side: a matplotlib figure."""
+    """ArviZ's forest plot of (some entries of) one variable, with methods side by side, as a matplotlib figure."""
     az, data, where = _arviz(), _alike(data, variable), dict(coords or {})
     if _is_first_series(az):
         entries = np.prod([len(labels) for labels in where.values()]) if where else 10
         kwargs = {"var_names": [variable], "coords": where, "combined": True, "hdi_prob": 0.9, "textsize": 9}
         size = (8, 1.5 + 0.3 * entries * len(data))
         figure = az.plot_forest(list(data.values()), model_names=list(data), figsize=size, **kwargs)[0].figure
-        figure.set_layout_engine("tight")  # long names are not to be cut
+        figure.set_layout_engine("tight")  # so that long names are not cut off
         return _verbatim(figure)
     plot = az.plot_forest(data, var_names=[variable], coords=where, combined=True, backend="matplotlib")
     return _verbatim(plot.viz["figure"].item())
 
 
 def plot_density(data: Mapping[str, Any], variable: str, coords: Mapping[str, Any] | None = None) -> Any:
-    """ArviZ's density plot of (some entries of) one variable, methods over each other: a matplotlib figure."""
+    """ArviZ's density plot of (some entries of) one variable, with methods overlaid, as a matplotlib figure."""
     az, data, where = _arviz(), _alike(data, variable), dict(coords or {})
     if _is_first_series(az):
         kwargs = {"var_names": [variable], "data_labels": list(data), "hdi_prob": 0.99, "textsize": 9}
@@ -181,18 +182,18 @@ def plot_density(data: Mapping[str, Any], variable: str, coords: Mapping[str, An
 
 
 def _verbatim(figure: Any) -> Any:
-    """Draw all text of a figure as it stands: names with a `$` are not mathematics."""
+    """Draw all text of a figure verbatim: a `$` in a name does not start mathematics."""
     from matplotlib.text import Text
 
     for text in figure.findobj(Text):
         text.set_parse_math(False)
         if "$" in text.get_text():
-            text.set_wrap(False)  # matplotlib parses what it wraps, whatever it was asked
+            text.set_wrap(False)  # matplotlib parses wrapped text regardless of the setting
     return figure
 
 
 def _alike(data: Mapping[str, Any], variable: str) -> dict[str, Any]:
-    """One variable of each, cut into equally many chains."""
+    """One variable of each method, split into the same number of chains."""
     values = {name: entry["posterior"][variable] for name, entry in data.items()}
     chains = max(array.sizes["chain"] for array in values.values())
     alike = {}
@@ -210,13 +211,13 @@ def _groups(data: Any) -> set[str]:
 
 def _arviz() -> Any:
     disabled = logging.root.manager.disable
-    logging.disable(logging.INFO)  # 0.23 tells of the parts of 1.0 that it misses, and warns of its coming
+    logging.disable(logging.INFO)  # 0.23 logs which parts of 1.0 are not installed, and warns of its release
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             try:
                 import arviz
-            except (OSError, RuntimeError):  # 0.23 dates its warning in the user's cache, and there is none to write to
+            except (OSError, RuntimeError):  # 0.23 saves its warning's date in the user's cache, which is not writable
                 with tempfile.TemporaryDirectory() as place, patch.dict(os.environ, HOME=place, XDG_CACHE_HOME=place):
                     import arviz
     finally:

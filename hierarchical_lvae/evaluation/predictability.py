@@ -1,4 +1,4 @@
-"""SAP: the separated attribute predictability. (Kumar, Sattigeri, Balakrishnan, 2018.)"""
+"""SAP, the separated attribute predictability (Kumar, Sattigeri, Balakrishnan, 2018)."""
 
 import warnings
 from typing import NamedTuple
@@ -10,12 +10,12 @@ from hierarchical_lvae.evaluation.arrays import check_codes, check_factors
 
 
 class Sap(NamedTuple):
-    """How much better the best code predicts a factor than the next best."""
+    """How much better the best code predicts a factor than the second best."""
 
     sap: float
     """Mean over the factors."""
     accuracy: NDArray[np.float64]
-    """Of a linear classifier on code i for factor k, on test points: (D, F)."""
+    """Test accuracy of a linear classifier on code i for factor k: (D, F)."""
 
 
 def sap(
@@ -26,16 +26,16 @@ def sap(
     seed: int = 0,
     n_jobs: int = -1,
 ) -> Sap:
-    """SAP with discrete factors: a linear support vector machine (C = 0.01, balanced classes) on each single code.
+    """SAP with discrete factors: a linear support vector machine (C = 0.01, balanced classes) on each code.
 
     Args:
-        codes_train, codes_test: (n, D); 10,000 and 5,000 points in the field's protocol.
+        codes_train, codes_test: (n, D); 10,000 and 5,000 points in Locatello et al. (2019).
         factors_train, factors_test: (n, F), whole numbers.
-        seed: of the classifiers.
-        n_jobs: processes; -1 is one a core.
+        seed: random seed of the classifiers.
+        n_jobs: number of processes; -1 is one per core.
 
     Raises:
-        ValueError: shapes that do not match, a number that is not finite, or a constant factor.
+        ValueError: the shapes do not match, a number is not finite, or a factor is constant.
     """
     from joblib import Parallel, delayed
 

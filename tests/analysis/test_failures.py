@@ -89,15 +89,15 @@ def test_factors_that_cannot_be_scored_are_left_out_and_named():
     for name in ("dci", "mig", "sap", "factor-vae", "beta-vae", "modularity"):
         found = disentanglement(name, more, names, FEW)
         assert found.pop("left_out") == {
-            "camera": "constant at the 120 points fitted on",
+            "camera": "constant at the 120 training points",
             "id": "120 values at 120 points",
-            "rare": "constant at the 120 points fitted on",
-            "once": "constant at the 60 points tested on",
+            "rare": "constant at the 120 training points",
+            "once": "constant at the 60 test points",
         }
         assert found == disentanglement(name, points, ("level", "shade"), FEW)
     none = disentanglement("dci", Encoded(points.codes, more.factors[:, [0, 2]]), ("camera", "id"), FEW)
     assert none["not_available"] == (
-        "no factor can be scored: camera (constant at the 120 points fitted on), id (120 values at 120 points)"
+        "no factor can be scored: camera (constant at the 120 training points), id (120 values at 120 points)"
     )
 
 
@@ -178,8 +178,8 @@ def test_a_file_system_without_locks_is_scored_on_too(run, tmp_path, monkeypatch
     monkeypatch.setattr("fcntl.flock", refuse)
     dict(score(replace(run, path=tmp_path), ("samples", "mig"), FEW))
     assert list(read_scores(tmp_path)) == ["mig", "samples"]
-    assert [record.message for record in caplog.records if "has no file locks" in record.message] == [
-        f"{tmp_path} has no file locks (No locks available): do not use it from two processes"
+    assert [record.message for record in caplog.records if "does not support locks" in record.message] == [
+        f"{tmp_path} does not support locks (No locks available): do not use it from two processes"
     ]
 
 

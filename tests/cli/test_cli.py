@@ -164,8 +164,8 @@ def test_evaluate_refuses_in_one_line(tmp_path):
         ([tmp_path / "run", "--metrics", "mgi"], 2, "'mgi' is unknown: did you mean 'mig'?"),
         ([tmp_path / "run", "--codes", "locale"], 2, "did you mean 'local'?"),
         ([tmp_path / "run", "--features", "factor"], 2, "did you mean 'factors'?"),
-        ([tmp_path / "run", "--metrics", "fid", "--inception-weights", tmp_path / "no.pth"], 1, "no.pth is no file"),
-        ([tmp_path / "run", "--metrics", "fid", "--inception-weights", weights], 1, "does not hold the weights"),
+        ([tmp_path / "run", "--metrics", "fid", "--inception-weights", tmp_path / "no.pth"], 1, "no.pth is not a file"),
+        ([tmp_path / "run", "--metrics", "fid", "--inception-weights", weights], 1, "does not contain the weights"),
         ([tmp_path / "run", *few, "--against", tmp_path / "nowhere"], 1, "is not a run directory"),
     ):
         result = hlvae("evaluate", *args)

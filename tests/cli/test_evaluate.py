@@ -61,7 +61,7 @@ def test_factors_that_cannot_be_scored_are_left_out(tmp_path, run):
     result, plain = hlvae("evaluate", odd, *metrics), hlvae("evaluate", run, *metrics)
     assert result.exit_code == plain.exit_code == 0
     table = cells(result)
-    assert table.pop("left out")[-1] == "camera (constant at the 60 points fitted on), id (60 values at 60 points)"
+    assert table.pop("left out")[-1] == "camera (constant at the 60 training points), id (60 values at 60 points)"
     assert {name: value[-1] for name, value in table.items()} == {n: v[-1] for n, v in cells(plain).items()}
     assert json.loads((odd / "metrics.json").read_text())["dci"]["factors"] == [*PLAIN]
     assert (odd / "figures/importance-local.png").exists()

@@ -145,7 +145,7 @@ def test_a_directory_that_cannot_be_written_is_one_line(run, monkeypatch):
         assert result.exit_code == 1
         line = result.stderr.splitlines()[-1]
         assert line.startswith("Error: ")
-        assert "cannot be written (Permission denied): make that place writable, or choose another" in line
+        assert "cannot be written (Permission denied): make that location writable, or choose another" in line
     assert [path.name for path in run.parent.iterdir()] == ["run"]
 
 

@@ -108,7 +108,7 @@ def test_arrays_are_never_enlarged(path):
 def test_an_hdf5_that_claims_what_it_has_not_is_refused(tmp_path):
     with h5py.File(tmp_path / "bomb.h5", "w") as file:
         file.create_dataset("images", (60_000, 64, 64), np.uint8, chunks=(1, 64, 64), compression="gzip")
-    with pytest.raises(ValueError, match=r"'images' of .*bomb\.h5 was created but never written: write its numbers"):
+    with pytest.raises(ValueError, match=r"'images' in .*bomb\.h5 was created but never written: write its numbers"):
         load_own(tmp_path / "bomb.h5")
 
 
@@ -125,38 +125,38 @@ NAMED = {"images": RGB, "factors": np.zeros((N, 2), int)}
 @pytest.mark.parametrize(
     ("arrays", "message"),
     [
-        ({"imgs": RGB}, "has no array 'images': give"),
-        ({"images": RGB[0, 0]}, r"'images' of .* has the shape \(12, 3\): give"),
-        ({"images": np.uint8(3)}, r"'images' of .* has the shape \(\): give"),
+        ({"imgs": RGB}, "has no array 'images': save"),
+        ({"images": RGB[0, 0]}, r"'images' in .* has shape \(12, 3\): give"),
+        ({"images": np.uint8(3)}, r"'images' in .* has shape \(\): give"),
         ({"images": RGB[:0]}, "with at least one image"),
         ({"images": RGB[:, :7]}, "sides of at least 8"),
         ({"images": np.zeros((N, 10, 12, 4), np.uint8)}, "1 or 3 channels"),
-        ({"images": np.zeros((N, 3, 10, 3), np.uint8)}, r"has the shape \(5, 3, 10, 3\)"),
-        ({"images": RGB.astype(np.int64)}, rf"has int64 numbers from 0 to 255: {REMEDY}"),
-        ({"images": GREY.astype(np.uint16) * 16 + 7}, rf"has uint16 numbers from 7 to 4087: {REMEDY}"),
-        ({"images": (GREY > 9).astype(np.int8)}, rf"has int8 numbers from 0 to 1: {REMEDY}"),
-        ({"images": RGB.astype(complex)}, rf"'images' of .* is complex128: {REMEDY}"),
-        ({"images": bad_floats(1.5)}, rf"has float64 numbers from 0 to 1\.5: {REMEDY}"),
+        ({"images": np.zeros((N, 3, 10, 3), np.uint8)}, r"has shape \(5, 3, 10, 3\)"),
+        ({"images": RGB.astype(np.int64)}, rf"has int64 values from 0 to 255: {REMEDY}"),
+        ({"images": GREY.astype(np.uint16) * 16 + 7}, rf"has uint16 values from 7 to 4087: {REMEDY}"),
+        ({"images": (GREY > 9).astype(np.int8)}, rf"has int8 values from 0 to 1: {REMEDY}"),
+        ({"images": RGB.astype(complex)}, rf"'images' in .* is complex128: {REMEDY}"),
+        ({"images": bad_floats(1.5)}, rf"has float64 values from 0 to 1\.5: {REMEDY}"),
         ({"images": bad_floats(1 + 1e-7)}, r"from 0 to 1\.0000001: "),
         ({"images": bad_floats(-0.25)}, r"from -0\.25 to 1: "),
         ({"images": bad_floats(np.inf)}, "from 0 to inf: "),
         ({"images": bad_floats(np.nan)}, rf"from 0 to 1 and 1 NaN: {REMEDY}"),
         ({"images": np.full((N, 8, 8), np.nan)}, r"from nan to nan and 320 NaN"),
-        ({"images": GREY.astype(np.float32)}, r"has float32 numbers from 0 to 255: "),
+        ({"images": GREY.astype(np.float32)}, r"has float32 values from 0 to 255: "),
         (
             {"images": RGB, "factors": np.zeros((N - 1, 2), int)},
-            r"'factors' of .* has the shape \(4, 2\): give \(5, F\)",
+            r"'factors' in .* has shape \(4, 2\): give \(5, F\)",
         ),
-        ({"images": RGB, "factors": np.zeros(N, int)}, r"'factors' of .* has the shape \(5,\)"),
-        ({"images": RGB, "factors": np.full((N, 2), 0.5)}, "'factors' of .* has numbers that are not whole"),
-        ({"images": RGB, "factors": np.full((N, 2), np.nan)}, "'factors' of .* has numbers that are not whole"),
-        ({"images": RGB, "factors": np.full((N, 2), "a")}, "'factors' of .*: give whole numbers"),
+        ({"images": RGB, "factors": np.zeros(N, int)}, r"'factors' in .* has shape \(5,\)"),
+        ({"images": RGB, "factors": np.full((N, 2), 0.5)}, "'factors' in .* has numbers that are not whole"),
+        ({"images": RGB, "factors": np.full((N, 2), np.nan)}, "'factors' in .* has numbers that are not whole"),
+        ({"images": RGB, "factors": np.full((N, 2), "a")}, "'factors' in .*: give whole numbers"),
         ({"images": RGB, "factor_names": ["a", "b"]}, "has 'factor_names' but no 'factors'"),
-        (NAMED | {"factor_names": ["a"]}, r"'factor_names' of .* \(1,\): give 2 strings"),
-        (NAMED | {"factor_names": [1, 2]}, "'factor_names' of .*: give 2 strings"),
-        (NAMED | {"factor_names": ["a", "a"]}, "has an empty name, or one twice: 'a', 'a'"),
-        (NAMED | {"factor_names": ["a", ""]}, "has an empty name, or one twice"),
-        (NAMED | {"factor_names": ["a\nb", "a\nb"]}, r"one twice: 'a\\nb', 'a\\nb'"),
+        (NAMED | {"factor_names": ["a"]}, r"'factor_names' in .* \(1,\): give 2 strings"),
+        (NAMED | {"factor_names": [1, 2]}, "'factor_names' in .*: give 2 strings"),
+        (NAMED | {"factor_names": ["a", "a"]}, "has an empty or a repeated name: 'a', 'a'"),
+        (NAMED | {"factor_names": ["a", ""]}, "has an empty or a repeated name"),
+        (NAMED | {"factor_names": ["a\nb", "a\nb"]}, r"repeated name: 'a\\nb', 'a\\nb'"),
     ],
 )
 def test_wrong_arrays_are_refused(path, arrays, message):
@@ -172,7 +172,7 @@ def test_broken_files_are_refused(path, damage):
     write(path, images=RGB)
     content = path.read_bytes()
     path.write_bytes({"truncated": content[: len(content) // 2], "garbage": b"no arrays", "empty": b""}[damage])
-    with pytest.raises(ValueError, match=r"cannot be read as .* \(.*\): is it whole\?$"):
+    with pytest.raises(ValueError, match=r"cannot be read as .* \(.*\): is the file complete\?$"):
         load_own(path)
 
 
@@ -180,7 +180,7 @@ def test_ragged_and_pickled_arrays_are_refused(tmp_path):
     ragged = np.empty(2, dtype=object)
     ragged[:] = [np.zeros((8, 8)), np.zeros((9, 9))]
     for key, arrays in (("images", {"images": ragged}), ("factors", {"images": RGB, "factors": ragged})):
-        with pytest.raises(ValueError, match=rf"'{key}' of .* holds Python objects \(is it ragged\?\)"):
+        with pytest.raises(ValueError, match=rf"'{key}' in .* holds Python objects \(is it ragged\?\)"):
             load_own(write(tmp_path / "data.npz", **arrays))
 
 
@@ -195,13 +195,13 @@ def npy(shape, size, descr="'|u1'"):
     [
         (
             npy((10**9, 64, 64), 100),
-            r"'images' of .* should be uint8 \(1000000000, 64, 64\), but has 100 bytes: save it again",
+            r"'images' in .* should be uint8 \(1000000000, 64, 64\), but has 100 bytes: save it again",
         ),
         (npy((1, 8, 8), 65), "but has 65 bytes"),
-        (npy((-1, -8, 8), 64), "has the shape"),
-        (npy("rubbish(", 64), "'images' of .* has no readable header: is the file whole"),
-        (b"\x93NUMPY\x01", "'images' of .* has no readable header: is the file whole"),
-        (b"not an array", "'images' of .* has no readable header: is the file whole"),
+        (npy((-1, -8, 8), 64), "has shape"),
+        (npy("rubbish(", 64), "'images' in .* has no readable header: is the file complete"),
+        (b"\x93NUMPY\x01", "'images' in .* has no readable header: is the file complete"),
+        (b"not an array", "'images' in .* has no readable header: is the file complete"),
     ],
 )
 def test_headers_are_not_believed(tmp_path, content, message):
@@ -247,8 +247,8 @@ def test_an_hdf5_that_claims_more_than_memory_is_refused(tmp_path):
 def test_images_far_below_white_are_read_with_a_warning(path, images, white, brightest, caplog):
     assert load_own(write(path, images=images)).images.max() == brightest
     assert caplog.messages == [
-        f"'images' of {path}: {white} is read as white, and no pixel is brighter than {brightest} of 255: "
-        "if a smaller number is white, scale the images up, or give masks of 0 and 1 as bool"
+        f"'images' in {path}: {white} is read as white, but no pixel is brighter than {brightest} of 255: "
+        "if a smaller value is white, scale the values up, or save masks of 0 and 1 as bool"
     ]
 
 
@@ -268,11 +268,11 @@ def test_what_a_bomb_is_advised_works(tmp_path):
     with h5py.File(tmp_path / "masks.h5", "w") as file:
         file.create_dataset("images", data=masks, compression="gzip", chunks=(1000, 64, 64))
     with pytest.raises(
-        ValueError, match=r"over 250 times as many: if you trust it, save it uncompressed, by numpy\.savez"
+        ValueError, match=r"over 250 times as many: if you trust it, save it uncompressed, with numpy\.savez"
     ):
         load_own(tmp_path / "masks.npz")
     with pytest.raises(
-        ValueError, match=r"as many: .* save it uncompressed, by h5py's create_dataset without `compress"
+        ValueError, match=r"as many: .* save it uncompressed, with h5py's create_dataset without `compress"
     ):
         load_own(tmp_path / "masks.h5")
     for name in ("masks.npz", "masks.h5"):

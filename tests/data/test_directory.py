@@ -37,7 +37,7 @@ def test_without_a_home_caches_are_temporary(homeless, caplog):
     assert place.is_dir()
     assert default_data_dir() == place
     (message,) = caplog.messages
-    assert f"{place} takes its place until this process ends" in message
+    assert f"using {place} until this process ends" in message
     assert message.endswith("set HLVAE_DATA or give `data_dir`")
 
 
@@ -49,7 +49,7 @@ def test_digits_need_no_directory(homeless, caplog):
 def test_a_file_is_not_a_directory(tmp_path, monkeypatch):
     file = tmp_path / "file"
     file.touch()
-    message = "the data directory .*file is not a directory: give a directory by `data_dir` or HLVAE_DATA$"
+    message = "the data directory .*file is not a directory: set `data_dir` or HLVAE_DATA to a directory$"
     with pytest.raises(NotADirectoryError, match=message):
         load_dataset("dsprites", file)
     monkeypatch.setenv("HLVAE_DATA", str(file))

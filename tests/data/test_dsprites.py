@@ -40,14 +40,14 @@ def swapped(array):
     [
         (lambda a: {"imgs": None}, "has no 'imgs'"),
         (lambda a: {"latents_classes": None}, "has no 'latents_classes'"),
-        (lambda a: {"imgs": a["imgs"][:-1]}, r"'imgs' of .* is uint8 \(31, 64, 64\), not uint8 \(32, 64, 64\)"),
-        (lambda a: {"imgs": a["imgs"].astype(float)}, "'imgs' of .* is float64"),
-        (lambda a: {"imgs": a["imgs"] * 255}, "'imgs' of .* has pixels of 255, not 0 and 1 alone"),
-        (lambda a: {"imgs": a["imgs"].astype(object)}, "'imgs' of .* holds Python objects"),
-        (lambda a: {"latents_classes": a["latents_classes"].astype(np.int32)}, "'latents_classes' of .* is int32"),
-        (lambda a: {"latents_classes": a["latents_classes"][:, 1:]}, r"'latents_classes' of .* is int64 \(32, 5\)"),
-        (lambda a: {"latents_classes": swapped(a["latents_classes"])}, "are not in the order of the grid"),
-        (lambda a: {"latents_classes": a["latents_classes"] + [1, 0, 0, 0, 0, 0]}, "are not in the order of the grid"),
+        (lambda a: {"imgs": a["imgs"][:-1]}, r"'imgs' in .* is uint8 \(31, 64, 64\), not uint8 \(32, 64, 64\)"),
+        (lambda a: {"imgs": a["imgs"].astype(float)}, "'imgs' in .* is float64"),
+        (lambda a: {"imgs": a["imgs"] * 255}, "'imgs' in .* has the value 255, not only 0 and 1"),
+        (lambda a: {"imgs": a["imgs"].astype(object)}, "'imgs' in .* holds Python objects"),
+        (lambda a: {"latents_classes": a["latents_classes"].astype(np.int32)}, "'latents_classes' in .* is int32"),
+        (lambda a: {"latents_classes": a["latents_classes"][:, 1:]}, r"'latents_classes' in .* is int64 \(32, 5\)"),
+        (lambda a: {"latents_classes": swapped(a["latents_classes"])}, "is not in the order of the grid"),
+        (lambda a: {"latents_classes": a["latents_classes"] + [1, 0, 0, 0, 0, 0]}, "is not in the order of the grid"),
     ],
 )
 def test_a_wrong_file_is_refused(tmp_path, make, changes, message):
@@ -78,11 +78,11 @@ def test_a_broken_file_is_refused(tmp_path, make, damage):
         "empty": b"",
     }
     path.write_bytes(wrong[damage])
-    with pytest.raises(ValueError, match=r"cannot be read as an \.npz \(.*\): is it whole\?$"):
+    with pytest.raises(ValueError, match=r"cannot be read as an \.npz \(.*\): is the file complete\?$"):
         dsprites.load_grid(tmp_path, SIZES)
 
 
 def test_the_true_size_is_demanded(tmp_path, make):
     make.write_sprites(tmp_path)
-    with pytest.raises(ValueError, match=r"'imgs' of .* is uint8 \(32, 64, 64\), not uint8 \(737280, 64, 64\)"):
+    with pytest.raises(ValueError, match=r"'imgs' in .* is uint8 \(32, 64, 64\), not uint8 \(737280, 64, 64\)"):
         load_dataset("dsprites", tmp_path)

@@ -109,7 +109,7 @@ def test_the_official_file_and_the_replica_are_one_grid(tmp_path, cache):
 
 def test_an_official_file_is_preferred_to_the_replica(tmp_path, monkeypatch):
     write_h5(tmp_path / "3dshapes.h5")
-    with pytest.raises(ValueError, match=r"'images' of .* is uint8 .*, not uint8 \(480000, 64, 64, 3\)"):
+    with pytest.raises(ValueError, match=r"'images' in .* is uint8 .*, not uint8 \(480000, 64, 64, 3\)"):
         load_dataset("3dshapes", tmp_path)
 
 
@@ -117,9 +117,9 @@ def test_an_official_file_is_preferred_to_the_replica(tmp_path, monkeypatch):
     ("changes", "message"),
     [
         ({"labels": None}, "has no 'labels'"),
-        ({"images": np.zeros((96, 64, 64, 3), np.float32)}, "'images' of .* is float32"),
+        ({"images": np.zeros((96, 64, 64, 3), np.float32)}, "'images' in .* is float32"),
         ({"images": np.zeros((96, 32, 64, 3), np.uint8)}, r"not uint8 \(96, 64, 64, 3\)"),
-        ({"labels": np.zeros((96, 6), np.int64)}, "'labels' of .* is int64"),
+        ({"labels": np.zeros((96, 6), np.int64)}, "'labels' in .* is int64"),
         ({"labels": factor_grid(GRID)[::-1].astype(float)}, "not in the official order"),
         ({"labels": np.full((96, 6), np.nan)}, "not in the official order"),
     ],
@@ -150,7 +150,7 @@ def test_resized_images_keep_their_brightness(cache):
 def test_unknown_names_and_places_are_refused(tmp_path):
     with pytest.raises(ValueError, match="did you mean '3dshapes'"):
         load_dataset("3dshape")
-    with pytest.raises(ValueError, match=r"there are 3dshapes, digits, .* \(or give a folder of images, an \.npz"):
+    with pytest.raises(ValueError, match=r"choose from 3dshapes, digits, .* \(or give a folder of images, an \.npz"):
         load_dataset("zzz")
     with pytest.raises(FileNotFoundError, match=r"^some/where does not exist: give a folder of images"):
         load_dataset("some/where")
@@ -172,7 +172,7 @@ def test_missing_files_are_told_with_the_remedy(name, file, tmp_path):
     command = f"`hlvae data download {name} --data-dir {tmp_path}`"
     with pytest.raises(FileNotFoundError) as info:
         load_dataset(name, tmp_path)
-    assert str(info.value) == f"{file} is not in {tmp_path}: get it by {command}"
+    assert str(info.value) == f"{file} is not in {tmp_path}: download it with {command}"
 
 
 def test_a_name_goes_before_a_folder_and_a_path_does_not(tmp_path, monkeypatch):
@@ -180,7 +180,7 @@ def test_a_name_goes_before_a_folder_and_a_path_does_not(tmp_path, monkeypatch):
     (tmp_path / "digits").mkdir()
     assert len(load_dataset("digits")) == 1797
     for path in ("./digits", Path("digits")):
-        with pytest.raises(ValueError, match="digits holds no images"):
+        with pytest.raises(ValueError, match="digits contains no images"):
             load_dataset(path)
 
 

@@ -81,11 +81,11 @@ def test_virtual_sources_are_read_or_missed(path, monkeypatch, tmp_path):
     np.testing.assert_array_equal(pixels(path), IMAGES)
     os.rename(tmp_path / "parts/a.h5", tmp_path / "parts/c.h5")
     with pytest.raises(
-        ValueError, match=r"'images' of .*b\.h5 is virtual, and its source file a\.h5 is missing: restore"
+        ValueError, match=r"'images' in .*b\.h5 is virtual, and its source file a\.h5 is missing: restore"
     ):
         load_own(path)
     virtual(path, "parts/c.h5", name="y")
-    with pytest.raises(ValueError, match=r"is virtual, and its source 'y' of .*c\.h5 is missing: save a copy"):
+    with pytest.raises(ValueError, match=r"is virtual, and its source 'y' in .*c\.h5 is missing: save a copy"):
         load_own(path)
 
 
@@ -119,13 +119,13 @@ def test_virtual_gaps_are_counted(path, tmp_path, caplog):
         file["x"] = IMAGES
     virtual(path, "a.h5", rows=4)
     assert (pixels(path)[4:] == 7).all()
-    assert caplog.messages == [f"'images' of {path}: 180 of its 540 numbers were never written, and are read as 7"]
+    assert caplog.messages == [f"'images' in {path}: 180 of its 540 numbers were never written and are read as 7"]
 
 
 def test_virtual_arrays_in_a_circle_are_refused(path, tmp_path):
     """HDF5 itself crashes."""
     virtual(path, ".", name="images")
-    with pytest.raises(ValueError, match=r"'images' of .*mine\.h5 is virtual, and its sources lead back to itself"):
+    with pytest.raises(ValueError, match=r"'images' in .*mine\.h5 is virtual, and its sources lead back to itself"):
         load_own(path)
     virtual(path, "other.h5", name="images")
     virtual(tmp_path / "other.h5", "./mine.h5", name="images")
@@ -141,12 +141,12 @@ def test_external_files_are_read_or_missed(path, tmp_path):
     np.testing.assert_array_equal(pixels(path), IMAGES)
     raw.write_bytes(raw.read_bytes()[:-1])
     with pytest.raises(
-        ValueError, match=r"'images' of .* needs 544 bytes of the external file .*raw\.bin, which has 543"
+        ValueError, match=r"'images' in .* needs 544 bytes of the external file .*raw\.bin, which has 543"
     ):
         load_own(path)
     raw.unlink()
     with pytest.raises(
-        ValueError, match=r"'images' of .* needs the external file .*raw\.bin, which is missing: restore"
+        ValueError, match=r"'images' in .* needs the external file .*raw\.bin, which is missing: restore"
     ):
         load_own(path)
 
@@ -161,12 +161,12 @@ def test_links_are_followed_or_missed(path, tmp_path):
     with h5py.File(path, "a") as file:
         del file["factors"]
         file["factors"] = h5py.ExternalLink("gone.h5", "/y")
-    with pytest.raises(ValueError, match=r"'factors' of .* is a link to '/y' of gone\.h5, which is missing: restore"):
+    with pytest.raises(ValueError, match=r"'factors' in .* is a link to '/y' in gone\.h5, which is missing: restore"):
         load_own(path)
     with h5py.File(path, "a") as file:
         del file["factors"]
         file["factors"] = h5py.SoftLink("/gone")
-    with pytest.raises(ValueError, match=r"'factors' of .* is a link to '/gone' of .*mine\.h5, which is missing"):
+    with pytest.raises(ValueError, match=r"'factors' in .* is a link to '/gone' in .*mine\.h5, which is missing"):
         load_own(path)
 
 
@@ -175,21 +175,21 @@ def test_chunks_that_were_never_written_are_counted(path, caplog):
         images = file.create_dataset("images", IMAGES.shape, np.uint8, chunks=(4, 9, 5), fillvalue=3)
         images[:4] = IMAGES[:4]
     assert (pixels(path)[4:] == 3).all()
-    assert caplog.messages == [f"'images' of {path}: 2 of its 4 chunks were never written, and are read as 3"]
+    assert caplog.messages == [f"'images' in {path}: 2 of its 4 chunks were never written and are read as 3"]
 
 
 def test_an_array_that_was_never_written_is_refused(path):
     with h5py.File(path, "w") as file:
         file["images"] = IMAGES
         file.create_dataset("factors", (6, 1), np.int64)
-    with pytest.raises(ValueError, match=r"'factors' of .* was created but never written: write its numbers"):
+    with pytest.raises(ValueError, match=r"'factors' in .* was created but never written: write its numbers"):
         load_own(path)
 
 
 def test_an_array_without_a_shape_is_refused(path):
     with h5py.File(path, "w") as file:
         file["images"] = h5py.Empty("u1")
-    with pytest.raises(ValueError, match=r"'images' of .* has the shape \(\)"):
+    with pytest.raises(ValueError, match=r"'images' in .* has shape \(\)"):
         load_own(path)
 
 
@@ -202,6 +202,6 @@ def test_a_type_that_numpy_lacks_is_refused(path):
     with h5py.File(path, "w") as file:
         h5py.h5d.create(file.id, b"images", kind, h5py.h5s.create_simple(IMAGES.shape))
     with pytest.raises(
-        ValueError, match=r"'images' of .*mine\.h5 has a type that NumPy lacks \(.*\): save plain numbers"
+        ValueError, match=r"'images' in .*mine\.h5 has a type that NumPy lacks \(.*\): save plain numbers"
     ):
         load_own(path)

@@ -69,4 +69,4 @@ def test_missing_files_are_told_with_where_to_get_them(tmp_path):
     result = info("dsprites", "--data-dir", tmp_path)
     assert result.exit_code == 1
     assert "about 26 MB; hlvae data download dsprites" in result.stdout
-    assert f"get it by `hlvae data download dsprites --data-dir {tmp_path}`" in result.stderr
+    assert f"download it with `hlvae data download dsprites --data-dir {tmp_path}`" in result.stderr

@@ -53,7 +53,7 @@ def test_each_missing_file_is_told(tmp_path, make):
     make.write_norb(tmp_path)
     missing = tmp_path / f"{smallnorb.HALVES[1]}-info.mat.gz"
     missing.unlink()
-    with pytest.raises(FileNotFoundError, match=f"^{missing.name} is not in {tmp_path}: get it by `hlvae"):
+    with pytest.raises(FileNotFoundError, match=f"^{missing.name} is not in {tmp_path}: download it with `hlvae"):
         load_dataset("smallnorb", tmp_path)
 
 
@@ -73,31 +73,31 @@ def int32(*numbers):
         (DAT, lambda c: c[:20_000], "it ends after 19,976 of 294,912 bytes"),
         (DAT, lambda c: c[:10], "it ends within its header"),
         (CAT, lambda c: b"", "it ends within its header"),
-        (DAT, lambda c: c + b"\0", "goes on after its 294,912 bytes"),
-        (CAT, lambda c: c + b"\0" * 4, "goes on after its 64 bytes"),
+        (DAT, lambda c: c + b"\0", "continues after its 294,912 bytes"),
+        (CAT, lambda c: c + b"\0" * 4, "continues after its 64 bytes"),
         (
             DAT,
             lambda c: int32(0x1E3D4C54) + c[4:],
-            "no uint8 .*: its magic number is 0x1e3d4c54, not 0x1e3d4c55",
+            "not a NORB matrix of uint8: its magic number is 0x1e3d4c54, not 0x1e3d4c55",
         ),
-        (INFO, lambda c: int32(0x1E3D4C51) + c[4:], "no int32 matrix of NORB"),
-        (DAT, lambda c: b"\x89HDF\r\n\x1a\n" + c, "no uint8 matrix of NORB: its magic number is 0x46444889"),
+        (INFO, lambda c: int32(0x1E3D4C51) + c[4:], "not a NORB matrix of int32"),
+        (DAT, lambda c: b"\x89HDF\r\n\x1a\n" + c, "not a NORB matrix of uint8: its magic number is 0x46444889"),
         (
             DAT,
             lambda c: c[:4] + int32(4, 2**30, 2**30, 2**30, 2**30) + c[24:],
             r"not \(16, 2, 96, 96\): is it S",
         ),
-        (DAT, lambda c: c[:4] + int32(2**30) + c[8:], r"tells 1073741824 dimensions"),
-        (DAT, lambda c: c[:4] + int32(-1) + c[8:], r"tells -1 dimensions"),
+        (DAT, lambda c: c[:4] + int32(2**30) + c[8:], r"has 1073741824 dimensions"),
+        (DAT, lambda c: c[:4] + int32(-1) + c[8:], r"has -1 dimensions"),
         (
             INFO,
             lambda c: c[:4] + int32(2, 4, 16, 1) + c[20:],
             r"2 dimensions and sizes \(4, 16, 1\), not \(16, 4\)",
         ),
-        (CAT, lambda c: c[:20] + int32(2) + c[24:], r"tells a state out of range \(2, 2, 2, 2, 2\)"),
-        (CAT, lambda c: c[:20] + int32(-1) + c[24:], "tells a state out of range"),
-        (INFO, lambda c: c[:28] + int32(1) + c[32:], "tells a state out of range"),  # an odd azimuth
-        (CAT, lambda c: c[:20] + bytes(64), "states of SmallNORB do not occur once each"),
+        (CAT, lambda c: c[:20] + int32(2) + c[24:], r"has a state outside the range \(2, 2, 2, 2, 2\)"),
+        (CAT, lambda c: c[:20] + int32(-1) + c[24:], "has a state outside"),
+        (INFO, lambda c: c[:28] + int32(1) + c[32:], "has a state outside"),  # an odd azimuth
+        (CAT, lambda c: c[:20] + bytes(64), "states of SmallNORB do not occur exactly once each"),
     ],
 )
 def test_a_wrong_file_is_refused(tmp_path, make, file, change, message, packed):
@@ -124,7 +124,7 @@ def test_a_broken_gzip_is_refused(tmp_path, make, damage):
 def test_the_true_sizes_are_demanded(tmp_path, make):
     """Files with the true headers, whose images end too soon: found before the images are asked for, or then."""
     make.write_norb(tmp_path)
-    with pytest.raises(ValueError, match=r"-cat.mat.gz tells 1 dimensions and sizes \(16, 1, 1\), not \(24300,\)"):
+    with pytest.raises(ValueError, match=r"-cat.mat.gz has 1 dimensions and sizes \(16, 1, 1\), not \(24300,\)"):
         load_dataset("smallnorb", tmp_path)
     states = np.indices((5, 10, 9, 18, 6)).reshape(5, -1).T.astype(np.int32) * [1, 1, 1, 2, 1]
     files = {}

@@ -73,7 +73,7 @@ def test_a_file_is_downloaded_once(server, tmp_path):
 @pytest.mark.parametrize("whole", [False, True])
 def test_an_incomplete_download_is_continued(whole, server, tmp_path):
     server.limit, server.whole = 700_000, whole
-    with pytest.raises(OSError, match="the download continues where it stopped"):
+    with pytest.raises(OSError, match="try again to continue where it stopped"):
         download("test", tmp_path)
     have = (tmp_path / "data.bin.hlvae-part").stat().st_size
     assert 0 < have <= 700_000
@@ -121,7 +121,7 @@ def test_two_processes_do_not_write_one_file(server, tmp_path):
 
 def test_a_place_that_cannot_be_written_is_refused_before_a_download(server, tmp_path):
     (tmp_path / "file").touch()
-    with pytest.raises(OSError, match=r"data\.bin cannot be written \(Not a directory\): make that place writable"):
+    with pytest.raises(OSError, match=r"data\.bin cannot be written \(Not a directory\): make that location writable"):
         download("test", tmp_path / "file")
     assert server.asked == []
 
@@ -130,7 +130,7 @@ def test_a_place_that_cannot_be_written_is_refused_before_a_download(server, tmp
 def test_a_full_disk_is_named(server, tmp_path):
     part = tmp_path / "data.bin.hlvae-part"
     part.symlink_to("/dev/full")
-    with pytest.raises(OSError, match=r"hlvae-part cannot be written \(No space left on device\): free space there"):
+    with pytest.raises(OSError, match=r"hlvae-part cannot be written \(No space left on device\): free up space there"):
         _fetch(SOURCES["test"][0].url, part)
 
 
@@ -143,7 +143,7 @@ def test_a_wrong_file_is_refused_and_not_kept(server, tmp_path, monkeypatch):
 
 def test_without_a_checksum_the_npz_must_open(server, tmp_path, monkeypatch, caplog):
     monkeypatch.setitem(SOURCES, "test", (SOURCES["test"][0]._replace(file="data.npz", checksum=""),))
-    with pytest.raises(ValueError, match=r"data\.bin is not a whole \.npz: try again, or get it by hand$"):
+    with pytest.raises(ValueError, match=r"data\.bin is not a complete \.npz: try again, or download it manually$"):
         download("test", tmp_path)
     assert not list(tmp_path.iterdir())
     assert not caplog.text
@@ -152,7 +152,7 @@ def test_without_a_checksum_the_npz_must_open(server, tmp_path, monkeypatch, cap
     server.content, server.asked = buffer.getvalue(), []
     (path,) = download("test", tmp_path)
     assert np.load(path)["x"].tolist() == [0, 1, 2]
-    assert "no checksum of data.npz is published: only those inside the file were verified" in caplog.text
+    assert "no checksum is published for data.npz: only those inside the file were verified" in caplog.text
     download("test", tmp_path)
     assert server.asked == [""]
     content = bytearray(path.read_bytes())
@@ -164,7 +164,7 @@ def test_without_a_checksum_the_npz_must_open(server, tmp_path, monkeypatch, cap
 
 def test_a_server_that_is_not_there(tmp_path, monkeypatch):
     monkeypatch.setitem(SOURCES, "test", (Source("data.bin", "http://127.0.0.1:9/data.bin", "md5:0", "1 MB"),))
-    with pytest.raises(OSError, match="cannot be fetched"):
+    with pytest.raises(OSError, match="cannot be downloaded"):
         download("test", tmp_path)
     assert not list(tmp_path.iterdir())
 
@@ -202,6 +202,6 @@ def test_an_exported_replica_reads_back_as_the_official_layout(tmp_path):
         assert file["labels"][-1].tolist() == [0.9, 0.9, 0.0, 1.25, 3.0, 30.0]
     assert [file.name for file in tmp_path.iterdir()] == ["out.h5"]
     before = (tmp_path / "out.h5").read_bytes()
-    with pytest.raises(FileExistsError, match=r"out\.h5 exists already: choose another file"):
+    with pytest.raises(FileExistsError, match=r"out\.h5 already exists: choose another file"):
         write_h5(back, tmp_path / "out.h5")
     assert (tmp_path / "out.h5").read_bytes() == before

@@ -26,7 +26,7 @@ def test_coverage_is_the_level_where_the_spread_is_right():
 
 
 def test_bad_input_is_refused():
-    with pytest.raises(ValueError, match=r"predictions are \(2,\) and pixels \(3,\)"):
+    with pytest.raises(ValueError, match=r"predictions have shape \(2,\) and pixels \(3,\)"):
         calibration_error([0, 1], [0, 1, 1])
     with pytest.raises(ValueError, match="not finite"):
         calibration_error([0, np.nan], [0, 1])

@@ -80,12 +80,12 @@ def test_files_that_are_no_weights_are_refused(made_up, tmp_path):
     torch.save({"w": torch.zeros(2)}, tmp_path / "other.pth")
     torch.save({"w": compare}, tmp_path / "code.pth")
     for name in ("truncated", "code"):
-        with pytest.raises(ValueError, match=f"{name}.pth is no table of weights"):
+        with pytest.raises(ValueError, match=f"{name}.pth is not a table of weights"):
             inception(tmp_path / f"{name}.pth")
-    with pytest.raises(FileNotFoundError, match="is no file"):
+    with pytest.raises(FileNotFoundError, match="is not a file"):
         inception(tmp_path / "nowhere.pth")
     images = torch.rand(6, 3, 16, 16)
-    with pytest.raises(ValueError, match=r"other\.pth does not hold the weights of inception"):
+    with pytest.raises(ValueError, match=r"other\.pth does not contain the weights of inception"):
         compare(images, images, inception(tmp_path / "other.pth"))
     with pytest.raises(ValueError, match="at least 5 of each"):
         compare(images[:4], images, inception(tmp_path / "other.pth"))

@@ -200,8 +200,8 @@ def test_bad_input_is_refused_in_one_line(name):
     for given, message in (
         ((broken, factors), "the codes of 1 of .* points are not finite"),
         ((codes, constant), "factor 2 has the same value at all"),
-        ((codes[:, 0], factors), r"codes are \(.*\): \(n, D\) is needed"),
-        ((codes[:-9], factors), "factors are|train and test|points"),
+        ((codes[:, 0], factors), r"codes have shape \(.*\): \(n, D\) is needed"),
+        ((codes[:-9], factors), "factors have|train and test|points"),
         ((codes, factors + 0.5), "factors are not whole numbers"),
         ((codes, np.where(factors == 1, np.nan, factors)), "factors are not whole numbers"),
     ):

@@ -73,7 +73,7 @@ def test_pareto_k_knows_good_from_bad():
         x = s * z
         assert low < pareto_k(0.5 * z**2 - 0.5 * x**2) < high
     assert pareto_k(np.full(100, 3.0)) == -np.inf
-    with pytest.raises(ValueError, match=r"log ratios are \(10,\)"):
+    with pytest.raises(ValueError, match=r"log ratios have shape \(10,\)"):
         pareto_k(np.zeros(10))
     with pytest.raises(ValueError, match="finite"):
         pareto_k([np.nan] * 100)

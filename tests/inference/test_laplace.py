@@ -221,7 +221,7 @@ def test_refusals_name_the_remedy(program, data):
     vae = LocalVAE(1.0, 2, (1, 8, 8), 3)
     with pytest.raises(ValueError, match=r"a dense matrix of 265,217 local parameters is too large .* Diagonal\(\)"):
         LocalELBO(Laplace(structure=Dense())).local_posterior(vae.model, vae.guide, support)
-    with pytest.raises(ValueError, match=r"no parameter matches 9\.bias: there are 0\.weight, 0\.bias"):
+    with pytest.raises(ValueError, match=r"no parameter matches 9\.bias: choose from 0\.weight, 0\.bias"):
         LocalELBO(Laplace(block="9.bias")).local_posterior(vae.model, vae.guide, support)
     with pytest.raises(ValueError, match="the program states no layout for the local site 'theta_N'"):
         posterior(Laplace(block="last"), program, data)

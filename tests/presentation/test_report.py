@@ -88,7 +88,7 @@ def page(run):
 
 def test_it_says_what_was_trained_and_shows_the_figures(run):
     found = page(run)
-    assert "Data handwritten digits of scikit-learn (real scans)" in found.lines
+    assert "Data handwritten digits from scikit-learn (real scans)" in found.lines
     assert "Fit 2 of 2 steps" in found.lines
     assert "Seed 0: one fit, so nothing here says how numbers vary over seeds" in found.lines
     assert (

@@ -194,7 +194,7 @@ class TestRefusals:
     def test_commands_say_so_too(self, command, tmp_path):
         result = hlvae(command, "pretrained:none", *(["--metrics", "mig"] if command == "evaluate" else []))
         assert result.exit_code == 1
-        assert "no pretrained run is called 'none': there are 3dshapes-local, " in result.stderr
+        assert "no pretrained run is called 'none': choose from 3dshapes-local, " in result.stderr
         assert list(tmp_path.iterdir()) == []
 
     @pytest.mark.parametrize("place", [LOCAL, PLACE / "3dshapes-local"])

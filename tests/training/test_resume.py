@@ -199,7 +199,7 @@ def test_a_full_disk_is_one_line_and_the_checkpoint_stays(tmp_path):
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert result.returncode == 1
     (line,) = [line for line in result.stderr.splitlines() if line.startswith("Error")]
-    assert "state.safetensors cannot be written (File too large): free space there" in line
+    assert "state.safetensors cannot be written (File too large): free up space there" in line
     assert (tmp_path / "run/state.safetensors").read_bytes() == kept
     assert not [file for file in (tmp_path / "run").iterdir() if file.name.startswith(".hlvae-")]
     resume(tmp_path / "run")
