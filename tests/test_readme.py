@@ -38,10 +38,18 @@ def test_its_links_lead_somewhere(page):
         assert target.startswith("http") or (page.parent / target).exists(), target
 
 
-def test_every_page_is_in_the_navigation():
+def test_every_page_and_notebook_is_in_the_navigation():
     navigation = (ROOT / "mkdocs.yml").read_text()
     for page in PAGES[1:]:
         assert f"{page.relative_to(ROOT / 'docs')}\n" in navigation
+    for notebook in (ROOT / "notebooks").glob("*.ipynb"):
+        assert f"notebooks/{notebook.stem}.md\n" in navigation
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name)
+def test_the_functions_that_it_quotes_exist(page):
+    for path, function in re.findall(r"<!-- source: (\S+) (\w+) -->", page.read_text()):
+        assert f"\ndef {function}(" in (ROOT / path).read_text(), function
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name)
