@@ -287,10 +287,12 @@ def test_an_unfinished_run_says_so(tmp_path, caplog):
     write_json(run / "state.json", {"status": "diverged", "step": 1, "steps": 2, "why": "…"})
     load_run(run)
     assert caplog.messages == [
-        f"{run} is not finished, and its weights are those of its last checkpoint: it is diverged at step 1 of 2"
+        f"{run} is not finished (diverged at step 1 of 2): using the weights of its last checkpoint"
     ]
     (run / "model.safetensors").unlink()
-    with pytest.raises(FileNotFoundError, match=r"has no model\.safetensors, it is lost: `hlvae fit --resume"):
+    with pytest.raises(
+        FileNotFoundError, match=r"has no model\.safetensors \(the file was lost\): `hlvae fit --resume"
+    ):
         load_run(run)
 
 
