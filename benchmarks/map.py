@@ -62,7 +62,7 @@ def add(path, settings, swapped, trees):
 
 
 def train(path, runs, device):
-    """Train and score each cell that is not in the table; a finished run of it is loaded instead."""
+    """Train and score each cell that is not in the table; a cell whose run is finished is only scored."""
     seen = {tuple(row[key] for key in SETTINGS) for row in read(path)} if path.exists() else set()
     for cell in ((n, 1, a, b, s, STEPS) for s in SEEDS for n in NEIGHBOURS for a in ALPHAS for b in BETAS):
         if cell not in seen:

@@ -16,7 +16,7 @@ def pack(
     step: int,
     losses: list[float],
 ) -> dict[str, Tensor]:
-    """Collect all tensors that a fit needs to resume exactly, by name; the keys of `others` are prefixes of theirs."""
+    """Collect all tensors that a fit needs to resume exactly, by name; the keys of `others` prefix their tensors."""
     tensors = {f"vae.{name}": value for name, value in vae.state_dict().items()}
     tensors |= moments(optimizer)
     tensors |= {prefix + name: value for prefix, one in others.items() for name, value in one.state_dict().items()}
@@ -49,13 +49,7 @@ def unpack(
         if "random.cuda" in tensors and torch.cuda.is_available():
             torch.cuda.set_rng_state(tensors["random.cuda"])
         return int(tensors["step"]), tensors["losses"].tolist()
-    except (
-        KeyError,
-        IndexError,
-        TypeError,
-        RuntimeError,
-        ValueError,
-    ) as error:  # whatever differs from what was packed
+    except (KeyError, IndexError, TypeError, RuntimeError, ValueError) as error:  # not what `pack` returned
         raise ValueError(f"it is not a checkpoint of this model ({_first_line(error)})") from error
 
 

@@ -10,7 +10,7 @@ log = logging.getLogger(__name__)
 
 
 def resolve_device(name: str = AUTO) -> str:
-    """Check a device name such as "cpu", "cuda" or "cuda:1"; "auto" becomes "cuda" if there is a GPU, else "cpu".
+    """Check and return a device name ("cpu", "cuda:1", …); "auto" becomes "cuda" if there is a GPU, else "cpu".
 
     >>> resolve_device("cpu")
     'cpu'

@@ -181,7 +181,7 @@ def claimed(path: Path, new: bool) -> Iterator[None]:
     """Lock a run directory for this process. It is created if missing, and then removed again if it stays empty.
 
     Raises:
-        FileExistsError: the directory must be `new`, but it is not empty.
+        FileExistsError: the directory is to be new, but it is not empty.
         ValueError: it is a pretrained run of the package.
         BlockingIOError: another process holds the lock.
         OSError: the directory cannot be created.

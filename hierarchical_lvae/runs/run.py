@@ -90,7 +90,7 @@ class Run:
     @torch.no_grad()
     @single_precision()
     def decode(self, z: Tensor, x_N: Tensor | None) -> Tensor:
-        """Decode codes z (B, S, D), with the meta decoder if x_N is None: mean images (B, S, C, H, W) in [0, 1]."""
+        """Decode codes z (B, S, D) to mean images (B, S, C, H, W), clamped to [0, 1]; x_N None: by the meta decoder."""
         theta_N = self._centre("theta_N", self.vae.theta, z, x_N)
         return self.vae.decode(z, theta_N).mean.clamp(0, 1)
 
@@ -158,7 +158,7 @@ def load_run(
 
     Args:
         path: the run directory, or "pretrained:NAME" (see `hierarchical_lvae.runs.PRETRAINED`), which is read in place.
-        device: where to compute; by default on the device of the fit, if available, and a pretrained run on the CPU.
+        device: where to compute; by default, the device of the fit if available, and the CPU for a pretrained run.
         data_dir: where the data files are now, if they have moved since the fit.
         dataset: where the user's own data are now, if they have moved; the fingerprint of their content must agree.
 

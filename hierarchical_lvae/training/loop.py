@@ -44,7 +44,7 @@ DIAGNOSE_EVERY_REPLAYED = 5_000
 """On a GPU, where step 500 and the last are diagnosed, too: a diagnosis takes 0.3 s of Python, 500 steps about 1 s."""
 REESTIMATE_EVERY, REESTIMATE_ON = 200, 4  # steps, neighbourhoods
 TRIED = 10
-"""Steps that an estimate times."""
+"""Steps timed for an estimate."""
 ALPHA_RANGE = 1e-3, 10.0
 """Bounds of `alpha="auto"`: the paper's fits train in this range and overshoot at 100."""
 log = logging.getLogger(__name__)
@@ -96,7 +96,7 @@ def resume(
     device: str | None = None,
     dataset: str | Path | None = None,
 ) -> Run:
-    """Resume a fit from its last checkpoint; on a CPU, the result has the same bytes as without the stop. See `fit`.
+    """Resume a fit from its last checkpoint; on a CPU, to the same bytes as if it had never stopped. See `fit`.
 
     On another device, or on several processes for the first time, the fit continues with different random draws. On a
     CPU or on several processes, the gradient is no longer compiled.
