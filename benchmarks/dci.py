@@ -1,8 +1,9 @@
-"""The full DCI of 3D Shapes, on two cores and on one: 10,000 points to fit on, 5,000 to test on, six factors.
+"""Time the full DCI of 3D Shapes on two cores and on one: 10,000 points to train on, 5,000 to test on, six factors.
 
     python benchmarks/dci.py [RUN]
 
-Codes are those of a run's meta encoder, or mixtures of the factors with noise; the scores must not differ.
+The codes are those of RUN's meta encoder or, without RUN, mixtures of the factors with noise. On one core and on two,
+the scores must be equal.
 """
 
 import sys
@@ -36,7 +37,7 @@ def main():
         seconds[jobs] = time.perf_counter() - start
         print(f"{jobs} process{'es' * (jobs > 1)}: {seconds[jobs]:.0f} s", scores[jobs], flush=True)
     assert scores[1] == scores[2]
-    print(f"two take {seconds[2] / seconds[1]:.2f} of the time of one")
+    print(f"two processes take {seconds[2] / seconds[1]:.2f} of the time of one")
 
 
 if __name__ == "__main__":

@@ -1,11 +1,12 @@
-"""How far the meta-gradient drifts with the precision, and with the number of threads.
+"""How much the meta-gradient depends on the precision, and on the number of threads.
 
     python benchmarks/drift.py [--dataset digits] [--image-size 32] [--steps 100]
 
-The gradient of Equation 6, second order, at B = 8 and K = 5 noise neighbours, by α: in float32 against float64 at the
-same weights, images and draws of the codes. Given are the relative error of its norm, and the angle between the two, in
-radians. The weights are those after `--steps` of the quick protocol at α = 1 (0: as they are drawn).
-Then one gradient, and the weights after as many steps, by one thread against two.
+For each α, the second-order gradient of Equation 6 in float32 is compared with that in float64, at the same weights,
+images and draws of the codes (B = 8, K = 5 noise neighbours). The table gives the relative error of the norm, the angle
+between the two gradients in radians, and the relative error of the gradient itself. The weights are those after
+`--steps` steps of the quick protocol (0: as initialised). Then one gradient, and the weights after `--steps` steps, are
+compared between two threads and one.
 """
 
 import argparse
@@ -31,7 +32,7 @@ def in_both_precisions(shape, dtype, device):
 
 
 def meta_gradient(vae, x, x_N, alpha, dtype):
-    """The loss in nats an image, and its gradient as one vector, both in float64."""
+    """The loss in nats per image, and its gradient as one vector in float64."""
     vae = copy.deepcopy(vae).to(dtype)
     vae.alpha = alpha
     torch.manual_seed(1)
@@ -41,7 +42,7 @@ def meta_gradient(vae, x, x_N, alpha, dtype):
 
 
 def error(found, truth):
-    """Of the norm, of the direction (in radians), and of both."""
+    """Errors of the norm, of the direction (in radians) and of the whole gradient."""
     norm, angle = abs(found.norm() / truth.norm() - 1), (found / found.norm() - truth / truth.norm()).norm()
     return norm.item(), angle.item(), ((found - truth).norm() / truth.norm()).item()
 
@@ -77,11 +78,11 @@ def main():
     for threads in (1, 2):
         torch.set_num_threads(threads)
         gradients.append(meta_gradient(run.vae, x, x_N, 1.0, torch.float32)[1])
-    print(f"one gradient by 2 threads against 1: ‖difference‖ / ‖gradient‖ = {error(*gradients)[2]:.1e}")
+    print(f"one gradient, 2 threads against 1: ‖difference‖ / ‖gradient‖ = {error(*gradients)[2]:.1e}")
     normal._standard_normal = draw
     if given.steps:
         one, two = (torch.cat([p.detach().flatten() for p in trained(options, n).vae.parameters()]) for n in (1, 2))
-        print(f"weights after {given.steps} steps by 2 threads against 1: {error(two, one)[2]:.1e}")
+        print(f"weights after {given.steps} steps, 2 threads against 1: {error(two, one)[2]:.1e}")
 
 
 if __name__ == "__main__":

@@ -1,17 +1,17 @@
-"""What a GPU does with a step: is it right, how fast is it, and what does it train in the time that is left?
+"""Is a step correct on a GPU, how fast is it, and what can be trained in the remaining time?
 
     python benchmarks/gpu.py OUT [--seconds 520] [--runs runs.jsonl]
 
-Parts, each a process with a limit of its own; a failure is reported and does not stop the others:
+Each part is a process with its own time limit; a failure is reported and does not stop the others:
 
-    exact     both gradients on the GPU against the CPU in float64: float32, TF32, other forms of the maps
-    graph     a step as a CUDA graph against the same step without; twice; not finite; resumed
-    compile   the gradient compiled by Inductor: how long that takes, and whether it is right
-    rates     steps a second, memory and kernels: graphs, compiled, a plain VAE, a loop over tasks; what the card can do
-    train     the fits of `runs.jsonl`, an object a line: `name` and options of `quick`; `--workers` at a time
+    exact     both gradients on the GPU against the CPU in float64: in float32, in TF32, with other forms of the layers
+    graph     a step as a CUDA graph against the same step without a graph; run twice; not finite; resumed
+    compile   the gradient compiled by Inductor: how long that takes, and whether it is correct
+    rates     steps per second, memory and kernels (graphs, compiled, a plain VAE, a loop over tasks); the card's peak
+    train     the fits in `runs.jsonl`, one object per line (`name`, and options for `quick`), `--workers` at a time
 
-OUT has report.txt (read it first), a log for each part, and the run directories. With `--device cpu --small` all of it
-is rehearsed without a GPU, in seconds: graphs are then plain calls.
+OUT then holds report.txt (read it first), a log of each part, and the run directories. `--device cpu --small` rehearses
+everything without a GPU, in seconds; graphs are then plain calls.
 """
 
 import argparse
@@ -50,15 +50,15 @@ SETTINGS = {
     "plain, Table 4": {"preset": "paper", "alpha": 0.0},
 }
 LIMITS = {"exact": 90, "graph": 90, "compile": 200, "rates": 120}
-"""Seconds of each part on a GPU; a rehearsal has all of `--seconds`."""
+"""Seconds for each part on a GPU; in a rehearsal each has all of `--seconds`."""
 SMALL = {"dataset": "digits", "batch": 2, "num_neighbours": 1}
 ARGUMENTS = argparse.ArgumentParser(description="Check, measure and train on one GPU.")
 ARGUMENTS.add_argument("out", type=Path)
-ARGUMENTS.add_argument("--seconds", type=float, default=520.0, help="For all of it.")
+ARGUMENTS.add_argument("--seconds", type=float, default=520.0, help="Time limit of all parts together.")
 ARGUMENTS.add_argument("--device", default="cuda")
-ARGUMENTS.add_argument("--small", action="store_true", help="Tiny images: a rehearsal.")
+ARGUMENTS.add_argument("--small", action="store_true", help="Rehearse with tiny images.")
 ARGUMENTS.add_argument("--parts", nargs="*", default=[*LIMITS, "train"])
-ARGUMENTS.add_argument("--runs", type=Path, help="What to train.")
+ARGUMENTS.add_argument("--runs", type=Path, help="The fits to train, one JSON object per line.")
 ARGUMENTS.add_argument("--workers", type=int, default=1)
 ARGUMENTS.add_argument("--part", help=argparse.SUPPRESS)
 
@@ -67,19 +67,19 @@ ARGUMENTS.add_argument("--part", help=argparse.SUPPRESS)
 
 
 class Report:
-    """Numbers of a part, by name: a line each, at once, so that a part that is stopped keeps what it had."""
+    """The results of a part, by name. Each is written at once, so that a part that is stopped keeps its results."""
 
     def __init__(self, out: Path, part: str) -> None:
         self.path, self.part = out / f"{part}.jsonl", part
 
     def __call__(self, name: str, value: object) -> None:
-        """Note a number."""
+        """Write one result."""
         with self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps({"part": self.part, "name": name, "value": value}) + "\n")
 
     @contextmanager
     def trying(self, name: str) -> Iterator[None]:
-        """A failure is a result, too; after an error of CUDA the process cannot be used."""
+        """Report a failure as a result; raise it again if it is a CUDA error, which leaves the process unusable."""
         try:
             yield
         except Exception as error:
@@ -89,7 +89,7 @@ class Report:
 
 
 def options(name: str, args: argparse.Namespace, **changes: object) -> FitOptions:
-    """The options of a setting, on the device."""
+    """The options of a setting, for the device in `args`."""
     given = {"dataset": "3dshapes"} | SETTINGS[name] | (SMALL if args.small else {}) | changes
     built = FitOptions.of(str(given.pop("preset")), **given)
     return replace(built, device=args.device)
@@ -97,7 +97,7 @@ def options(name: str, args: argparse.Namespace, **changes: object) -> FitOption
 
 @contextmanager
 def as_in_a_fit() -> Iterator[None]:
-    """As in a fit: numbers are not looked at, and the caller's parameters are left alone."""
+    """As in a fit: without Pyro's validation, and with a parameter store of its own."""
     with pyro.validation_enabled(False), pyro.get_param_store().scope():
         yield
 
@@ -109,7 +109,7 @@ def wait(device: str) -> None:
 
 
 def errors(found: list[Tensor], truth: list[Tensor]) -> list[float]:
-    """Relative errors in the norm."""
+    """Relative errors, by norm."""
     return [float(f"{((a - b).norm() / b.norm()).item():.1e}") for a, b in zip(found, truth, strict=True)]
 
 
@@ -119,7 +119,7 @@ def weights(run: Run) -> list[Tensor]:
 
 
 def stepper(run: Run, compiled: bool = False, replayed: bool = True) -> Step:
-    """A step of a run: as a graph or not, compiled or not."""
+    """The step of a run, as a graph or not, compiled or not."""
     one = Step(run, Ranks())
     one.is_replayed &= replayed
     if compiled:
@@ -133,7 +133,7 @@ def stepper(run: Run, compiled: bool = False, replayed: bool = True) -> Step:
 def gradient(
     side: int, number: int, dtype: torch.dtype, device: str, likelihood: str = "bernoulli", local: bool = True
 ) -> list:
-    """Loss and gradients (float64, on the CPU) of given images, weights and noise; alike on all devices."""
+    """Loss and gradients, as float64 on the CPU, for images, weights and noise that are the same on all devices."""
     batch = 4
     torch.manual_seed(0)
     vae = LocalVAE(1.0 if likelihood == "bernoulli" else 1e-3, number, (3, side, side), 10, likelihood)
@@ -180,14 +180,14 @@ def exact(args: argparse.Namespace, report: Report) -> None:
         for setting in ("highest", "high"):
             with precision(setting):
                 alike = torch.equal(host[index], host.to(args.device)[index.to(args.device)].cpu())
-                report(f"images are the CPU's, {setting}", alike)
+                report(f"images equal the CPU's, {setting}", alike)
 
 
 # ------------------------------------------------------------------------------------------------------------ graph
 
 
 def graph(args: argparse.Namespace, report: Report) -> None:
-    """A step as a graph, and the same step without."""
+    """Compare a step as a graph with the same step without."""
     for name, changes in (
         ("quick", {}),
         ("Table 4", {}),
@@ -225,14 +225,14 @@ def graph(args: argparse.Namespace, report: Report) -> None:
         files = [(args.out / run / "model.safetensors").read_bytes() for run in ("graph-whole", "graph-part")]
         report("resumed to the same bytes", files[0] == files[1])
         moved = resume(args.out / "graph-part", steps=2 * steps + 2, device="cpu")
-        report("goes on on a CPU", moved.options.device)
+        report("resumed on a CPU", moved.options.device)
 
 
 # ------------------------------------------------------------------------------------------------- compile and rates
 
 
 def compile_(args: argparse.Namespace, report: Report) -> None:
-    """Inductor: how long it takes, and whether it gives the gradient. What it made stays in its cache."""
+    """Inductor: how long it takes, and whether the gradient is correct. The compiled code stays in its cache."""
     for name in ("quick", "noise-mean, 64×64"):
         with report.trying(name), as_in_a_fit(), precision("high"):
             run = prepare(options(name, args))
@@ -250,7 +250,7 @@ def compile_(args: argparse.Namespace, report: Report) -> None:
 
 
 def rates(args: argparse.Namespace, report: Report) -> None:
-    """Steps a second, back to back; gigabytes at most; kernels, and the time that they take."""
+    """Steps per second, back to back; peak memory; kernels and their time."""
     ways: list[tuple[str, str, bool]] = [
         ("highest", "graph", False),
         ("high", "graph", False),
@@ -288,11 +288,11 @@ def rates(args: argparse.Namespace, report: Report) -> None:
         with report.trying(f"eager, K={number}"), precision("high"), progress.hidden():
             shape, batch = ((3, 16, 16), 2) if args.small else ((3, 64, 64), 25)
             timings = bench(batch, number, shape, 5, args.device, methods=("plain", "local-second-order", "loop"))
-            report(f"eager, K={number}: ms a step", {n: round(1e3 * t.seconds, 1) for n, t in timings.items() if t})
+            report(f"eager, K={number}: ms per step", {n: round(1e3 * t.seconds, 1) for n, t in timings.items() if t})
 
 
 def rate(take: Callable[[], list], args: argparse.Namespace) -> float:
-    """Steps a second."""
+    """Steps per second."""
     take()
     wait(args.device)
     start, taken = time.perf_counter(), 0
@@ -313,22 +313,22 @@ def ceilings(args: argparse.Namespace, report: Report) -> None:
 
 
 def forget_peak(device: str) -> None:
-    """Free what is not used, and reset the peak."""
+    """Free unused memory, and reset the peak."""
     if device.startswith("cuda"):
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats()
 
 
 def profile(label: str, one: Step, args: argparse.Namespace, report: Report) -> None:
-    """Kernels of three replays."""
+    """Profile the kernels of three replays."""
     from torch.profiler import ProfilerActivity, profile
 
     with profile(activities=[ProfilerActivity.CUDA]) as found:
         one.take(10_000, 3)
         wait(args.device)
     events = found.key_averages()
-    report(f"{label}: kernels a step", round(sum(e.count for e in events) / 3))
-    report(f"{label}: ms of kernels a step", round(sum(e.self_device_time_total for e in events) / 3e3, 3))
+    report(f"{label}: kernels per step", round(sum(e.count for e in events) / 3))
+    report(f"{label}: ms of kernels per step", round(sum(e.self_device_time_total for e in events) / 3e3, 3))
     table = events.table(sort_by="cuda_time_total", row_limit=40, max_name_column_width=100)
     with (args.out / "profile.txt").open("a", encoding="utf-8") as file:
         file.write(f"===== {label}\n{table}\n")
@@ -338,8 +338,8 @@ def profile(label: str, one: Step, args: argparse.Namespace, report: Report) -> 
 
 
 def train(args: argparse.Namespace, report: Report) -> None:
-    """Take fits from the list, as other workers do, until none is left."""
-    run_module.load_dataset = cache(load_dataset)  # once for all
+    """Train fits from the list, which the workers share, until none is left."""
+    run_module.load_dataset = cache(load_dataset)  # load each data set once
     for line in args.runs.read_text(encoding="utf-8").splitlines():
         given = json.loads(line)
         name = given.pop("name")
@@ -362,7 +362,7 @@ PARTS = {"exact": exact, "graph": graph, "compile": compile_, "rates": rates, "t
 
 
 def main() -> None:
-    """Run the parts, those that time nothing side by side, and write the report."""
+    """Run the parts (all but `rates` and `train` side by side) and write the report."""
     args = ARGUMENTS.parse_args()
     args.out = args.out.absolute()
     args.out.mkdir(parents=True, exist_ok=True)

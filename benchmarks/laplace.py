@@ -2,7 +2,8 @@
 
     python benchmarks/laplace.py
 
-Steps are interleaved, each kind in a process of its own for its memory; medians of `ROUNDS`, after one to warm up.
+Times are medians over `ROUNDS` interleaved rounds, after one warm-up round; memory is measured in one process per
+method.
 """
 
 import statistics
@@ -38,7 +39,7 @@ def main():
         elbo = LocalELBO(lookup(LOCAL_INFERENCE, sys.argv[1], "local inference")())
         for _ in range(2):
             step(elbo, *prepare())
-        status = Path("/proc/self/status").read_text(encoding="utf-8")  # getrusage would tell of the parent process too
+        status = Path("/proc/self/status").read_text(encoding="utf-8")  # getrusage would include the parent's peak
         print(int(status.split("VmHWM:")[1].split()[0]) / 2**20)
         return
     data = prepare()

@@ -1,6 +1,6 @@
 """What moves a factor from the weights to the code? Swap scores by α, β and the noise of the neighbours.
 
-    python benchmarks/map.py --train RUNS       # train the cells that the table lacks, score and add them
+    python benchmarks/map.py --train RUNS       # train, score and add the cells that the table lacks
     python benchmarks/map.py --score RUN …      # score finished fits and add them
     python benchmarks/map.py --draw             # draw the figures and fill the page's tables; trains nothing
 
@@ -30,20 +30,20 @@ SHARES = ("code", "weights", "ceiling", "in_code", "trees")
 
 
 def score(path, run):
-    """Score a run and add it: the swap of 1,000 pairs, and trees that predict factors from local codes."""
+    """Add a run's scores to the table: the swap of 1,000 pairs, and trees that predict factors from local codes."""
     codes, factors = encode(run, POINTS)
     n, trees = TRAINED_ON, ExtraTreesClassifier(200, random_state=0)
     accuracy = [trees.fit(codes[:n], factor[:n]).score(codes[n:], factor[n:]) for factor in factors.T]
     options, on_gpu = run.options, run.options.device != "cpu"
-    precision = {"high": "TF32", "medium": "bfloat16"}.get(options.precision if on_gpu else "", "float32")
+    precision = {"high": "TF32", "medium": "TF32"}.get(options.precision if on_gpu else "", "float32")
     device = torch.cuda.get_device_name() if on_gpu else "CPU"
     add(path, {**vars(options), "device": device, "precision": precision}, swap(run, test=PAIRS), accuracy)
 
 
 def load(path, device):
-    """A finished run."""
+    """Load a finished run."""
     if (state := read_state(path)).status != "finished":
-        raise SystemExit(f"{path} is {state}: finish it by hlvae fit --resume {path}")
+        raise SystemExit(f"{path} is {state}: finish it with hlvae fit --resume {path}")
     return load_run(path, device)
 
 
@@ -62,7 +62,7 @@ def add(path, settings, swapped, trees):
 
 
 def train(path, runs, device):
-    """Train, or load if that is done, each cell that is not in the table."""
+    """Train and score each cell that is not in the table; a cell whose run is finished is only scored."""
     seen = {tuple(row[key] for key in SETTINGS) for row in read(path)} if path.exists() else set()
     for cell in ((n, 1, a, b, s, STEPS) for s in SEEDS for n in NEIGHBOURS for a in ALPHAS for b in BETAS):
         if cell not in seen:

@@ -33,7 +33,7 @@ CHANCE = {"geometry": (1 / 8 + 1 / 4 + 1 / 15) / 3, "colours": 0.1}
 
 
 def read(path):
-    """Rows of the table: numbers as floats, an undefined score as NaN."""
+    """Read the rows of the table: numbers as floats, an undefined score as NaN."""
     with path.open(newline="", encoding="utf-8") as file:
         return [{k: v if k in WORDS else float(v or "nan") for k, v in row.items()} for row in csv.DictReader(file)]
 
@@ -62,7 +62,7 @@ def of_map(rows, **cell):
 
 
 def of_long(rows):
-    """The longer fits, with noise-mean and the balance of the paper: rows by α."""
+    """The longer fits, with noise-mean and the paper's balance of β to pixels: rows by α."""
     wanted = {"steps": LONG, "neighbourhood": "noise-mean", "beta": BALANCE}
     found = [row for row in rows if all(row[key] == wanted[key] for key in wanted)]
     return {alpha: [row for row in found if row["alpha"] == alpha] for alpha in sorted({r["alpha"] for r in found})}
@@ -77,7 +77,7 @@ def draw_map(rows):
     panels = {
         "colours: swap score": ("PuOr", lambda row: mean(row, "in_code", HUES)),
         "geometry: swap score": ("PuOr", lambda row: mean(row, "in_code", GEOMETRY)),
-        "geometry: pictures that show the code's": ("Greys", lambda row: row["geometry_with_code"]),
+        "geometry: pictures that follow the code": ("Greys", lambda row: row["geometry_with_code"]),
     }  # fmt: skip
     figure, axes = plt.subplots(len(NEIGHBOURS), 3, figsize=(12, 6.8), layout="constrained", sharex=True, sharey=True)
     for line, neighbourhood in zip(axes, NEIGHBOURS, strict=True):
@@ -104,7 +104,7 @@ def draw_map(rows):
 
 
 def tile(axis, left, row, width, number, colours):
-    """One run: its colour, and its value in figures."""
+    """Draw one run as a coloured tile with its value."""
     colour = "0.93" if number != number else matplotlib.colormaps[colours](number)
     ink = "white" if fmean(matplotlib.colors.to_rgb(colour)) < 0.5 else "black"
     axis.add_patch(plt.Rectangle((left, row - 0.47), width, 0.94, facecolor=colour, edgecolor="0.75", linewidth=0.4))
@@ -114,12 +114,12 @@ def tile(axis, left, row, width, number, colours):
 
 
 def draw_alpha(rows):
-    """By α: whose value a swapped picture shows, and what trees predict from the codes. A marker is a run."""
+    """By α: what swapped pictures follow, and how well trees predict factors from codes. Each marker is a run."""
     figure, axes = plt.subplots(1, 2, figsize=(11, 4.2), layout="constrained", sharey=True)
     series = (
-        ("code", "swapped pictures that show the code's", "#5e3c99", "o"),
-        ("weights", "swapped pictures that show the weights'", "#e66101", "s"),
-        ("trees", "accuracy of trees that predict it from the code", "#222222", "x"),
+        ("code", "swapped pictures that follow the code", "#5e3c99", "o"),
+        ("weights", "swapped pictures that follow the weights", "#e66101", "s"),
+        ("trees", "accuracy of trees that predict factors from codes", "#222222", "x"),
     )
     for axis, (name, factors) in zip(axes, {"geometry": GEOMETRY, "colours": HUES}.items(), strict=True):
         for k, (share, label, colour, marker) in enumerate(series):
@@ -143,7 +143,7 @@ def draw_alpha(rows):
 
 
 def spread(values):
-    """Mean, lowest and highest."""
+    """Format the mean, the minimum and the maximum."""
     values = list(values)
     if len(values) == 1:
         return f"{values[0]:.2f}"
@@ -151,7 +151,7 @@ def spread(values):
 
 
 def tables(rows):
-    """Markdown, by the name of the table."""
+    """The generated parts of the page in Markdown, by name."""
     betas = sorted({row["beta"] for row in of_map(rows)})
     columns = [f"geometry with the code, β = {beta:g}" for beta in betas]
     short = [["neighbours", "α", "runs", "colours with the weights", *columns]]
@@ -168,30 +168,30 @@ def tables(rows):
 
 
 def counted(rows):
-    """How many runs were trained on what."""
+    """How many runs were trained on which device, and in which precision."""
     numbers = Counter(f"{row['device']}, {row['precision']}" for row in rows)
     return "; ".join(f"{number} ({where})" for where, number in sorted(numbers.items()))
 
 
 def runs(rows):
-    """A sentence: how many runs and seeds the map has."""
+    """Sentences that give the number of runs, in all and per cell."""
     seeds = Counter((row["neighbourhood"], row["alpha"], row["beta"]) for row in of_map(rows))
     parts = []
     for number in sorted(set(seeds.values()), reverse=True):
         cells = [f"`{n}` at α = {a:g}, β = {b:g}" for (n, a, b), found in seeds.items() if found == number]
         which = f" ({'; '.join(cells)})" if len(cells) < len(seeds) / 2 else ""
-        parts.append(f"{len(cells)} have {number} run{'s' * (number > 1)}{which}")
-    return f"The map has {len(of_map(rows))} runs: {counted(of_map(rows))}. Of its cells, {', '.join(parts)}."
+        parts.append(f"{len(cells)} cell{'s' * (len(cells) > 1)} with {number} run{'s' * (number > 1)}{which}")
+    return f"The map has {len(of_map(rows))} runs: {counted(of_map(rows))}. It consists of {', '.join(parts)}."
 
 
 def markdown(lines):
-    """A table of Markdown; the first line is its head."""
+    """Format a Markdown table; the first line is its header."""
     head, *body = ("| " + " | ".join(line) + " |" for line in lines)
     return "\n".join([head, "|" + "---|" * len(lines[0]), *body])
 
 
 def filled(page, rows):
-    """The page's text, with its tables as the rows have them."""
+    """The page's text, with its tables filled in from the rows."""
     for name, table in tables(rows).items():
         pattern, full = f"<!-- table {name} -->.*?<!-- end -->", f"<!-- table {name} -->\n\n{table}\n\n<!-- end -->"
         page, found = re.subn(pattern, lambda _, full=full: full, page, flags=re.DOTALL)
@@ -200,12 +200,12 @@ def filled(page, rows):
 
 
 def digest(path):
-    """Of a table: the figures carry it, so that a test can see whether they are current."""
+    """The digest of a table; it is stored in the figures, so that a test can check whether they are current."""
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def draw(path):
-    """Write the figures, and the tables of the page, from a table."""
+    """Draw the figures and fill in the page's tables, from the table of runs at `path`."""
     rows, metadata = read(path), {"Source": digest(path)}
     draw_map(rows).savefig(DOCS / "map.png", dpi=110, metadata=metadata)
     draw_alpha(rows).savefig(DOCS / "map-alpha.png", dpi=110, metadata=metadata)

@@ -1,9 +1,10 @@
-"""What neighbours cost: nearest codes against a meta-step, and the table of nearest pixels with its recall and memory.
+"""What neighbours cost: nearest codes relative to a meta-step, and the table of nearest images by pixels.
 
     python benchmarks/neighbourhoods.py [codes|pixels]
 
 On the 480,000 images of 3D Shapes (or its replica), with the networks of Table 3: B = 25, K = 10, D = 10, 64×64×3.
-Codes: the step, the search and the renewal of codes are interleaved; medians of `ROUNDS`, after one to warm up.
+Codes: the step, the search and the update of codes are interleaved; medians over `ROUNDS` rounds, after one to warm up.
+Pixels: the time and the memory to find all neighbours, and their recall.
 """
 
 import resource
@@ -39,7 +40,8 @@ def codes():
         _, step = timed(elbo.loss_and_grads, run.vae.model, run.vae.guide, x, x_N)
         seconds.append((update, search, step))
     update, search, step = (statistics.median(column) for column in zip(*seconds[1:], strict=True))
-    print(f"renew 25 codes {update:.4f} s, search {search:.4f} s, step {step:.4f} s: {(update + search) / step:.1%}")
+    share = f"{(update + search) / step:.1%} of a step"
+    print(f"update of 25 codes {update:.4f} s, search {search:.4f} s, step {step:.4f} s: neighbours cost {share}")
     sample = torch.arange(10_000)
     _, seconds = timed(lambda: [run.neighbourhood._encode(run.dataset.batch(part)) for part in sample.split(1_000)])
     print(f"a refresh of all {len(run.dataset):,} codes: about {seconds * len(run.dataset) / len(sample):.0f} s")
@@ -52,7 +54,7 @@ def pixels():
     ids, seconds = timed(all_neighbours, dataset, 10, index)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     print(f"{index}: {seconds:.0f} s, peak memory {peak / 2**20:.2f} GiB ({before / 2**20:.2f} GiB before)")
-    print(f"recall@10 {recall(dataset, ids):.3f} of 200 images")
+    print(f"recall@10 {recall(dataset, ids):.3f} on 200 images")
     print(describe_steps(dataset.factors, dataset.factor_names, ids))
 
 

@@ -1,4 +1,4 @@
-"""How near the rendered replica comes to real frames of the 3D Shapes data set: error figures and a contact sheet.
+"""How close the rendered replica is to real images of 3D Shapes: errors and a contact sheet.
 
     python benchmarks/replica_against_real.py FRAMES.npz --out PICTURE.png
 
@@ -17,7 +17,7 @@ import matplotlib.pyplot as plt
 from hierarchical_lvae.data.replica import FACTOR_SIZES, load_replica
 
 COLUMNS = 12
-GAIN = 4  # of the differences in the picture
+GAIN = 4  # by which the picture amplifies differences
 
 
 @click.command()
@@ -31,8 +31,8 @@ def main(frames: Path, out: Path) -> None:
     difference = np.abs(replica.astype(int) - real)
     error = difference.mean(axis=(1, 2, 3))
     worst = int(error.argmax())
-    click.echo(f"mean absolute error of {len(error)} frames, in levels of 255: {error.mean():.2f}")
-    click.echo(f"worst frame: {error[worst]:.2f}, number {worst}, factors {factors[worst].tolist()}")
+    click.echo(f"mean absolute error over {len(error)} frames (pixels from 0 to 255): {error.mean():.2f}")
+    click.echo(f"largest error: {error[worst]:.2f}, frame {worst}, factors {factors[worst].tolist()}")
 
     shown = np.linspace(0, len(real) - 1, COLUMNS).round().astype(int)
     rows = {"real": real, "replica": replica, f"difference ×{GAIN}": np.minimum(GAIN * difference, 255)}

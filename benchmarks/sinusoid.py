@@ -1,4 +1,4 @@
-"""Meta-train the sinusoid regression by SVI, and say by what factor one step beats the meta-parameters.
+"""Meta-train the sinusoid regression with SVI, and print by what factor one step reduces the error.
 
 python benchmarks/sinusoid.py --steps 20000
 """
@@ -34,7 +34,9 @@ def main(steps: int, lr: float, seed: int) -> None:
         with torch.no_grad():
             errors[name] = (program.predict(query[0], weights) - query[1]).square().mean().item()
     for name, error in errors.items():
-        click.echo(f"{name:>8}: squared error {error:.3f}, {errors['0 steps'] / error:.1f} times less than 0 steps")
+        click.echo(
+            f"{name:>8}: squared error {error:.3f}, {errors['0 steps'] / error:.1f} times less than with 0 steps"
+        )
 
 
 if __name__ == "__main__":

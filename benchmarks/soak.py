@@ -2,12 +2,12 @@
 
     python benchmarks/soak.py [--minutes 60] [--dataset digits]
 
-Each round trains a run of the quick protocol (a local inference after the other), goes on with it, scores it and
-draws it, in a directory of its own. After each, the process's memory (RSS, and its peak in the round), open files,
-threads and child processes are noted. The verdict: after the first third, which fills caches, the median of the last
-third may stand above that of the second by 5 % in memory, and by none in open files, threads and children. What a
-fit keeps of what it freed (`hierarchical_lvae.training.memory`) counts too; how much that is, the last line says.
-Linux only; exit code 1 if anything grew.
+Each round trains a run with the quick protocol, with each local inference in turn, and resumes, scores and draws it in
+a directory of its own. After each round, the script prints the process's memory (RSS, and its peak in the round) and
+its numbers of open files, threads and child processes. The first third of the rounds fills caches and is ignored. From
+the second third to the last, the median memory may grow by 5 %, and the medians of open files, threads and children not
+at all. Freed memory that a fit keeps (`hierarchical_lvae.training.memory`) counts, too; the last line reports how much
+that is. Linux only; exit code 1 if anything grew.
 """
 
 import argparse
@@ -28,12 +28,12 @@ from hierarchical_lvae.training import fit, resume
 from hierarchical_lvae.training.memory import give_back_freed_memory
 
 LOCAL = ("one-step", "multi-step", "laplace", "shared")
-LEAST = 12  # rounds, four in a third: one of each local inference
+LEAST = 12  # rounds: four in each third, one for each local inference
 METRICS = ("mig", "sap", "iwae", "samples")
 
 
 class Sample(NamedTuple):
-    """What the process holds."""
+    """The resources that the process holds."""
 
     megabytes: float
     peak: float
@@ -67,7 +67,7 @@ def one_round(number, dataset, place):
 
 
 def verdict(samples):
-    """The lines that say what grew, and none if nothing did."""
+    """One line for each resource that grew."""
     third = len(samples) // 3
     found = []
     for name in Sample._fields:
@@ -92,12 +92,14 @@ def main():
             minutes = (time.monotonic() - start) / 60
             held = ", ".join(f"{name} {value:.0f}" for name, value in samples[-1]._asdict().items())
             print(f"{minutes:5.1f} min, round {len(samples)}: {held}", flush=True)
-    grown = verdict(samples) if len(samples) >= LEAST else ["too few to tell: give more --minutes"]
+    grown = verdict(samples) if len(samples) >= LEAST else ["too few for a verdict: give more --minutes"]
     print(
         f"{len(samples)} rounds in {(time.monotonic() - start) / 60:.1f} minutes: {'; '.join(grown) or 'nothing grew'}"
     )
     give_back_freed_memory()
-    print(f"of {samples[-1].megabytes:.0f} MB, {sample().megabytes:.0f} are in use; the rest is free and kept")
+    print(
+        f"{sample().megabytes:.0f} of {samples[-1].megabytes:.0f} MB are in use; the rest is freed memory that is kept"
+    )
     return bool(grown)
 
 

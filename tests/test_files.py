@@ -185,7 +185,7 @@ def test_every_reader_says_the_same_of_a_run_without_state(tmp_path, caplog):
     assert _status(run, {"steps": 1}) == "1 of 1 steps"
     (run / "state.safetensors").unlink()
     load_run(run)
-    assert caplog.messages == [f"{run} does not say how far it was trained: it has neither state.json nor a checkpoint"]
+    assert caplog.messages == [f"{run} may not be fully trained: it has neither state.json nor a checkpoint"]
     assert _status(run, {"steps": 1}) == "how far the fit came is unknown"
     assert run_table.__module__ == "hierarchical_lvae.experiments.rows"
 

@@ -1,1 +1,1 @@
-"""What a step costs, and what surrounds it."""
+"""What a step costs, and what the work around it costs."""

@@ -1,4 +1,4 @@
-"""What surrounds a step, timed apart: images, rendering, the search for neighbours, and DCI."""
+"""Time the work around a step: images, rendering, the search for neighbours, and DCI."""
 
 import statistics
 import time
@@ -20,13 +20,13 @@ POINTS, CODES = 480_000, 10
 def bench_parts(
     batch: int, num_neighbours: int, rounds: int, seed: int = 0, data_dir: Path | None = None
 ) -> dict[str, float]:
-    """Median seconds, by what was done, on the CPU.
+    """Time each part on the CPU: median seconds by part.
 
     Args:
         batch, num_neighbours: B and K.
-        rounds: how often each is done, after once to warm up.
+        rounds: how often to time each part, after a warm-up.
         seed: of images, codes and factors.
-        data_dir: where 3D Shapes, or the layers of its replica, are looked for.
+        data_dir: where to look for 3D Shapes, or for the layers of its replica.
     """
     generator = torch.Generator().manual_seed(seed)
     dataset = load_dataset("3dshapes", data_dir)
@@ -37,7 +37,7 @@ def bench_parts(
     points = factors @ rng.normal(size=(2, CODES)) + rng.normal(size=(1_000, CODES))
     parts: dict[str, Callable[[], object]] = {
         f"{len(index)} images of {dataset.source}": lambda: dataset.batch(index),
-        "one geometry of 480, rendered": lambda: render_geometry(3, 1, 7),
+        "one of 480 geometries, rendered": lambda: render_geometry(3, 1, 7),
         f"{num_neighbours} nearest of {POINTS:,} codes, {batch} queries": (
             lambda: nearest_codes(codes[:batch], codes, num_neighbours + 1)
         ),

@@ -1,13 +1,14 @@
-"""What a meta-step costs, in plain steps: ours, and those of other ways to differentiate through a step.
+"""What a meta-step costs, in plain steps, with our code and with other ways to differentiate through a step.
 
     plain                 one step of the plain VAE (α = 0) on B·K images: forward, backward, Adam
-    local-second-order    the Local VAE's step, by `LocalELBO(OneStepMAP())`
-    local-first-order     the same, not differentiated through the inner step
-    laplace               the same, with a diagonal Gaussian local posterior
-    loop                  an explicit loop over the B neighbourhoods, by `torch.func.functional_call`
-    higher, torchopt      the same loop by these libraries, where they are installed
+    local-second-order    the Local VAE's step, with `LocalELBO(OneStepMAP())`
+    local-first-order     the same, without differentiating through the inner step
+    laplace               second order, with a diagonal Gaussian local posterior
+    loop                  an explicit loop over the B neighbourhoods, with `torch.func.functional_call`
+    higher, torchopt      the same loop with these libraries, if they are installed
 
-All in one process, in turns, for the machine may be busy with other things; medians, after one round to warm up.
+All methods take turns in one process, because the machine may be busy with other work. Times are medians, after one
+warm-up round.
 """
 
 import statistics
@@ -38,14 +39,14 @@ Step = Callable[[], None]
 
 
 class Timing(NamedTuple):
-    """What one method's step took."""
+    """Time and memory of one method's step."""
 
     seconds: float
     """The median."""
     ratio: float
-    """To the seconds of "plain"."""
+    """Seconds divided by those of "plain"."""
     peak_gib: float | None
-    """The largest memory in use during a step, everything else in the process included; None where it is not known."""
+    """Peak memory during a step, including everything else in the process; None if it is not known."""
 
 
 def bench(
@@ -57,15 +58,15 @@ def bench(
     seed: int = 0,
     methods: Sequence[str] = METHODS,
 ) -> dict[str, Timing | None]:
-    """Time a step of each method, on random images: by name, None where the library is not installed.
+    """Time a step of each method on random images: timings by name, None where a library is not installed.
 
     Args:
         batch, num_neighbours: B and K.
         image_shape: (C, H, W).
-        rounds: how many steps of each count.
-        device: where.
+        rounds: how many steps of each method to time.
+        device: where to compute.
         seed: of images and weights.
-        methods: which; "plain" among them.
+        methods: which to time; "plain" must be among them.
 
     Raises:
         MemoryError: a step does not fit into memory.
@@ -80,7 +81,7 @@ def bench(
     peaks: dict[str, float | None] = {}
     bar = progress.bar(total=(rounds + 1) * len(steps), unit="step", leave=False)
     with bar, pyro.validation_enabled(False), pyro.get_param_store().scope():
-        for name, step in steps.items():  # to warm up, and for the memory
+        for name, step in steps.items():  # warm-up, and peak memory
             bar.set_description(name)
             give_back_freed_memory()
             _forget_peak(device)
@@ -140,14 +141,14 @@ def _step(method: str, query: Tensor, support: Tensor) -> Step:
 
 
 class PlainVAE(nn.Module):
-    """The networks of a Local VAE as PyTorch's own modules; called on images (n, C, H, W) it is their loss in nats."""
+    """The networks of a Local VAE as PyTorch's own modules; maps images (n, C, H, W) to their loss in nats."""
 
     def __init__(self, vae: LocalVAE) -> None:
         super().__init__()
         self.encoder, self.decoder = _modules(vae.encoder), _modules(vae.decoder)
 
     def forward(self, x: Tensor) -> Tensor:
-        """The negative ELBO, summed."""
+        """The negative ELBO, summed over the images."""
         mean, log_sigma = self.encoder(x).chunk(2, dim=1)
         logits = self.decoder(mean + log_sigma.exp() * torch.randn_like(mean))
         kl = 0.5 * (mean.square() + (2 * log_sigma).exp() - 2 * log_sigma - 1).sum()

@@ -1,4 +1,4 @@
-"""The paper's tables and figures as records, and the runs that fill them: the published value beside ours."""
+"""The paper's tables and figures as records, and the runs that fill them, with the published values beside ours."""
 
 import lazy_loader
 

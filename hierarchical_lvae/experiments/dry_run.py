@@ -1,4 +1,4 @@
-"""The commands that a table's runs amount to: what `hlvae reproduce --dry-run` prints."""
+"""The commands that train and score the runs of a table: what `hlvae reproduce --dry-run` prints."""
 
 import shlex
 from collections.abc import Iterator, Sequence
@@ -21,9 +21,9 @@ def plan(
     settings: ScoreSettings | None = None,
     **options: Any,
 ) -> Iterator[str]:
-    """The commands that would train and score the rows, in order, with the arguments of `run_table`.
+    """Yield the commands that would train and score the rows, in order. The arguments are those of `run_table`.
 
-    A run that is there is resumed if it is not finished. (Scores that are there already are kept by `evaluate`.)
+    An existing run is resumed if it is not finished. (`evaluate` keeps existing scores.)
     """
     for _, given, path in runs_of(table, Path(directory), preset, seeds, rows, options):
         if not is_run(path):
@@ -48,13 +48,13 @@ def _score_words(settings: ScoreSettings | None) -> list[str]:
 
 
 def fit_command(options: FitOptions, path: str | Path, preset: str) -> str:
-    """The `hlvae fit` that trains by these options, as it is typed: what differs from a preset is named.
+    """Format the `hlvae fit` command for these options; it names the options that differ from the preset's.
 
     >>> fit_command(FitOptions.of("quick", dataset="digits", alpha=0.0, seed=3), "runs/plain", "quick")
     'hlvae fit --dataset digits --preset quick --alpha 0.0 --seed 3 --out runs/plain'
     """
     wanted, given = asdict(options), dict[str, Any]()
-    for name in [*wanted, *wanted]:  # twice: what is given changes the defaults of others
+    for name in [*wanted, *wanted]:  # twice: an option that is given changes the defaults of others
         usual = getattr(FitOptions.of(preset, dataset=options.dataset, **given), name)
         given |= {name: wanted[name]} if wanted[name] != usual else {}
     words = ["hlvae", "fit", "--dataset", options.dataset, "--preset", preset]

@@ -1,6 +1,6 @@
 """The paper's tables and figures as records: what is trained and scored, and the published values.
 
-A row is a fit, by options that differ from those of its table. A figure shows rows of a table, from the same runs.
+A row is a fit with options that differ from those of its table. A figure shows rows of a table, from the same runs.
 """
 
 import re
@@ -11,7 +11,7 @@ from typing import Any
 from hierarchical_lvae.penalties import PENALTIES
 
 Place = tuple[str, ...]
-"""Where a number stands in `metrics.json`."""
+"""The keys that lead to a number in `metrics.json`."""
 
 
 @dataclass(frozen=True)
@@ -20,9 +20,9 @@ class Row:
 
     name: str
     options: Mapping[str, Any]
-    """Those that differ from the table's."""
+    """The options that differ from the table's."""
     published: tuple[float | None, ...]
-    """A value a column; None where the paper has none."""
+    """One value per column; None where the paper has none."""
 
     @property
     def label(self) -> str:
@@ -43,7 +43,7 @@ class Table:
 
     title: str
     options: Mapping[str, Any]
-    """What all fits have in common, besides the preset."""
+    """The options that all fits share, besides the preset."""
     columns: Mapping[str, Place]
     rows: tuple[Row, ...]
 
@@ -55,11 +55,11 @@ class Table:
 
 @dataclass(frozen=True)
 class Figure:
-    """One figure of the paper: of which runs it is drawn."""
+    """One figure of the paper, and the runs from which it is drawn."""
 
     title: str
     table: str
-    """Whose rows they are."""
+    """The table that these rows belong to."""
     rows: tuple[str, ...]
 
 
@@ -80,7 +80,7 @@ _NOT_PUBLISHED = (None,) * len(_DCI_AND_FID)
 
 
 def _published(*values: float) -> tuple[float | None, ...]:
-    """Seven columns, and what the third and the sixth imply: six factors, of which three are colours. No swap score."""
+    """Seven columns; what the third and the sixth imply (three of the six factors are colours); and no swap scores."""
     return *values, round((6 * values[2] - 3 * values[5]) / 3, 3), None, None
 
 
@@ -89,7 +89,7 @@ _LOCAL = _published(0.424, 0.406, 0.594, 0.977, 0.800, 0.999, 43.194)
 
 TABLES = {
     "table1": Table(
-        "Table 1: 3D Shapes, DCI and FID by α, and of β-VAEs",
+        "Table 1: 3D Shapes, DCI and FID by α, and for β-VAEs",
         {"dataset": "3dshapes"},
         _DCI_AND_FID,
         (
@@ -107,7 +107,7 @@ TABLES = {
         ),
     ),
     "table2": Table(
-        "Table 2: CarsNORB, disentanglement of each sub-set by α",
+        "Table 2: CarsNORB, disentanglement of each subset by α",
         {"dataset": "carsnorb", "neighbourhood": "latent-knn"},
         {f"{part} disentanglement": ("dci", "parts", part, "disentanglement") for part in ("smallnorb", "cars3d")},
         (
@@ -143,7 +143,7 @@ TABLES = {
         ),
     ),
 }
-"""The tables of the paper, by name, and one of other methods; published values are those of the real 3D Shapes."""
+"""The tables of the paper, by name, and one of other methods; published values were measured on the real 3D Shapes."""
 
 FIGURES = {
     "fig2": Figure(

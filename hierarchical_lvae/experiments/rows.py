@@ -1,8 +1,8 @@
-"""The runs behind a table: each trained and scored, several at a time, none twice.
+"""The runs behind a table: train and score each of them once, several at a time.
 
-Runs lie in DIRECTORY/ROW-SEED. One that is finished, or diverged, is not trained again, one that was interrupted goes
-on, and scores stand in each run's `metrics.json`. One that diverges or fails is a result that says so, and the others
-go on.
+Runs are stored in DIRECTORY/ROW-SEED, and scores in each run's `metrics.json`. A run that has finished or diverged is
+not trained again, and an interrupted run is resumed. If a run diverges or fails, its result has a remark instead of
+values, and the others continue.
 """
 
 import os
@@ -29,16 +29,16 @@ from hierarchical_lvae.training.memory import keep_freed_memory
 from hierarchical_lvae.types import Diverged, Interrupted, reason, suggestion
 
 LOOK_EVERY, ANSWER_WITHIN, PATIENCE = 5.0, 20.0, 60.0  # seconds
-_ONE_A_PROCESS = threading.Lock()  # the random state is the process's
+_ONE_A_PROCESS = threading.Lock()  # all threads share the random state
 
 
 class Workers(NamedTuple):
     """Where runs are computed."""
 
     jobs: int = 1
-    """So many at a time, in processes of this machine that share its cores."""
+    """How many runs at a time, in processes that share the cores of this machine."""
     dask: str | None = None
-    """Or by the cluster whose scheduler has this address; it must see the same directories."""
+    """The address of a Dask scheduler to use instead; its cluster must see the same directories."""
 
 
 @dataclass(frozen=True)
@@ -49,16 +49,16 @@ class Result:
     options: FitOptions
     path: Path
     values: tuple[float | None, ...]
-    """A value a column; None where there is none."""
+    """One value per column; None where there is none."""
     scores: Mapping[str, Any]
     source: str = ""
-    """Of the data."""
+    """The source of the data."""
     remark: str = ""
     """Why there are no values, if the run diverged or failed."""
 
     @property
     def seed(self) -> int:
-        """Of the fit."""
+        """The seed of the fit."""
         return self.options.seed
 
 
@@ -73,27 +73,27 @@ def run_table(
     workers: Workers | None = None,
     **options: Any,
 ) -> Iterator[Result]:
-    """Train and score the rows of a table; give the results as they are there, in any order if there are many workers.
+    """Train and score the rows of a table; yield each result once it is ready, in any order if there are many workers.
 
     Args:
         table: an entry of `TABLES`.
-        directory: where the runs lie, or shall lie.
+        directory: where the runs are stored.
         preset: of the fits, "paper" or "quick".
-        seeds: of the fits; each row is run for each.
+        seeds: of the fits; each row is run with each seed.
         rows: names of the rows; all if empty.
         settings: of the scores.
-        finished_only: train and score nothing: read what is there of the runs that ended, whatever their steps.
-        workers: who computes; this process, one run after the other, if None.
+        finished_only: train and score nothing; only read the runs that finished or diverged, whatever their steps.
+        workers: where to compute; by default in this process, one run after the other.
         options: for all fits, such as the device, or fewer steps.
 
     Raises:
         ValueError: the table has no such row.
-        Interrupted: a run was told to stop.
-        OSError: there is no such cluster.
+        Interrupted: a run received SIGINT or SIGTERM.
+        OSError: the Dask cluster does not answer, or Dask is not installed.
     """
     known = [row.name for row in table.rows]
     if unknown := [name for name in rows if name not in known]:
-        raise ValueError(f"no row is called {unknown[0]!r}: {suggestion(unknown[0], known)} (of {', '.join(known)})")
+        raise ValueError(f"no row is called {unknown[0]!r}: {suggestion(unknown[0], known)} (rows: {', '.join(known)})")
     directory, workers = Path(directory).absolute(), workers or Workers()
     here = workers == Workers()
     tasks, steps = [], {}
@@ -118,7 +118,7 @@ def run_table(
 def runs_of(
     table: Table, directory: Path, preset: str, seeds: Sequence[int], rows: Sequence[str], options: Mapping[str, Any]
 ) -> Iterator[tuple[Row, FitOptions, Path]]:
-    """The fits of the rows, and where each lies; with the arguments of `run_table`."""
+    """Yield each row with the options and the directory of its fit. The arguments are those of `run_table`."""
     for row in table.rows:
         for seed in seeds if not rows or row.name in rows else ():
             given = fit_options(table, row, preset, {**options, "seed": seed})
@@ -132,10 +132,10 @@ def run_row(
     path: str | Path,
     settings: ScoreSettings | None = None,
 ) -> Result:
-    """Train one row, or resume it, and score it; what goes wrong is part of the result.
+    """Train or resume one row, and score it; a failure is reported in the result.
 
     Raises:
-        Interrupted: it was told to stop.
+        Interrupted: SIGINT or SIGTERM arrived.
     """
     path, nothing = Path(path), (None,) * len(table.columns)
     try:
@@ -145,7 +145,7 @@ def run_row(
             else:
                 _refuse_others(options, path)
                 if (state := read_state(path)).status == "diverged":
-                    raise Diverged(state.why or "its state.json does not say how")
+                    raise Diverged(state.why or "no reason is given in its state.json")
                 steps = max(options.steps, read_options(path).steps)
                 resume(path, steps, options.data_dir, device=options.device)
             run = load_run(path, options.device, options.data_dir)
@@ -162,10 +162,10 @@ def run_row(
 
 
 def read_row(table: Table, row: Row, path: str | Path, settings: ScoreSettings | None = None) -> Result:
-    """Read one row that ended, and its scores of the codes that `settings` name.
+    """Read the result of one row whose run finished or diverged, with the scores of the codes that `settings` names.
 
     Raises:
-        ValueError: it cannot be read.
+        ValueError: the run cannot be read.
     """
     path = Path(path)
     options, saved, state = read_options(path), read_scores(path), read_state(path)
@@ -180,7 +180,7 @@ def read_row(table: Table, row: Row, path: str | Path, settings: ScoreSettings |
 
 
 def fit_options(table: Table, row: Row, preset: str, options: Mapping[str, Any]) -> FitOptions:
-    """The options of a row's fit. Its β counts from the preset's, which is weighed against the pixels."""
+    """The options of a row's fit. Its β multiplies that of the preset, which depends on the number of pixels."""
     given = {**table.options, **row.options}
     times = given.pop("beta", 1.0)
     usual = FitOptions.of(preset, **{**given, **options})
@@ -188,7 +188,7 @@ def fit_options(table: Table, row: Row, preset: str, options: Mapping[str, Any])
 
 
 def _run_in_a_child(*arguments: Any) -> Result:
-    _end_with(os.getppid())  # Dask minds its own workers
+    _end_with(os.getppid())  # Dask ends its own workers
     return _run_apart(*arguments)
 
 
@@ -200,7 +200,7 @@ def _run_apart(*arguments: Any) -> Result:
 
 @cache
 def _end_with(parent: int) -> None:
-    """End this worker when its parent has ended, however that came: SIGTERM lets a fit write its checkpoint."""
+    """End this worker when its parent has ended, for whatever reason; SIGTERM lets a fit write its checkpoint."""
 
     def watch() -> None:
         while os.getppid() == parent:
@@ -213,7 +213,7 @@ def _end_with(parent: int) -> None:
 
 
 def _refuse_others(options: FitOptions, path: Path) -> None:
-    """Only the number of steps may grow, and data and device may be elsewhere."""
+    """Refuse a run with other options; only the steps, the data directory and the device may differ."""
     begun = read_options(path)
     elsewhere = replace(begun, steps=options.steps, data_dir=options.data_dir, device=options.device)
     if elsewhere != options:
@@ -227,7 +227,7 @@ def _found(scores: Any, place: Place) -> float | None:
 
 
 def _backend(workers: Workers) -> AbstractContextManager[Any]:
-    """Tell joblib who computes."""
+    """Configure joblib for these workers."""
     if workers.dask is not None:
         return parallel_config("dask", client=_client(workers.dask))
     threads = max(1, cpu_count() // workers.jobs)
@@ -251,7 +251,7 @@ def _client(address: str) -> Any:
 
 @contextmanager
 def _followed(steps: Mapping[Path, int]) -> Iterator[None]:
-    """Show how far runs in other processes are, by their checkpoints."""
+    """Show the progress of runs in other processes, read from their checkpoints."""
 
     def done() -> int:
         total = 0

@@ -145,8 +145,8 @@ def _only_site(at: LocalLossAt) -> str:
     if len(at.parameters) != 1 or others:
         named = ", ".join(at.values) or "none"
         raise ValueError(
-            f"ExactMAP needs one local site, of the model, and there are {named}: for the Local VAE give an alpha "
-            "above 0 and local_layers='head'"
+            f"ExactMAP needs one local site, of the model, and there are {named}: for the Local VAE give an "
+            "`alpha` above 0 and `local_layers` head"
         )
     return next(iter(at.parameters))
 
@@ -209,5 +209,5 @@ def _check_linear(
         if error > 1e3 * torch.finfo(end.dtype).eps * max(1.0, end.abs().max().item()):
             raise ValueError(
                 f"ExactMAP needs a likelihood that is linear in {site}, and this one is not (by {error:.2g}): for the "
-                "Local VAE give local_layers='head'"
+                "Local VAE give `local_layers` head"
             )

@@ -201,7 +201,7 @@ def choose_layers(local_layers: str, networks: Mapping[str, Network]) -> dict[st
         found = {name for name in named if fnmatchcase(name, pattern) or fnmatchcase(name, f"decoder.{pattern}")}
         if not found:
             raise ValueError(
-                f"local_layers: no weights match {part.strip()!r}: give {', '.join(words)}, or a pattern of "
+                f"`local_layers`: no weights match {part.strip()!r}: give {', '.join(words)}, or a pattern of "
                 f"{', '.join(named)}"
             )
         chosen |= found

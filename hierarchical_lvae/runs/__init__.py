@@ -1,4 +1,4 @@
-"""A run: its options, its directory, and the Local VAE that they make; and trained runs that the package ships."""
+"""A run (its options, its directory and its Local VAE), and the pretrained runs shipped with the package."""
 
 import lazy_loader
 
@@ -8,19 +8,19 @@ PRETRAINED = {
         "hlvae fit --dataset 3dshapes --preset quick --seed 3",
     ),
     "3dshapes-plain": (
-        "the plain VAE beside it: everything in the code (α = 0; on a CPU)",
+        "the plain VAE for comparison: everything in the code (α = 0; on a CPU)",
         "hlvae fit --dataset 3dshapes --preset quick --alpha 0 --neighbourhood noise-mean --seed 3",
     ),
     "3dshapes-alpha-1": (
-        "too large a step: the shape is in the local weights, too (α = 1; on an H100, in TF32)",
+        "too large a step: the local weights encode the shape as well (α = 1; on an H100, in TF32)",
         "hlvae fit --dataset 3dshapes --preset quick --alpha 1 --neighbourhood noise-mean --device cuda --precision high",  # noqa: E501
     ),
     "3dshapes-64-local": (
-        "images of 64×64, as in the paper (α = 0.2, β = 1, 12,000 steps; on an H100, in TF32)",
+        "64×64 images, as in the paper (α = 0.2, β = 1, 12,000 steps; on an H100, in TF32)",
         "hlvae fit --dataset 3dshapes --preset quick --neighbourhood noise-mean --image-size 64 --steps 12000 --seed 1 --device cuda --precision high",  # noqa: E501
     ),
 }
-"""Pretrained runs by name: what each shows, and the command that trained it. Their files lie in `../pretrained/NAME`;
-`benchmarks/ship.py` puts them there. All were trained on the replica of 3D Shapes."""
+"""Pretrained runs by name: what each shows, and the command that trained it. `benchmarks/ship.py` copies their files to
+`../pretrained/NAME`. All were trained on the replica of 3D Shapes."""
 
 __getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -1,4 +1,4 @@
-"""What a fit needs to continue, as one file of tensors: work since the last checkpoint is repeated."""
+"""The checkpoint: the tensors that a fit needs to resume. Work since the last checkpoint is repeated."""
 
 from collections.abc import Mapping
 
@@ -16,14 +16,14 @@ def pack(
     step: int,
     losses: list[float],
 ) -> dict[str, Tensor]:
-    """All that a fit needs to resume exactly: tensors by name, those of `others` behind a prefix."""
+    """Collect all tensors that a fit needs to resume exactly, by name; the keys of `others` prefix their tensors."""
     tensors = {f"vae.{name}": value for name, value in vae.state_dict().items()}
     tensors |= moments(optimizer)
     tensors |= {prefix + name: value for prefix, one in others.items() for name, value in one.state_dict().items()}
     tensors |= {"step": torch.tensor(step), "losses": torch.tensor(losses, dtype=torch.float64)}
     tensors["random.cpu"] = torch.get_rng_state()
     if torch.cuda.is_initialized():
-        tensors["random.cuda"] = torch.cuda.get_rng_state()  # of the current device, which is the fit's
+        tensors["random.cuda"] = torch.cuda.get_rng_state()  # the current device is the fit's
     return tensors
 
 
@@ -33,12 +33,12 @@ def unpack(
     optimizer: torch.optim.Optimizer,
     others: Mapping[str, Stateful],
 ) -> tuple[int, list[float]]:
-    """Put what `pack` gave back in place.
+    """Restore the tensors that `pack` collected.
 
     Returns the step and the losses not yet logged.
 
     Raises:
-        ValueError: they are of another model, or not all there.
+        ValueError: the tensors belong to another model, or some are missing.
     """
     try:
         vae.load_state_dict(named(tensors, "vae."))
@@ -49,8 +49,8 @@ def unpack(
         if "random.cuda" in tensors and torch.cuda.is_available():
             torch.cuda.set_rng_state(tensors["random.cuda"])
         return int(tensors["step"]), tensors["losses"].tolist()
-    except (KeyError, IndexError, TypeError, RuntimeError, ValueError) as error:  # of whatever is not as it was packed
-        raise ValueError(f"it is no checkpoint of this model ({_first_line(error)})") from error
+    except (KeyError, IndexError, TypeError, RuntimeError, ValueError) as error:  # not what `pack` returned
+        raise ValueError(f"it is not a checkpoint of this model ({_first_line(error)})") from error
 
 
 def _first_line(error: Exception) -> str:

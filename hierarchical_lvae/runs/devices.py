@@ -1,4 +1,4 @@
-"""Names of devices, and whether a device is available."""
+"""Device names, and whether a device is available."""
 
 import logging
 import re
@@ -10,13 +10,13 @@ log = logging.getLogger(__name__)
 
 
 def resolve_device(name: str = AUTO) -> str:
-    """The device of a name: "cpu", "cuda", "cuda:1", …, or "auto", which is a GPU if there is one.
+    """Check and return a device name ("cpu", "cuda:1", …); "auto" becomes "cuda" if there is a GPU, else "cpu".
 
     >>> resolve_device("cpu")
     'cpu'
 
     Raises:
-        ValueError: no device can have this name.
+        ValueError: it is not the name of a device.
         OSError: the device is not available.
     """
     import torch
@@ -26,7 +26,7 @@ def resolve_device(name: str = AUTO) -> str:
     if not re.fullmatch(NAMES, name):
         raise ValueError(f"{name!r} is not a device: give auto, cpu, cuda or cuda:1")
     kind, _, number = name.partition(":")
-    if kind == "cuda" and int(number or 0) >= torch.cuda.device_count():  # which makes no context on any GPU
+    if kind == "cuda" and int(number or 0) >= torch.cuda.device_count():  # creates no CUDA context
         raise OSError(f"device {name!r} is not available ({torch.cuda.device_count()} GPUs): use cpu instead")
     if kind == "mps" and not torch.backends.mps.is_available():
         raise OSError("device 'mps' is not available: use cpu instead")
@@ -34,10 +34,10 @@ def resolve_device(name: str = AUTO) -> str:
 
 
 def device_here(wanted: str) -> str:
-    """The device of an earlier fit if it is available, else the one that "auto" chooses, with a line in the log.
+    """Return `wanted`, the device of an earlier fit, if it is available, else log a warning and return the default.
 
     Raises:
-        ValueError: no device can have this name.
+        ValueError: it is not the name of a device.
     """
     try:
         return resolve_device(wanted)

@@ -1,12 +1,12 @@
-"""A run directory: its files are read and written here alone; and the lock on it.
+"""The run directory and its lock. Only this module reads and writes the files of a fit.
 
-| file | what |
+| file | content |
 |---|---|
 | `options.json` | the options of the fit, with versions and the data's fingerprint |
 | `model.safetensors` | the weights |
-| `state.safetensors`, `state.json` | the checkpoint, and how far it is |
-| `log.jsonl` | a line every 50 steps |
-| `metrics.json`, `compare.csv`, `posterior.nc`, `figures/`, `report.html` | what other commands leave |
+| `state.safetensors`, `state.json` | the checkpoint, and the progress of the fit |
+| `log.jsonl` | one line every 50 steps |
+| `metrics.json`, `compare.csv`, `posterior.nc`, `figures/`, `report.html` | the output of other commands |
 """
 
 import json
@@ -44,17 +44,17 @@ ENDED = "finished", "diverged"
 
 
 class State(NamedTuple):
-    """How far the fit of a run directory came."""
+    """The progress of a fit."""
 
     status: str
-    """"running", "interrupted", "finished" or "diverged"; "new" before the first checkpoint; "unknown" if the weights
-    are there and nothing says how far they were trained."""
+    """"running", "interrupted", "finished" or "diverged"; "new" before the first checkpoint; "unknown" if there are
+    weights but no record of how long they were trained."""
     step: int | None = None
     """Steps done at the last checkpoint."""
     steps: int | None = None
-    """Steps to do."""
+    """Steps in total."""
     why: str = ""
-    """How it diverged."""
+    """How the fit diverged."""
 
     def __str__(self) -> str:
         """Status and steps, for a message.
@@ -68,10 +68,10 @@ class State(NamedTuple):
 
 
 def read_options(path: str | Path) -> FitOptions:
-    """Read the options of a run directory; those that are missing, but for `dataset`, have their default.
+    """Read the options of a run directory; missing ones, except `dataset`, take their defaults.
 
     Raises:
-        FileNotFoundError: it is not a run directory.
+        FileNotFoundError: `path` is not a run directory.
         ValueError: its options cannot be read, or no pretrained run has that name.
     """
     saved, file = read_record(path), located(path) / OPTIONS
@@ -84,31 +84,31 @@ def read_options(path: str | Path) -> FitOptions:
 
 
 def read_record(path: str | Path) -> dict[str, Any]:
-    """Read options.json as it stands: the options, and with them the `data` (source, fingerprint) and `versions`.
+    """Read options.json as saved: the options, the `data` (source, fingerprint) and the `versions`.
 
     Raises:
-        FileNotFoundError: it is not a run directory.
+        FileNotFoundError: `path` is not a run directory.
         ValueError: the file is damaged, or no pretrained run has that name.
     """
     path = located(path)
     if not is_run(path):
         raise FileNotFoundError(
             f"{path} is not a run directory ({'it has no options.json' if path.exists() else 'it does not exist'}): "
-            f"`{shlex.join(['hlvae', 'fit', '--dataset', '…', '--out', str(path)])}` makes one"
+            f"`{shlex.join(['hlvae', 'fit', '--dataset', '…', '--out', str(path)])}` creates one"
         )
     saved = read_json(path / OPTIONS)
     return saved | {key: saved[key] if isinstance(saved.get(key), dict) else {} for key in ("data", "versions")}
 
 
 def write_options(path: Path, options: FitOptions, dataset: FactorImages) -> None:
-    """Write options.json: from then on the run can be resumed."""
+    """Write options.json; from then on the run can be resumed."""
     data = {"source": dataset.source, "images": len(dataset), "fingerprint": dataset.fingerprint}
     versions = {name: version(name) for name in ("hierarchical-lvae", "torch", "pyro-ppl", "numpy")}
     write_json(path / OPTIONS, {**asdict(options), "preset": options.preset, "data": data, "versions": versions})
 
 
 def is_run(path: Path) -> bool:
-    """Whether a directory is that of a run."""
+    """Whether a directory is a run directory."""
     return (path / OPTIONS).is_file()
 
 
@@ -116,12 +116,12 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     """Read the weights of a run.
 
     Raises:
-        FileNotFoundError: they are not there.
-        ValueError: their file is damaged.
+        FileNotFoundError: there are no weights.
+        ValueError: the file is damaged.
     """
     if not (path / MODEL).is_file():
-        why = "it is lost" if (path / CHECKPOINT).is_file() else "its fit was not started"
-        raise FileNotFoundError(f"{path} has no model.safetensors, {why}: `{command('resume', path)}` writes it")
+        why = "the file was lost" if (path / CHECKPOINT).is_file() else "the fit never started"
+        raise FileNotFoundError(f"{path} has no model.safetensors ({why}): `{command('resume', path)}` writes it")
     return read_tensors(path / MODEL)
 
 
@@ -129,20 +129,20 @@ def read_checkpoint(path: Path) -> dict[str, Tensor] | None:
     """Read the checkpoint of a run, if there is one.
 
     Raises:
-        ValueError: its file is damaged.
+        ValueError: the file is damaged.
     """
     return read_tensors(path / CHECKPOINT) if (path / CHECKPOINT).exists() else None
 
 
 def write_checkpoint(path: Path, checkpoint: dict[str, Tensor], weights: dict[str, Tensor], state: State) -> None:
-    """Write a checkpoint, the weights alone, and how far they were trained."""
+    """Write the checkpoint, the weights in a file of their own, and the state of the fit."""
     write_tensors(path / CHECKPOINT, checkpoint)
     write_tensors(path / MODEL, weights)
     write_state(path, state)
 
 
 def read_state(path: str | Path) -> State:
-    """Read how far the fit of a run directory came; without `state.json`, from its checkpoint.
+    """Read the state of a fit from `state.json` or, if that is missing, from the checkpoint.
 
     Raises:
         ValueError: `state.json` is damaged.
@@ -154,7 +154,7 @@ def read_state(path: str | Path) -> State:
             return State(str(saved["status"]), int(saved["step"]), int(saved["steps"]), str(saved.get("why", "")))
         except (ValueError, KeyError, TypeError) as error:
             raise ValueError(f"{path / STATE} is damaged: `{command('resume', path)}` writes it again") from error
-    if (path / CHECKPOINT).is_file():  # the process died between the two files
+    if (path / CHECKPOINT).is_file():  # the process died between writing the two files
         steps = read_json(path / OPTIONS).get("steps") if (path / OPTIONS).is_file() else None
         step = int(read_tensors(path / CHECKPOINT)["step"])
         return State("finished" if step == steps else "interrupted", step, steps)
@@ -162,12 +162,12 @@ def read_state(path: str | Path) -> State:
 
 
 def write_state(path: Path, state: State) -> None:
-    """Write `state.json`; `why` only where there is a reason."""
+    """Write `state.json`, without `why` if that is empty."""
     write_json(path / STATE, {key: value for key, value in state._asdict().items() if value != ""})
 
 
 def command(name: str, path: str | Path, *options: str) -> str:
-    """A command on a run directory as it is typed; "resume" is `hlvae fit --resume`.
+    """Format a shell command for a run directory; "resume" stands for `hlvae fit --resume`.
 
     >>> command("evaluate", "runs/my first", "--metrics", "dci")
     "hlvae evaluate 'runs/my first' --metrics dci"
@@ -178,13 +178,13 @@ def command(name: str, path: str | Path, *options: str) -> str:
 
 @contextmanager
 def claimed(path: Path, new: bool) -> Iterator[None]:
-    """Hold a run directory for this process; a new one is made, and removed again if nothing was written to it.
+    """Lock a run directory for this process. It is created if missing, and then removed again if it stays empty.
 
     Raises:
-        FileExistsError: a new directory holds something already.
+        FileExistsError: the directory is to be new, but it is not empty.
         ValueError: it is a pretrained run of the package.
-        BlockingIOError: another process holds it.
-        OSError: it cannot be made.
+        BlockingIOError: another process holds the lock.
+        OSError: the directory cannot be created.
     """
     check_writable(path)
     there = path.is_dir()
@@ -210,12 +210,12 @@ def claimed(path: Path, new: bool) -> Iterator[None]:
 
 
 def _is_ours(name: str) -> bool:
-    """Whether an entry of a directory is what a fit leaves if it is killed before its first checkpoint."""
+    """Whether a file is one that a fit leaves behind if it is killed before its first checkpoint."""
     return name == LOCK or name.startswith(TEMPORARY)
 
 
 def read_log(path: str | Path) -> list[dict[str, Any]]:
-    """Read the lines of a run's log, up to the first that is damaged: there the process died as it wrote."""
+    """Read a run's log up to the first damaged line: the process died while writing that line."""
     path = Path(path) / LOG
     entries: list[dict[str, Any]] = []
     text = path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
@@ -231,7 +231,7 @@ def read_log(path: str | Path) -> list[dict[str, Any]]:
 
 
 def truncate_log(path: Path, step: int) -> None:
-    """Leave the lines of a run's log up to `step`: the later ones will be written again."""
+    """Cut a run's log after `step`; the resumed fit writes the later lines again."""
     kept = [entry for entry in read_log(path) if entry["step"] <= step]
     write_text(path / LOG, "".join(json.dumps(entry) + "\n" for entry in kept))
 

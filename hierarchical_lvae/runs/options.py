@@ -1,4 +1,4 @@
-"""The options of a fit, and the two protocols."""
+"""The options of a fit, and the presets."""
 
 import math
 import os
@@ -15,7 +15,7 @@ from hierarchical_lvae.types import suggestion
 QUICK = {
     "batch": 8, "num_neighbours": 5, "steps": 6_000, "lr": 6e-4, "warm_up": 0, "clip": 100.0, "image_size": 32
 }  # fmt: skip
-"""A short protocol for data that it was not tuned on."""
+"""The short protocol, `quick`, for data on which it was not tuned."""
 
 QUICK_ON: dict[str, dict[str, Any]] = {
     "3dshapes": {
@@ -24,47 +24,47 @@ QUICK_ON: dict[str, dict[str, Any]] = {
     },
     "digits": {"clip": 500.0},
 }  # fmt: skip
-"""What `quick` is on data that it was tuned on (docs/results.md); other images can diverge at so large a step.
+"""Dataset-specific overrides for `quick` (see docs/results.md). With so large a step, fits of other images can diverge.
 
-β is weighed against the pixels: images of 32×32 have a quarter of the pixels of the paper's 64×64, and so the balance
-of the paper's β = 1 is 0.25 here; with another `image_size` it follows, and with a penalty, whose weight is against the
-KL, it is 1.
+β scales with the number of pixels: 32×32 images have a quarter of the pixels of the paper's 64×64, so β = 0.25 here
+gives the same balance as the paper's β = 1. It follows `image_size`; with a penalty, whose weight is relative to the
+KL, β is 1.
 """
 
 PAPERS_SIZE = 64
-"""Side of the images in the paper."""
+"""Side of the paper's images, in pixels."""
 
 AUTO = "auto"
-"""As α: to be found by the evidence."""
+"""As `alpha`: estimate α from the evidence."""
 
 PRECISIONS = ("highest", "high", "medium")
-"""Of products of float32 matrices, as PyTorch names them: on a GPU both "high" and "medium" are TF32."""
+"""Precision of float32 matrix products, by PyTorch's names; on a GPU both "high" and "medium" mean TF32."""
 
 LARGEST = 2**31 - 1
 COUNTS, SEEDS = (1, LARGEST), (0, 2**32 - 1)
-"""Least and largest number of things, and seed: NumPy and scikit-learn take no others."""
+"""Smallest and largest count, and smallest and largest seed: the ranges that NumPy and scikit-learn accept."""
 
 CHECKPOINT_EVERY = 60.0
-"""Seconds."""
+"""Seconds between checkpoints."""
 
 ALPHA_UNITS = ("pixel", "sum")
-"""Whether the loss that α steps along is averaged over pixels, or summed (over neighbours it is averaged)."""
+"""Whether the inner loss is averaged over pixels, or summed; it is always averaged over neighbours."""
 
 
 @dataclass(frozen=True)
 class FitOptions:
-    """All options of a fit, resolved: what `options.json` of a run holds. The defaults are Table 4 of the paper.
+    """All options of a fit, resolved, as saved in `options.json`. The defaults are those of the paper's Table 4.
 
-    Values are converted where that is exact (10.0 to 10, NumPy's numbers to Python's, paths to strings), and paths made
-    absolute, so that a run can be resumed from another directory.
+    Values are converted where the conversion is exact (10.0 to 10, NumPy numbers to Python numbers, paths to strings).
+    Paths are made absolute, so that a run can be resumed from another directory.
 
-    α can be "auto": then it begins at 1 (per pixel) and follows the evidence of the neighbourhoods.
+    With `alpha="auto"`, α starts at 1 (per pixel) and is then re-estimated from the evidence of the neighbourhoods.
 
     >>> FitOptions("digits", steps=1e3).steps
     1000
 
     Raises:
-        TypeError: a value is of another type.
+        TypeError: a value has the wrong type.
         ValueError: a value is out of range, or two contradict each other.
     """
 
@@ -102,7 +102,7 @@ class FitOptions:
                         "image_size": (8, 4096), "seed": SEEDS}  # fmt: skip
 
     def __post_init__(self) -> None:
-        if isinstance(self.dataset, os.PathLike):  # a path means own data, even if a data set has that name
+        if isinstance(self.dataset, os.PathLike):  # a Path means the user's own data, even if a data set has that name
             object.__setattr__(self, "dataset", str(Path(self.dataset).absolute()))
         for field in fields(self):
             try:
@@ -127,8 +127,8 @@ class FitOptions:
             with_weight(self.penalty)
             if self.micro_batch is not None or self.batch < 2:
                 raise ValueError(
-                    f"the penalty {self.penalty} is of a whole batch of codes: "
-                    "give `batch` 2 or more, no `micro_batch`, and train in one process"
+                    f"the penalty {self.penalty} needs the codes of a whole batch: "
+                    "give `batch` 2 or more, leave out `micro_batch`, and train in one process"
                 )
         if self.compiled and (self.micro_batch is not None or self.penalty is not None):
             raise ValueError(
@@ -138,35 +138,36 @@ class FitOptions:
         if self.precision not in PRECISIONS:
             raise ValueError(f"no precision is called {self.precision!r}: {suggestion(self.precision, PRECISIONS)}")
         if isinstance(self.alpha, str) and self.alpha != AUTO:
-            raise ValueError(f"alpha is {self.alpha!r}: a number is needed, or {AUTO!r}")
+            raise ValueError(f"alpha is {self.alpha!r}: it must be a number or {AUTO!r}")
         if self.alpha == AUTO and self.local == "shared":
-            raise ValueError("alpha 'auto' needs local weights, and with `local` shared there are none: leave one out")
+            raise ValueError("alpha 'auto' needs local weights, but with `local` shared there are none: leave one out")
         if self.alpha == 0 and self.local.startswith("laplace"):
             raise ValueError(
-                f"{self.local} needs local weights, and with alpha 0 there are none: "
+                f"{self.local} needs local weights, but with alpha 0 there are none: "
                 "leave out `local` for the plain VAE, or give an `alpha` above 0"
             )
         for name in ("alpha", "beta", "lr") if self.alpha != AUTO else ("beta", "lr"):
             if not (getattr(self, name) >= 0 and math.isfinite(getattr(self, name))):
                 raise ValueError(f"{name} is {getattr(self, name)}: it must be finite and not negative")
         if self.clip is not None and not 0 < self.clip < math.inf:
-            raise ValueError(f"clip is {self.clip}: it must be positive and finite (leave it out not to clip)")
+            raise ValueError(f"clip is {self.clip}: it must be positive and finite (leave it out for no clipping)")
 
     @classmethod
     def of(cls, preset: str, **options: Any) -> "FitOptions":
-        """Fill in a preset where an option is None or missing; with α = 0 the local inference is `shared`.
+        """Fill in the options that are None or not given from a preset; with α = 0 the local inference is `shared`.
 
-        A penalty without a weight gets its default.
+        A penalty without a weight gets its default weight.
 
-        The neighbourhood is that of the preset, if it has one for the data set, else the one that suits the data: the
-        nearest codes, or the observation noise.
+        If the preset sets no neighbourhood for the data set, the default depends on the data: the nearest codes, or
+        observation noise.
 
         >>> options = FitOptions.of("quick", dataset="digits", batch=2)
         >>> options.batch, options.num_neighbours, options.local
         (2, 5, 'one-step')
 
         Raises:
-            ValueError: there is no such preset, or an option has no sense.
+            TypeError: `dataset` is missing.
+            ValueError: there is no such preset, or an option is invalid.
         """
         if preset not in PRESETS:
             raise ValueError(f"no preset is called {preset!r}: {suggestion(preset, PRESETS)}")
@@ -192,9 +193,9 @@ class FitOptions:
 
     @property
     def preset(self) -> str:
-        """The protocol that the options follow, read off them: "quick", or "quick, changed" where some differ.
+        """The preset nearest to these options: "quick", or "quick, changed" if some values differ.
 
-        It is the schedule that counts (`QUICK` names it), not the model: α, β and the neighbourhood may differ.
+        Only the schedule (the keys of `QUICK`) is compared, not the model: α, β and the neighbourhood may differ.
 
         >>> FitOptions.of("quick", dataset="digits").preset, FitOptions("digits").preset
         ('quick', 'paper')
@@ -208,7 +209,7 @@ class FitOptions:
         return nearest_preset + (", changed" if changed[nearest_preset] else "")
 
     def under(self, preset: str) -> "FitOptions":
-        """The same model on another schedule, and with its neighbourhood if this one is that of a preset."""
+        """The same model on the schedule of `preset`; a neighbourhood that a preset sets is replaced as well."""
         mine = {_protocol(name, self.dataset).get("neighbourhood") for name in PRESETS}
         other = FitOptions.of(preset, dataset=self.dataset).neighbourhood
         neighbourhood = other if self.neighbourhood in mine else self.neighbourhood
@@ -216,20 +217,20 @@ class FitOptions:
 
 
 PRESETS: dict[str, dict[str, Any]] = {"paper": {name: getattr(FitOptions, name) for name in QUICK}, "quick": QUICK}
-"""Protocols by name."""
+"""Presets by name."""
 
 
 def exactly(kind: Any, value: Any) -> Any:
-    """Convert a value to `kind` (a type, or a union of them) if nothing is lost by it.
+    """Convert a value to `kind` (a type or a union of types) if the conversion is exact.
 
     >>> exactly(int, 10.0), exactly(float | None, 1), exactly(bool, 1)
     (10, 1.0, True)
     >>> exactly(int, 0.5)
     Traceback (most recent call last):
-    TypeError: is 0.5: int is needed
+    TypeError: is 0.5: it must be int
 
     Raises:
-        TypeError: something would be lost.
+        TypeError: the conversion would not be exact.
     """
     kinds = get_args(kind) or (kind,)
     value = value.item() if hasattr(value, "dtype") and hasattr(value, "item") and value.ndim == 0 else value
@@ -242,11 +243,11 @@ def exactly(kind: Any, value: Any) -> Any:
                 if one(value) == value:
                     return one(value)
     names = ("None" if one is type(None) else one.__name__ for one in kinds)
-    raise TypeError(f"is {value!r}: {' or '.join(names)} is needed")
+    raise TypeError(f"is {value!r}: it must be {' or '.join(names)}")
 
 
 def check_ranges(settings: Any) -> None:
-    """Check the whole numbers of a dataclass of settings; its `RANGES` are those that are not `COUNTS`.
+    """Check the integers of a dataclass of settings; `COUNTS` is the range of those that are not in its `RANGES`.
 
     Raises:
         ValueError: a number is out of its range.
@@ -258,7 +259,7 @@ def check_ranges(settings: Any) -> None:
 
 
 def absolute(dataset: str) -> str:
-    """The name of a data set, or the absolute path of the user's own data.
+    """Make the path of the user's own data absolute; leave the name of a data set as it is.
 
     >>> absolute("digits")
     'digits'

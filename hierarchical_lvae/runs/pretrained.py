@@ -1,6 +1,6 @@
-"""Pretrained runs, which the package ships: read in place as "pretrained:NAME", and copied before anything is written.
+"""Pretrained runs shipped with the package: read in place as "pretrained:NAME", and copied before anything is written.
 
-The directory of each holds `options.json`, `state.json`, `log.jsonl` and `model.safetensors`, and no checkpoint.
+The directory of each holds `options.json`, `state.json`, `log.jsonl` and `model.safetensors`, but no checkpoint.
 """
 
 import logging
@@ -17,7 +17,7 @@ log = logging.getLogger(__name__)
 
 
 def located(path: str | Path) -> Path:
-    """The run directory at `path`, or that of the pretrained run which "pretrained:NAME" names.
+    """Return the run directory at `path`, or that of a pretrained run if `path` is "pretrained:NAME".
 
     >>> located("runs/first").as_posix(), located("pretrained:3dshapes-local").name
     ('runs/first', '3dshapes-local')
@@ -39,35 +39,35 @@ def is_name(path: str | Path) -> bool:
 
 
 def check_writable(path: str | Path) -> None:
-    """Check that a run directory is not one of the package, where nothing is ever written.
+    """Check that a run directory is not inside the package, which is read-only.
 
     Raises:
-        ValueError: it is, or no pretrained run has that name.
+        ValueError: it is inside the package, or no pretrained run has that name.
     """
     place = located(path).resolve()
     if place != PLACE and PLACE not in place.parents:
         return
     name = place.relative_to(PLACE).parts[0] if place != PLACE else "NAME"
-    again = f", or train it again by `{PRETRAINED[name][1]}`" if name in PRETRAINED else ""
+    again = f", or train it again with `{PRETRAINED[name][1]}`" if name in PRETRAINED else ""
     raise ValueError(
-        f"{PREFIX}{name} is part of the package, where nothing is written: "
-        f"copy it by `copy_pretrained({name!r}, 'runs/{name}')` and use the copy{again}"
+        f"{PREFIX}{name} is part of the package and read-only: "
+        f"copy it with `copy_pretrained({name!r}, 'runs/{name}')` and use the copy{again}"
     )
 
 
 def copy_pretrained(name: str, out: str | Path | None = None) -> Path:
-    """Copy a pretrained run to a directory of its own, where scores and figures can be saved; returns the directory.
+    """Copy a pretrained run to a directory of its own, where scores and figures can be saved; return that directory.
 
-    A copy that is there already is kept, with all that was added to it.
+    An existing copy is kept, with everything that was added to it.
 
     Args:
         name: a key of `PRETRAINED`.
         out: the new directory; `runs/NAME` if None.
 
     Raises:
-        ValueError: no pretrained run has that name, or `out` is in the package.
+        ValueError: no pretrained run has that name, or `out` is inside the package.
         FileExistsError: `out` holds something else.
-        OSError: it cannot be written.
+        OSError: `out` cannot be written.
     """
     source = located(PREFIX + name)
     out = Path("runs", name) if out is None else Path(out)
@@ -78,19 +78,19 @@ def copy_pretrained(name: str, out: str | Path | None = None) -> Path:
     if others or (there and not there & files.keys()):
         raise FileExistsError(
             f"{out} holds something other than {PREFIX}{name} ({min(others or there)}): move it away, "
-            f"or copy the run elsewhere by `copy_pretrained({name!r}, …)`"
+            f"or copy the run elsewhere with `copy_pretrained({name!r}, …)`"
         )
     for file in sorted(files.keys() - there):
         with atomic(out / file) as temporary:
             temporary.write_bytes(files[file])
     if not there:
         what, command = PRETRAINED[name]
-        log.info("%s%s is copied to %s: %s. It was trained by `%s`", PREFIX, name, out, what, command)
+        log.info("copied %s%s to %s: %s. It was trained with `%s`", PREFIX, name, out, what, command)
     return out
 
 
 def own_copy(path: str | Path) -> Path:
-    """The run directory at `path`; of a pretrained run, its copy in `runs/NAME`.
+    """Return the run directory at `path`; a pretrained run is copied to `runs/NAME` first.
 
     Raises:
         ValueError, OSError: as `copy_pretrained`.

@@ -1,4 +1,4 @@
-"""A Local VAE with all that is needed to use it: built from options, or read back from a run directory."""
+"""A Local VAE and everything needed to use it, built from options or loaded from a run directory."""
 
 import logging
 import math
@@ -35,10 +35,10 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Run:
-    """A trained Local VAE with all that is needed to use it.
+    """A trained Local VAE and everything needed to use it.
 
-    Images x are (B, C, H, W), and their neighbours x_N (B, K, C, H, W) are such as `run.neighbourhood(index, x)` draws;
-    pixels in [0, 1]. Local parameters are the centre of the local posterior.
+    Images x are (B, C, H, W) and their neighbours x_N (B, K, C, H, W), as drawn by `run.neighbourhood(index, x)`;
+    pixels are in [0, 1]. To encode, decode and sample, the local parameters are the centre of the local posterior.
     """
 
     options: FitOptions
@@ -47,14 +47,14 @@ class Run:
     dataset: FactorImages
     neighbourhood: Neighbourhood
     path: Path | None = None
-    """Its directory, if it was fitted or loaded. Scores and figures go there."""
+    """The run directory, if the run was fitted or loaded. Scores and figures are saved there."""
 
     @property
     def directory(self) -> Path:
-        """Its directory, to write into.
+        """The run directory, for writing.
 
         Raises:
-            ValueError: it has none: it was neither fitted nor loaded; or it is a pretrained run of the package.
+            ValueError: the run has none (it was neither fitted nor loaded), or is a pretrained run of the package.
         """
         if self.path is None:
             raise ValueError("the run has no directory: fit it, load it, or give it one with dataclasses.replace")
@@ -63,25 +63,25 @@ class Run:
 
     @property
     def stateful(self) -> dict[str, Stateful]:
-        """What has a state beside the model, by how the names of its tensors begin in a checkpoint."""
+        """The parts besides the model that have a state, by the prefix of their tensors in a checkpoint."""
         penalty = {"penalty.": self.elbo.penalty} if self.elbo.penalty is not None else {}
         return {"neighbourhood.": self.neighbourhood, **penalty}
 
     def adapt(self, x: Tensor, x_N: Tensor) -> "dict[str, TorchDistribution]":
-        """The local posterior at x, by site that inference moves: batch (B, 1), event (P,).
+        """The local posterior at x, by adapted site: batch (B, 1), event (P,).
 
         Raises:
-            ValueError: there are not as many neighbourhoods as images.
+            ValueError: the numbers of images and neighbourhoods differ.
         """
         if len(x) != len(x_N):
-            raise ValueError(f"{len(x)} images and {len(x_N)} neighbourhoods: one neighbourhood an image is needed")
+            raise ValueError(f"{len(x)} images and {len(x_N)} neighbourhoods: one neighbourhood per image is needed")
         with torch.no_grad(), single_precision(), pyro.get_param_store().scope():
             return self.elbo.local_posterior(self.vae.model, self.vae.guide, x_N)
 
     @torch.no_grad()
     @single_precision()
     def encode(self, x: Tensor, x_N: Tensor | None) -> Tensor:
-        """The codes of x: means of the local encoder, or of the meta encoder if x_N is None: (B, D)."""
+        """Codes (B, D) of x: the posterior means of the local encoder, or of the meta encoder if x_N is None."""
         if x_N is None:
             return meta_codes(self.vae, x)
         phi_N = self._centre("phi_N", self.vae.phi, x, x_N)
@@ -90,13 +90,13 @@ class Run:
     @torch.no_grad()
     @single_precision()
     def decode(self, z: Tensor, x_N: Tensor | None) -> Tensor:
-        """Mean images (B, S, C, H, W), clamped to [0, 1], of codes z (B, S, D), by the meta decoder if x_N is None."""
+        """Decode codes z (B, S, D) to mean images (B, S, C, H, W), clamped to [0, 1]; x_N None: by the meta decoder."""
         theta_N = self._centre("theta_N", self.vae.theta, z, x_N)
         return self.vae.decode(z, theta_N).mean.clamp(0, 1)
 
     @single_precision()
     def sample(self, x: Tensor, x_N: Tensor, num_samples: int) -> Tensor:
-        """Images (B, num_samples, C, H, W) of codes drawn from p(z), decoded as the references x say."""
+        """Draw codes from p(z) and decode them with the weights local to x: images (B, num_samples, C, H, W)."""
         z = torch.randn(len(x), num_samples, self.options.latent_dim).to(x.device)
         return self.decode(z, x_N)
 
@@ -107,14 +107,14 @@ class Run:
 
 @single_precision()
 def prepare(options: FitOptions, dataset: FactorImages | None = None) -> Run:
-    """Load the data, if they are not given, and build an untrained run; its parameters follow from the seed."""
+    """Build an untrained run, with parameters initialised from the seed; load the data set if none is given."""
     size, options = options.image_size, replace(options, device=resolve_device(options.device))
     if dataset is None:
         loaded = load_dataset(options.dataset, options.data_dir, size, options.frame, options.skip_bad)
         dataset = loaded.to(options.device)
     dataset = dataset.resized(shrunk(size, dataset.images.shape[2:]))
     if ":" in options.device:
-        torch.cuda.set_device(options.device)  # streams, graphs and libraries take the current one
+        torch.cuda.set_device(options.device)  # streams, graphs and libraries use the current device
     torch.manual_seed(options.seed)
     pixels = math.prod(dataset.image_shape) if options.alpha_unit == "sum" else 1
     vae = LocalVAE(
@@ -142,7 +142,7 @@ def prepare(options: FitOptions, dataset: FactorImages | None = None) -> Run:
 
 @torch.no_grad()
 def meta_codes(vae: LocalVAE, x: Tensor) -> Tensor:
-    """Codes (B, D) of images x (B, C, H, W) by the encoder's meta-parameters, as of one neighbourhood of B points."""
+    """Encode images x (B, C, H, W) with the meta-parameters, as one neighbourhood of B points: codes (B, D)."""
     return vae.encode(x.unsqueeze(0), vae.phi.view(1, 1, -1)).mean.squeeze(0)
 
 
@@ -153,28 +153,28 @@ def load_run(
     data_dir: str | Path | None = None,
     dataset: str | Path | None = None,
 ) -> Run:
-    """Read a run directory back, with its data set.
+    """Load a run and its data set from a run directory.
 
-    Warns if the fit is not finished: the weights are those of its last checkpoint.
+    If the fit is not finished, a warning is logged, and the weights are those of the last checkpoint.
 
     Args:
         path: the run directory, or "pretrained:NAME" (see `hierarchical_lvae.runs.PRETRAINED`), which is read in place.
-        device: where to compute; where the fit did, if None and if that device is here. A pretrained run: on the CPU.
-        data_dir: where data files are now, if elsewhere than for the fit.
-        dataset: where the user's own data are now, if elsewhere. What must agree is the fingerprint of their content.
+        device: where to compute; by default, the device of the fit if available, and the CPU for a pretrained run.
+        data_dir: where the data files are now, if they have moved since the fit.
+        dataset: where the user's own data are now, if they have moved; the fingerprint of their content must agree.
 
     Raises:
-        FileNotFoundError: the directory is not a run, or has no weights yet, or the data are not there.
-        ValueError: a file is damaged, the data are not those that it was trained on, or no pretrained run is called so.
-        OSError: the device is not here.
+        FileNotFoundError: the directory is not a run directory, has no weights yet, or its data are missing.
+        ValueError: a file is damaged, the run was trained on other data, or no pretrained run has that name.
+        OSError: the device is not available.
     """
     path = located(path)
     options = moved(read_options(path), device, data_dir, dataset)
     weights = read_weights(path)
     if (state := read_state(path)).status == "unknown":
-        log.warning("%s does not say how far it was trained: it has neither state.json nor a checkpoint", path)
+        log.warning("%s may not be fully trained: it has neither state.json nor a checkpoint", path)
     elif state.status != "finished":
-        log.warning("%s is not finished, and its weights are those of its last checkpoint: it is %s", path, state)
+        log.warning("%s is not finished (%s): using the weights of its last checkpoint", path, state)
     with random_state_kept():
         run = replace(prepare(options, load_data(options, path)), path=path)
     try:
@@ -191,47 +191,47 @@ def load_run(
 def moved(
     options: FitOptions, device: str | None, data_dir: str | Path | None, dataset: str | Path | None
 ) -> FitOptions:
-    """The options of a run that is used on another device, or whose data are elsewhere now."""
+    """Update the options of a run for another device, or for data that have moved."""
     here = resolve_device(device) if device else device_here(options.device)
     changes: dict[str, Any] = {"data_dir": data_dir, "dataset": dataset}
     options = replace(options, device=here, **{name: place for name, place in changes.items() if place is not None})
     is_gone = options.data_dir is not None and data_dir is None and not Path(options.data_dir).exists()
     if is_gone and not SOURCES.get(options.dataset):
-        return replace(options, data_dir=None)  # it held nothing but caches
+        return replace(options, data_dir=None)  # it held only caches
     return options
 
 
 def load_data(options: FitOptions, path: Path) -> FactorImages:
-    """Load the data of the run in `path`, on the device of the options.
+    """Load the data of the run in `path` onto the device of the options.
 
-    A run that was trained on the replica of 3D Shapes keeps it, even if the real images are there now.
+    A run that was trained on the replica of 3D Shapes keeps using it, even if the real images are available now.
 
     Raises:
-        FileNotFoundError: they are not where the options say.
-        ValueError: they are not those that the run was trained on.
+        FileNotFoundError: the data are missing.
+        ValueError: they are not the data that the run was trained on.
     """
     own = options.dataset not in DATASETS
     if options.data_dir is not None and not Path(options.data_dir).exists() and SOURCES.get(options.dataset):
         raise FileNotFoundError(
-            f"the data directory of {path} is no longer at {options.data_dir}: give its new place with `data_dir`"
+            f"the data directory of {path} is no longer at {options.data_dir}: give its new path with `data_dir`"
         )
     if own and not Path(options.dataset).exists():
         raise FileNotFoundError(
-            f"the data of {path} are no longer at {options.dataset}: give their new place with `dataset`"
+            f"the data of {path} are no longer at {options.dataset}: give their new path with `dataset`"
         )
     saved = read_record(path)["data"]
     if options.dataset == "3dshapes" and saved.get("source") == shapes3d.REPLICA:
         directory = data_directory(options.data_dir)
         if (directory / shapes3d.FILE).exists():
-            log.info("%s was trained on the replica: %s is not used", path, directory / shapes3d.FILE)
+            log.info("%s was trained on the replica: ignoring %s", path, directory / shapes3d.FILE)
         dataset = shapes3d.replica(directory)
         dataset = dataset.resized(shrunk(options.image_size, dataset.images.shape[2:]))
     else:
         dataset = load_dataset(options.dataset, options.data_dir, options.image_size, options.frame, options.skip_bad)
     if dataset.fingerprint != saved.get("fingerprint"):
-        place = "their place with `dataset`" if own else "their directory with `data_dir` or $HLVAE_DATA"
+        place = "their path with `dataset`" if own else "their directory with `data_dir` or $HLVAE_DATA"
         raise ValueError(
-            f"{path} was trained on {saved.get('source', 'other data')}, and {options.dataset} holds other data now "
+            f"{path} was trained on {saved.get('source', 'other data')}, but {options.dataset} now holds other data "
             f"({dataset.source}): give {place}"
         )
     return dataset.to(options.device)

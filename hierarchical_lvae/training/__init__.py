@@ -1,8 +1,8 @@
-"""Algorithm 1: the loop, the gradient of a step, and the processes and the memory that it runs in.
+"""Training by Algorithm 1: the loop, the meta-gradient, several processes, and memory.
 
 fit(FitOptions.of("quick", dataset="3dshapes"), out)    # writes a run directory
 resume(out)                                             # continues after an interruption
-run = load_run(out)                                     # reads it back
+run = load_run(out)                                     # loads it
 """
 
 import lazy_loader

@@ -1,8 +1,8 @@
 """The meta-gradient as one graph of operators, compiled by Inductor.
 
-Without it, a step is hundreds of small kernels, and a GPU spends its time on starting them. Traced by `make_fx`, the
-networks, the gradient of their loss, the step along it and the gradient through that step are one sequence of
-operators; Inductor fuses the element-wise ones, and the copies between them. Compiling takes about a minute on a GPU.
+Uncompiled, a step consists of hundreds of small kernels, and a GPU spends its time launching them. `make_fx` traces the
+networks, the inner gradient, the local step and the gradient through that step as one sequence of operators. Inductor
+then fuses the element-wise operators and the copies between them. Compilation takes about a minute on a GPU.
 """
 
 from collections.abc import Callable, Sequence
@@ -21,10 +21,10 @@ Function = Callable[..., Sequence[Tensor]]
 
 
 class Compiled:
-    """A `Gradient`: all neighbourhoods at once.
+    """The compiled `Gradient` of all neighbourhoods at once.
 
     Args:
-        run: whose model it is.
+        run: the run whose loss is differentiated.
     """
 
     def __init__(self, run: Run) -> None:
@@ -32,7 +32,7 @@ class Compiled:
         self.function: Function | None = None
 
     def __call__(self, x: Tensor, x_N: Tensor) -> Tensor:
-        """As `Whole` does: x (B, C, H, W), x_N (B, K, C, H, W) ↦ the loss, a scalar."""
+        """As for `Whole`: x (B, C, H, W), x_N (B, K, C, H, W) ↦ the loss, a scalar."""
         vae = self.run.vae
         arguments = [*vae.parameters(), *vae.buffers(), x.new_full((), self.run.elbo.beta), x, x_N]
         arguments = [argument.detach() for argument in arguments]

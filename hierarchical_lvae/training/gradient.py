@@ -1,7 +1,7 @@
-"""The gradient of a meta-step, Equation 6 over a batch: whole, in parts, or over several processes.
+"""The meta-gradient, of Equation 6 over a batch: at once, in parts, or over several processes.
 
-In parts, the codes of each are drawn by a seed of its own, itself drawn from the common random state: so it does not
-matter to the numbers which process computes which part, or whether one computes all of them.
+Each part draws its codes from its own seed, which is drawn from the common random state. The draws are therefore the
+same whichever process computes which part, and also if one process computes them all.
 """
 
 import math
@@ -19,12 +19,12 @@ from hierarchical_lvae.training.ranks import Ranks
 from hierarchical_lvae.types import random_state_kept
 
 Gradient = Callable[[Tensor, Tensor], Tensor]
-"""Of queries x (B, C, H, W) and neighbours x_N (B, K, C, H, W): puts the gradient of the mean loss of an image where
-the parameters keep theirs, and returns that loss: a scalar, detached."""
+"""Takes queries x (B, C, H, W) and neighbours x_N (B, K, C, H, W), sets the `grad` of the parameters to the gradient of
+the mean loss per image, and returns that loss as a detached scalar."""
 
 
 def choose_gradient(run: Run, ranks: Ranks) -> Gradient:
-    """In parts if asked for or shared among processes, compiled if asked for, else whole.
+    """Choose the gradient: in parts if requested or shared among processes, compiled if requested, else at once.
 
     Raises:
         ValueError: the local inference cannot be compiled.
@@ -41,7 +41,7 @@ def choose_gradient(run: Run, ranks: Ranks) -> Gradient:
 
 
 def is_capturable(run: Run) -> bool:
-    """Whether its step can be a CUDA graph: on a GPU, whole, and without a penalty, which runs Python at each step."""
+    """Whether the step can be a CUDA graph: on a GPU, not in parts, with no penalty (that runs Python at each step)."""
     return (
         run.options.device.startswith("cuda")
         and run.options.micro_batch is None
@@ -51,7 +51,7 @@ def is_capturable(run: Run) -> bool:
 
 
 def shared(options: FitOptions, ranks: Ranks) -> FitOptions:
-    """The options of a fit that several processes share: each takes its part of a batch, and so could one alone.
+    """Set `micro_batch` so that several processes share each batch; one process can use the same options alone.
 
     Raises:
         ValueError: there is a penalty, which needs the whole batch.
@@ -62,9 +62,9 @@ def shared(options: FitOptions, ranks: Ranks) -> FitOptions:
 
 
 def first_not_finite(run: Run, x: Tensor, x_N: Tensor) -> str:
-    """What of a step on x (B, C, H, W), x_N (B, K, C, H, W) is not finite first: a meta-parameter, a site, a gradient.
+    """Name the first non-finite quantity (meta-parameter, site or gradient) of a step.
 
-    The step is run by this process alone, from the random state as it is.
+    This process runs the step alone, on x (B, C, H, W), x_N (B, K, C, H, W), from the current random state.
     """
     names = dict(run.vae.named_parameters())
     for name, parameter in names.items():
@@ -79,18 +79,18 @@ def first_not_finite(run: Run, x: Tensor, x_N: Tensor) -> str:
     except NotFinite as found:
         return str(found)
     except torch.linalg.LinAlgError as error:
-        return f"the curvature of a neighbourhood, though each site is finite; {str(error).partition('.')[0]}"
+        return f"the curvature of a neighbourhood, although every site is finite; {str(error).partition('.')[0]}"
     if not loss.isfinite():
-        return "the loss, though each site is finite"
+        return "the loss, although every site is finite"
     for name, parameter in names.items():
         if parameter.grad is not None and not parameter.grad.isfinite().all():
             return f"the gradient of {name}"
-    return "the norm of the gradient, though each part of it is finite"
+    return "the norm of the gradient, although every part of it is finite"
 
 
 @contextmanager
 def precision(name: str) -> Iterator[None]:
-    """Multiply float32 matrices, and convolve, as `PRECISIONS` has it; afterwards as before."""
+    """Set the precision of float32 matrix products and convolutions to one of `PRECISIONS`; restore it afterwards."""
     before = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
     torch.set_float32_matmul_precision(name)
     torch.backends.cudnn.allow_tf32 = name != "highest"
@@ -102,7 +102,7 @@ def precision(name: str) -> Iterator[None]:
 
 
 class Whole:
-    """All neighbourhoods at once."""
+    """The gradient of all neighbourhoods at once."""
 
     def __init__(self, run: Run) -> None:
         self.run = run
@@ -117,10 +117,10 @@ class Whole:
 
 
 class InParts:
-    """A few neighbourhoods at a time, shared out among the processes: in less memory, the same sum.
+    """The gradient of a few neighbourhoods at a time, divided among the processes: the same sum, in less memory.
 
     Args:
-        run: `micro_batch` of its options is the size of a part.
+        run: its option `micro_batch` is the size of a part.
         ranks: the processes.
     """
 
@@ -129,7 +129,7 @@ class InParts:
         self.size = run.options.micro_batch or run.options.batch
 
     def __call__(self, x: Tensor, x_N: Tensor) -> Tensor:
-        """A backward pass for each part of x (B, …), x_N (B, K, …) that is this process's; the loss, a scalar."""
+        """One backward pass for each of this process's parts of x (B, …), x_N (B, K, …) ↦ the whole loss, a scalar."""
         vae, batch = self.run.vae, len(x)
         seed = int(torch.randint(2**31, ()))
         for parameter in vae.parameters():

@@ -1,4 +1,4 @@
-"""Algorithm 1 as one flat loop, and what keeps it safe: checkpoints, and a clear exit status."""
+"""Algorithm 1 as one flat loop, with checkpoints and a clear exit status."""
 
 import logging
 import math
@@ -41,12 +41,12 @@ from hierarchical_lvae.types import Diverged, Interrupted, random_state_kept, si
 
 LOG_EVERY, DIAGNOSE_EVERY = 50, 500
 DIAGNOSE_EVERY_REPLAYED = 5_000
-"""On a GPU, and also at step 500 and at the end: a diagnosis takes 0.3 s of Python there, and 500 steps about 1 s."""
+"""On a GPU, where step 500 and the last are diagnosed, too: a diagnosis takes 0.3 s of Python, 500 steps about 1 s."""
 REESTIMATE_EVERY, REESTIMATE_ON = 200, 4  # steps, neighbourhoods
 TRIED = 10
-"""Steps to estimate by."""
+"""Steps timed for an estimate."""
 ALPHA_RANGE = 1e-3, 10.0
-"""Where `alpha="auto"` may go: the paper's fits train there, and overshoot at 100."""
+"""Bounds of `alpha="auto"`: the paper's fits train in this range and overshoot at 100."""
 log = logging.getLogger(__name__)
 Watcher = Callable[[Run, dict[str, Any]], None]
 
@@ -59,23 +59,24 @@ def fit(
     watchers: tuple[Watcher, ...] = (),
     ready: Callable[[Run], None] = lambda run: None,
 ) -> Run:
-    """Train by Algorithm 1, and leave a run directory.
+    """Train by Algorithm 1 and write a run directory.
 
-    It holds `options.json`; `model.safetensors`; `state.safetensors` and `state.json`, the checkpoint; and `log.jsonl`:
-    every 50 steps the loss and the norm of the meta-gradient (nats per image) and the images per second (queries and
-    neighbours), with a penalty its last value, every 500 (on a GPU 5,000) also the diagnosis.
+    The directory holds `options.json`, `model.safetensors`, the checkpoint (`state.safetensors` and `state.json`) and
+    `log.jsonl`. Every 50 steps the log gets the loss and the norm of the meta-gradient (nats per image), the images per
+    second (queries and neighbours) and the last value of the penalty, if any; every 500 steps (5,000 on a GPU) it also
+    gets the diagnosis.
 
     Args:
-        options: what to train, on what, for how long.
+        options: the data, the model and the schedule.
         out: the run directory, new or empty.
         checkpoint_every: seconds between checkpoints; the first is written before step 1.
         watchers: called with the run and each line of the log.
         ready: called with the run before the first step.
 
     Raises:
-        Diverged: the loss or its gradient is not finite, or the local step overshoots; the last checkpoint stays.
-        Interrupted: SIGINT or SIGTERM came; the checkpoint is of the last step that was done.
-        OSError: `out` holds files already, is held by another process, or cannot be written.
+        Diverged: the loss or its gradient is not finite, or the local step overshoots; the last checkpoint is kept.
+        Interrupted: SIGINT or SIGTERM arrived; a checkpoint was written after the last step.
+        OSError: `out` is not empty, is locked by another process, or cannot be written.
     """
     out, ranks = Path(out), Ranks()
     options = shared(options, ranks)
@@ -95,41 +96,43 @@ def resume(
     device: str | None = None,
     dataset: str | Path | None = None,
 ) -> Run:
-    """Continue a fit from its last checkpoint, on a CPU to the same bytes as if it had never stopped; see `fit`.
+    """Resume a fit from its last checkpoint; on a CPU, to the same bytes as if it had never stopped. See `fit`.
 
-    On another device, or shared among processes that did not share it before, it continues by other draws. On a CPU, or
-    shared, its gradient is no longer compiled.
+    On another device, or on several processes for the first time, the fit continues with different random draws. On a
+    CPU or on several processes, the gradient is no longer compiled.
 
     Args:
         path: a run directory, finished or not.
-        steps: more steps than it was started with, if any.
+        steps: the new number of steps in total, at least the old one; by default unchanged.
         data_dir, device, dataset: as for `load_run`.
 
     Raises:
-        ValueError: `steps` are fewer than before, or the data are not those that it was started with.
+        ValueError: `steps` is less than before, or the data have changed.
         Diverged, Interrupted, OSError: as `fit`.
     """
     path, ranks = Path(path), Ranks()
     options = read_options(path)
     if steps is not None and steps < options.steps:
-        raise ValueError(f"{path} was started for {options.steps} steps: {steps} steps would be fewer")
+        raise ValueError(
+            f"{path} has {options.steps} steps and cannot be shortened to {steps}: leave out `steps`, or give more"
+        )
     with claimed(path, new=False) if ranks.writes else progress.hidden():
         options = replace(moved(options, device, data_dir, dataset), steps=steps or options.steps)
         if options.compiled and (ranks.world > 1 or not options.device.startswith("cuda")):
-            log.info("from here on the gradient is not compiled")
+            log.info("from now on the gradient is not compiled")
             options = replace(options, compiled=False)
         alone, options = options, shared(options, ranks)
         if options != alone and ranks.writes:
-            log.info("from here on %d processes share each batch, and draw other codes than one did", ranks.world)
+            log.info("from now on %d processes share each batch, with different random draws", ranks.world)
         run = replace(prepare(options, load_data(options, path)), path=path)
         return _train(run, ranks, checkpoint_every, watchers)
 
 
 @single_precision()
 def estimate_seconds(run: Run, options: FitOptions) -> float:
-    """How long a fit by these options would take here, on the data of `run`.
+    """Estimate how many seconds a fit with these options would take here, on the data of `run`.
 
-    On a CPU, by a step of at most 8 queries; on a GPU, by ten replays of a step that is not compiled.
+    On a CPU it times a step with at most 8 queries; on a GPU, ten replays of an uncompiled step.
 
     Raises:
         MemoryError: a step does not fit into the memory of the GPU.
@@ -175,7 +178,8 @@ def _train(run: Run, ranks: Ranks, checkpoint_every: float, watchers: tuple[Watc
             raise ValueError(f"{out / CHECKPOINT} cannot be resumed ({error}): restore it, or fit again") from error
     elif (out / MODEL).exists():
         raise FileNotFoundError(
-            f"{out} has weights, but no checkpoint to resume from (state.safetensors): restore it, or fit elsewhere"
+            f"{out} has weights, but no checkpoint to resume from (state.safetensors): "
+            "restore it, or fit into another directory"
         )
     with ranks.in_turn():
         run.neighbourhood.prepare()
@@ -201,7 +205,7 @@ def _train(run: Run, ranks: Ranks, checkpoint_every: float, watchers: tuple[Watc
         _noted_divergence(out if ranks.writes else None),
         precision(options.precision),
         _noted_signals() as signals,
-        pyro.validation_enabled(False),  # a divergence is seen in the loss, and named with its step
+        pyro.validation_enabled(False),  # a divergence shows in the loss and is reported with its step
         pyro.get_param_store().scope(),  # leave the caller's parameters alone
     ):
         while done < options.steps:
@@ -211,9 +215,10 @@ def _train(run: Run, ranks: Ranks, checkpoint_every: float, watchers: tuple[Watc
                 losses.append(seen.loss)
                 if not seen.is_finite:
                     raise Diverged(
-                        f"the loss is {seen.loss:g} nats and its gradient {seen.norm:g} at step {done} (the first not "
-                        f"to be finite: {step.why(i, number)}): lower `alpha` (here {vae.alpha:g}) or `lr` (here "
-                        f"{options.lr:g}){'' if options.clip else ', or clip the gradient with `clip`'}; "
+                        f"the loss is {seen.loss:g} nats and its gradient {seen.norm:g} at step {done} "
+                        f"(first non-finite quantity: {step.why(i, number)}): "
+                        f"lower `alpha` (here {vae.alpha:g}) or `lr` (here {options.lr:g})"
+                        f"{'' if options.clip else ', or clip the gradient with `clip`'}; "
                         "the last good checkpoint is kept"
                     )
             if penalty is not None:
@@ -233,7 +238,7 @@ def _train(run: Run, ranks: Ranks, checkpoint_every: float, watchers: tuple[Watc
                 if _is_diagnosed(done, options.steps, step.is_replayed):
                     info = diagnose(elbo, vae.model, vae.guide, step.x_N)
                     entry |= {name: value.mean().item() for name, value in info._asdict().items()}
-                    # a penalty is in the loss of the queries, and not in that of a neighbourhood
+                    # a penalty is part of the loss of the queries, but not of the loss of a neighbourhood
                     after = entry["loss"] if penalty is None else entry["loss_after"] / options.num_neighbours
                     _refuse_overshoot(after, entry["loss_before"] / options.num_neighbours, done)
                 if ranks.writes:
@@ -247,7 +252,7 @@ def _train(run: Run, ranks: Ranks, checkpoint_every: float, watchers: tuple[Watc
             if ranks.any(bool(signals)):
                 checkpoint("interrupted")
                 number = signals[0] if signals else signal.SIGTERM
-                raise Interrupted(number, f"stopped after step {done}: `{command('resume', out)}` continues")
+                raise Interrupted(number, f"stopped after step {done}: resume with `{command('resume', out)}`")
             if time.monotonic() - written >= checkpoint_every:
                 written = checkpoint("running")
     checkpoint("finished")
@@ -261,7 +266,7 @@ def _is_diagnosed(done: int, steps: int, is_replayed: bool) -> bool:
 
 
 def _refuse_overshoot(adapted: float, plain: float, step: int) -> None:
-    """Clipping can keep a hopeless fit finite: call it diverged where adapting is ten times worse than not adapting."""
+    """Raise if the adapted loss exceeds ten times the unadapted one: clipping can keep even such a fit finite."""
     if adapted - plain > 9 * abs(plain):
         raise Diverged(
             f"at step {step} the loss is {adapted:,.0f} nats per image with the local step and {plain:,.0f} without: "
@@ -271,7 +276,7 @@ def _refuse_overshoot(adapted: float, plain: float, step: int) -> None:
 
 @contextmanager
 def _noted_divergence(out: Path | None) -> Iterator[None]:
-    """Note in `state.json`, beside where the last checkpoint is, that the fit diverged from there, and how."""
+    """Record in `state.json` that the fit diverged, and how; the step stays that of the last checkpoint."""
     try:
         yield
     except Diverged as error:
@@ -282,7 +287,7 @@ def _noted_divergence(out: Path | None) -> Iterator[None]:
 
 @contextmanager
 def _noted_signals() -> Iterator[list[int]]:
-    """Collect SIGINT and SIGTERM, to be seen between two steps; a second one has its usual effect."""
+    """Collect SIGINT and SIGTERM, which are handled between two steps; a second signal has its usual effect."""
     noted: list[int] = []
     usual: dict[int, Any] = {}
 

@@ -1,28 +1,29 @@
-"""How much memory a step needs, and memory of the C library on Linux: keep what was freed, for the next step.
+"""How much memory a step needs and, on Linux, how the C library keeps freed memory for the next step.
 
-A meta-step makes and frees arrays of 30 to 80 MB by the dozen. By default glibc gives blocks of that size back to the
-system at once, and each new one is paid for page by page: with them kept, a step on two cores took 14 to 18 % less.
+A meta-step allocates and frees dozens of arrays of 30 to 80 MB. By default glibc returns blocks of that size to the
+system at once, and every page of a new block costs a page fault. With the blocks kept, a step on two cores took 14 to
+18 % less time.
 """
 
 import ctypes
 import os
 
 M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_MAX = -1, -2, -4
-"""As `malloc.h` numbers them."""
+"""As defined in `malloc.h`."""
 
 
 def give_back_freed_memory() -> None:
-    """Give what is free back to the system, so that memory in use can be read off the process."""
+    """Return free memory to the system, so that the size of the process is the memory in use."""
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
     if trim is not None:
         trim(0)
 
 
 def keep_freed_memory() -> bool:
-    """Let this process keep freed memory for its next allocations; tell whether the C library knows how to.
+    """Let this process keep freed memory for its next allocations; return whether the C library supports that.
 
-    This is for the process, to its end. What it holds is what it needed at most, which it would have needed anyway, and
-    what fragments cost.
+    The setting lasts until the process ends. The process then holds as much memory as it needed at its peak, plus the
+    cost of fragmentation.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is None:  # no glibc
@@ -34,10 +35,10 @@ def keep_freed_memory() -> bool:
 def check_step_fits(batch: int, num_neighbours: int, image_shape: tuple[int, int, int], device: str = "cpu") -> None:
     """Refuse a step that needs more memory than there is, before it exhausts the memory of the machine.
 
-    What is counted is a lower bound, of the neighbours alone: their pixels, and the first and last map of features.
+    The estimate is a lower bound: it counts only the neighbours' pixels and their first and last feature maps.
 
     Args:
-        batch: neighbourhoods at a time.
+        batch: neighbourhoods per step.
         num_neighbours: points in each.
         image_shape: (C, H, W).
         device: where the step is computed.
@@ -56,5 +57,5 @@ def check_step_fits(batch: int, num_neighbours: int, image_shape: tuple[int, int
     if needed > there:
         raise MemoryError(
             f"a step on {batch:,} × {num_neighbours:,} images needs at least {needed / 2**30:,.0f} GiB, "
-            f"and there are {there / 2**30:,.0f}"
+            f"but there are only {there / 2**30:,.0f}"
         )

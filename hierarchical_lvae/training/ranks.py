@@ -1,7 +1,8 @@
 """Several processes that train one model: `torchrun --nproc-per-node N -m hierarchical_lvae fit …`.
 
-All draw the same batch by the same random state; each takes some of its neighbourhoods, and the gradients are summed.
-So all have the same weights at each step, and the first process (rank 0) alone writes.
+All processes draw the same batch from the same random state. Each computes the gradient of some of its neighbourhoods,
+and the gradients are summed. All therefore have the same weights at each step, and only the first process (rank 0)
+writes files.
 """
 
 import os
@@ -15,7 +16,7 @@ from torch import Tensor
 
 
 class Ranks:
-    """This process among those that train together; one that trains alone is rank 0 of 1."""
+    """The rank of this process among those that train together; a process that trains alone has rank 0 of 1."""
 
     def __init__(self) -> None:
         together = dist.is_available() and dist.is_initialized()
@@ -24,7 +25,7 @@ class Ranks:
 
     @property
     def writes(self) -> bool:
-        """Whether this process writes files and talks."""
+        """Whether this process writes files and messages."""
         return self.rank == 0
 
     def sum(self, tensors: Sequence[Tensor]) -> None:
@@ -40,15 +41,15 @@ class Ranks:
             dist.all_reduce(flat)
         except RuntimeError as error:
             raise ConnectionError(
-                f"one of the {self.world} processes was lost ({str(error).splitlines()[0]}): "
-                "the last checkpoint is kept: continue with `resume` and the run directory"
+                f"one of the {self.world} processes was lost ({str(error).splitlines()[0]}), but the last checkpoint "
+                "is kept: continue with `resume` and the run directory"
             ) from error
         for tensor, part in zip(tensors, flat.split([t.numel() for t in tensors]), strict=True):
             tensor.copy_(part.view_as(tensor))
 
     @contextmanager
     def in_turn(self) -> Iterator[None]:
-        """Let the first process go first: what it leaves in a cache, the others find there."""
+        """Let the first process go first, so that the others find its results in the cache."""
         if self.world > 1 and self.rank > 0:
             dist.barrier()
         yield
@@ -56,7 +57,7 @@ class Ranks:
             dist.barrier()
 
     def any(self, flag: bool) -> bool:
-        """Whether the flag is up in any process."""
+        """Whether the flag is set in any process."""
         if self.world == 1:
             return flag
         raised = torch.tensor(float(flag))
@@ -66,10 +67,10 @@ class Ranks:
 
 @contextmanager
 def joined(device: str) -> Iterator[Ranks]:
-    """Join the other processes, if torchrun has started this one: by Gloo, and NCCL if they have a GPU each.
+    """Join the other processes, if torchrun started this one: with Gloo, and also NCCL if each has a GPU.
 
     Args:
-        device: of the fit; "cpu" needs no GPU, "cuda" and "auto" mean that of this process.
+        device: of the fit; "cpu" uses no GPU, "cuda" and "auto" mean the GPU of this process.
     """
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         yield Ranks()
@@ -80,10 +81,10 @@ def joined(device: str) -> Iterator[Ranks]:
     dist.init_process_group("cpu:gloo,cuda:nccl" if on_gpus else "gloo")
     try:
         yield Ranks()
-        with suppress(RuntimeError):  # another has failed, and says why
-            dist.barrier()  # all leave together: one that leaves earlier can be aborted by threads of Gloo
+        with suppress(RuntimeError):  # another process failed and reports why
+            dist.barrier()  # all leave together: Gloo's threads can abort a process that leaves early
     except BaseException:
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # torchrun's, that would come before our line is told
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # torchrun's, which would come before our message is printed
         raise
     finally:
         dist.destroy_process_group()

@@ -1,11 +1,11 @@
-"""A step of Algorithm 1: images, their neighbours, the meta-gradient, Adam. On a GPU it is one CUDA graph, replayed.
+"""A step of Algorithm 1: images, their neighbours, the meta-gradient, Adam. On a GPU, a CUDA graph is replayed.
 
-A graph can hold operations that never read values on the host and have the same shapes each time: the draw of images
-and of noisy neighbours, both gradients, clipping, Adam. Such a step costs one launch; Python runs for the capture, and
-for some trials before it.
+A graph can contain operations that never read values on the host and always have the same shapes: drawing images and
+noisy neighbours, both gradients, clipping, Adam. Such a step costs one launch. Python runs only for the capture and for
+a few trial steps before it.
 
-A step that is not finite must not touch the weights. On a CPU the loss is checked before Adam. In a graph a flag on the
-device tells Adam, and stays set: later steps change nothing.
+A non-finite step must not change the weights. On a CPU, loss and gradient are checked before Adam's update. In a graph,
+a flag on the device makes Adam skip the update. The flag stays set, so later steps change nothing either.
 """
 
 import math
@@ -21,10 +21,10 @@ from hierarchical_lvae.training.ranks import Ranks
 from hierarchical_lvae.types import random_state_kept
 
 AT_ONCE = 50
-"""How many steps a graph takes, at most, before their losses are read."""
+"""The largest number of replayed steps before their losses are read."""
 
 TRIALS = 3
-"""Steps before a capture, in which libraries choose their kernels and caches fill."""
+"""Trial steps before a capture, in which libraries choose their kernels and caches fill."""
 
 
 class Outcome(NamedTuple):
@@ -37,15 +37,15 @@ class Outcome(NamedTuple):
 
     @property
     def is_finite(self) -> bool:
-        """Whether both are. If not, Adam has not taken the step, nor any later one of a graph."""
+        """Whether both are finite. If not, Adam skipped this step and, in a graph, all later ones."""
         return math.isfinite(self.loss) and math.isfinite(self.norm)
 
 
 class Step:
-    """Takes steps, and holds what belongs to them: Adam, the graph, the last batch.
+    """The training step and its state: Adam, the graph, the last batch.
 
     Args:
-        run: what is trained, in place.
+        run: the run to train, in place.
         ranks: the processes that share each batch.
     """
 
@@ -54,14 +54,14 @@ class Step:
     x_N: Tensor
     """Their neighbours: (B, K, C, H, W)."""
     random_state: tuple[Tensor, Tensor | None]
-    """Of CPU and GPU: before the codes are drawn or, where a graph draws the batch, before the first of its steps."""
+    """Of CPU and GPU, before the codes were drawn or, if a graph draws the batch, before the first step of `take`."""
 
     def __init__(self, run: Run, ranks: Ranks) -> None:
         self.run, self.gradient = run, choose_gradient(run, ranks)
         self.is_replayed = is_capturable(run)
-        """Whether it is a CUDA graph."""
+        """Whether the step is a CUDA graph."""
         self.draws_inside = self.is_replayed and not run.neighbourhood.of_data
-        """Whether images and neighbours are part of the graph."""
+        """Whether the graph also draws images and neighbours."""
         self.at_once = AT_ONCE if self.draws_inside else 1
         """How many steps may be taken before their losses are read."""
         if self.is_replayed:
@@ -72,7 +72,7 @@ class Step:
         self.graph: torch.cuda.CUDAGraph | None = None
 
     def take(self, done: int, number: int) -> list[Outcome]:
-        """Take the steps `done` + 1 to `done` + `number`, and read what came of them."""
+        """Take the steps `done` + 1 to `done` + `number`; return their outcomes."""
         outcomes = list[Tensor]()
         for step in range(done + 1, done + number + 1):
             self._set_rate(learning_rate(self.run.options, step))
@@ -90,18 +90,18 @@ class Step:
         return [Outcome(*pair) for pair in torch.stack(outcomes).tolist()]
 
     def why(self, failed: int, number: int) -> str:
-        """What was not finite first in step `failed` (from 0) of the `number` that were taken last."""
+        """Name the first non-finite quantity in step `failed` (from 0) of the `number` last steps."""
         with random_state_kept():
             cpu, gpu = self.random_state
             torch.set_rng_state(cpu)
-            if gpu is not None:  # each step of a graph draws as many numbers
+            if gpu is not None:  # each step of a graph draws equally many numbers
                 share = failed / number if self.draws_inside else 0.0
                 torch.cuda.set_rng_state(_between(gpu, torch.cuda.get_rng_state(), share))
             x, x_N = self._draw() if self.draws_inside else (self.x, self.x_N)
             return first_not_finite(self.run, x, x_N)
 
     def _put(self, x: Tensor, x_N: Tensor) -> None:
-        """Make these the batch: where the graph reads it, if there is one."""
+        """Set the batch; if there is a graph, copy it to where the graph reads it."""
         if self.graph is None:
             self.x, self.x_N = x, x_N
         else:
@@ -116,11 +116,11 @@ class Step:
         return x, run.neighbourhood(index, x)
 
     def _update(self) -> None:
-        """The gradient, and Adam if it is finite."""
+        """Compute the gradient and, if it is finite, update the weights with Adam."""
         options, parameters = self.run.options, [*self.run.vae.parameters()]
         try:
             loss = self.gradient(self.x, self.x_N)
-        except torch.linalg.LinAlgError:  # of a curvature that is not finite
+        except torch.linalg.LinAlgError:  # the curvature is not finite
             loss = self.x.new_tensor(math.nan)
         norm = torch.nn.utils.clip_grad_norm_(parameters, math.inf if options.clip is None else options.clip)
         self.outcome = torch.stack([loss, norm])
@@ -144,7 +144,7 @@ class Step:
         self._update()
 
     def _capture(self) -> None:
-        """Capture a step; weights, moments and random state are as before."""
+        """Capture a step, then restore weights, moments and random state."""
         self.not_finite = torch.zeros((), device=self.run.options.device)
         parameters = [*self.run.vae.parameters()]
         before = [p.detach().clone() for p in parameters]
@@ -183,7 +183,7 @@ def _gpu_state(device: str) -> Tensor | None:
 
 
 def _between(before: Tensor, after: Tensor, share: float) -> Tensor:
-    """A state of a GPU's generator part of the way between two: eight bytes of seed, eight of how far it is."""
+    """A GPU generator's state part of the way between two others: eight bytes of seed, eight of offset."""
     state, end = before.clone(), after.view(torch.int64)[1]
     offset = state.view(torch.int64)
     offset[1] += round(float(end - offset[1]) * share)

@@ -37,7 +37,7 @@ def hlvae(*args):
         (
             [*FIT, "--penalty", "tc", "--micro-batch", "1"],
             2,
-            "the penalty tc:4.0 is of a whole batch of codes",
+            "the penalty tc:4.0 needs the codes of a whole batch",
         ),
         ([*FIT, "--alpha", "-1"], 2, "alpha is -1.0: it must be finite and not negative"),
         ([*FIT, "--alpha", "nan"], 2, "alpha is nan"),

@@ -138,7 +138,7 @@ def test_what_it_cannot_do_is_said():
         with pytest.raises(ValueError, match=message):
             mode(vae, support, ExactMAP())
     vae, support = head(0.0)
-    with pytest.raises(ValueError, match="there are none: for the Local VAE give an alpha above 0"):
+    with pytest.raises(ValueError, match="there are none: for the Local VAE give an `alpha` above 0"):
         mode(vae, support, ExactMAP())
     vae, support = head(100.0)
     with pytest.raises(ArithmeticError, match=r"no mode within 1 Newton steps: ‖τ∇F‖ is .*: give more `max_steps`"):

@@ -76,7 +76,7 @@ def test_the_log_tells_it_and_a_large_one_is_no_divergence(tmp_path, monkeypatch
 def test_it_needs_the_whole_batch(tmp_path, monkeypatch):
     for changes in ({"micro_batch": 2}, {"batch": 1}):
         with pytest.raises(
-            ValueError, match=r"the penalty tc:4.0 is of a whole batch of codes: give `batch` 2 or more"
+            ValueError, match=r"the penalty tc:4.0 needs the codes of a whole batch: give `batch` 2 or more"
         ):
             options(penalty="tc", **changes)
     ranks = Ranks()

@@ -39,7 +39,7 @@ def run(tmp_path):
 class TestData:
     def test_the_error_says_what_helps(self, run):
         with pytest.raises(
-            FileNotFoundError, match=r"are no longer at .*mine\.npz: give their new place with `dataset`$"
+            FileNotFoundError, match=r"are no longer at .*mine\.npz: give their new path with `dataset`$"
         ):
             load_run(run)
 
@@ -58,7 +58,7 @@ class TestData:
 
     def test_other_data_are_refused(self, run, tmp_path):
         images(tmp_path / "other.npz", seed=1)
-        with pytest.raises(ValueError, match=r"was trained on .* holds other data now .* with `dataset`$"):
+        with pytest.raises(ValueError, match=r"was trained on .* now holds other data .* with `dataset`$"):
             load_run(run, dataset=tmp_path / "other.npz")
 
     @pytest.mark.parametrize("command", COMMANDS)
@@ -83,7 +83,7 @@ class TestData:
         assert len(load_run(tmp_path / "run").dataset) == 1797
         file = tmp_path / "run/options.json"
         file.write_text(json.dumps({**json.loads(file.read_text()), "dataset": "cars3d"}))
-        with pytest.raises(FileNotFoundError, match=r"is no longer at .*data: give its new place with `data_dir`$"):
+        with pytest.raises(FileNotFoundError, match=r"is no longer at .*data: give its new path with `data_dir`$"):
             load_run(tmp_path / "run")
 
     def test_the_command_that_began_a_run_resumes_it(self, tmp_path):

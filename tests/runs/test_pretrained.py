@@ -24,7 +24,7 @@ from hierarchical_lvae.training import resume
 
 LOCAL = "pretrained:3dshapes-local"
 FILES = {"log.jsonl", "model.safetensors", "options.json", "state.json"}
-REFUSED = "is part of the package, where nothing is written: copy it by `copy_pretrained"
+REFUSED = "is part of the package and read-only: copy it with `copy_pretrained"
 
 
 def hlvae(*args):
@@ -130,7 +130,7 @@ class TestUse:
         finally:
             real.unlink()
         (message,) = caplog.messages
-        assert message.endswith(f"was trained on the replica: {real} is not used")
+        assert message.endswith(f"was trained on the replica: ignoring {real}")
 
     def test_commands_write_into_a_copy(self, data, tmp_path, monkeypatch):
         monkeypatch.setattr("hierarchical_lvae.cli.figures.draw_all", lambda run, seed: [run.directory])

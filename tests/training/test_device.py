@@ -191,7 +191,7 @@ def test_what_is_not_finite_changes_nothing_from_there_on(graphs):
 
 
 def test_a_fit_by_graphs_diverges_with_its_step_named(graphs, tmp_path):
-    with pytest.raises(Diverged, match=r"at step 1 \(the first not to be finite: .*of the queries, in the"):
+    with pytest.raises(Diverged, match=r"at step 1 \(first non-finite quantity: .*of the queries, in the"):
         fit(quick(alpha=1e30, steps=60), tmp_path / "run")
 
 

@@ -49,9 +49,7 @@ def test_a_meta_parameter_that_is_not_finite_is_named(tmp_path, monkeypatch, nam
         group["params"][name == "phi"].data[7] = number
 
     monkeypatch.setattr(torch.optim.Adam, "step", spoiled)
-    assert f"at step 2 (the first not to be finite: the meta-parameter {name})" in diverge(
-        tmp_path / "run", local=local
-    )
+    assert f"at step 2 (first non-finite quantity: the meta-parameter {name})" in diverge(tmp_path / "run", local=local)
 
 
 def test_it_is_never_saved(tmp_path, monkeypatch):
@@ -73,7 +71,7 @@ def test_data_that_are_not_finite_are_named(tmp_path, monkeypatch):
     batch = FactorImages.batch
     monkeypatch.setattr(FactorImages, "batch", lambda self, index: batch(self, index) / 0)
     monkeypatch.setattr(ObservationNoise, "__call__", lambda self, index, x: torch.rand(len(x), 3, *x.shape[1:]))
-    assert "(the first not to be finite: the data of the queries)" in diverge(tmp_path / "run")
+    assert "(first non-finite quantity: the data of the queries)" in diverge(tmp_path / "run")
 
 
 @pytest.mark.parametrize("local", ["one-step", "shared"])

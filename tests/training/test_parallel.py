@@ -86,7 +86,7 @@ def test_processes_share_the_work_of_a_run_that_one_began(tmp_path):
     process = start(*TORCHRUN, *FIT[:4], "--resume", tmp_path / "run", "--steps", "32", "--device", "cpu")
     _, errors = process.communicate(timeout=240)
     assert process.returncode == 0, errors
-    assert "from here on 2 processes share each batch" in errors
+    assert "from now on 2 processes share each batch" in errors
     assert json.loads((tmp_path / "run/options.json").read_text())["micro_batch"] == 2
 
 
@@ -126,7 +126,7 @@ def test_a_lost_process_ends_the_fit_with_one_line_and_a_good_checkpoint(tmp_pat
     assert process.returncode != 0
     reported = [line for line in errors.splitlines() if line.startswith("Error: ")]
     assert reported, errors
-    assert all("one of the 2 processes was lost" in line or "continues" in line for line in reported)
+    assert all("one of the 2 processes was lost" in line or "resume with" in line for line in reported)
     step = json.loads((out / "state.json").read_text())["step"]
     (out / "options.json").write_text((out / "options.json").read_text().replace("100000", str(step + 2)))
     assert resume(out).options.steps == step + 2

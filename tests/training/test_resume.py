@@ -59,7 +59,7 @@ def test_a_resumed_fit_is_the_unbroken_one(tmp_path, local, neighbourhood):
         neighbourhood = f"graph:{tmp_path / 'ring.npz'}"
     wanted = options(110, local=local, neighbourhood=neighbourhood, refresh=40)
     fit(wanted, tmp_path / "unbroken")
-    with pytest.raises(Interrupted, match="stopped after step 50: `hlvae fit --resume"):
+    with pytest.raises(Interrupted, match="stopped after step 50: resume with `hlvae fit --resume"):
         fit(wanted, tmp_path / "broken", watchers=stop_at(50))
     assert json.loads((tmp_path / "broken/state.json").read_text()) == {
         "status": "interrupted",
@@ -116,7 +116,7 @@ def test_a_finished_fit_is_left_as_it_is(tmp_path):
 
 def test_steps_cannot_shrink(tmp_path):
     fit(options(5), tmp_path / "run")
-    with pytest.raises(ValueError, match="3 steps would be fewer"):
+    with pytest.raises(ValueError, match="has 5 steps and cannot be shortened to 3"):
         resume(tmp_path / "run", steps=3)
 
 
@@ -180,7 +180,7 @@ def test_signals_leave_a_checkpoint_and_their_exit_code(tmp_path, number, code):
     process.send_signal(number)
     _, errors = process.communicate()
     assert process.returncode == code, errors
-    assert "continues" in errors.splitlines()[-1]
+    assert "resume with" in errors.splitlines()[-1]
     assert "Traceback" not in errors
     state = json.loads((tmp_path / "run/state.json").read_text())
     assert state["status"] == "interrupted"
@@ -287,10 +287,12 @@ def test_an_unfinished_run_says_so(tmp_path, caplog):
     write_json(run / "state.json", {"status": "diverged", "step": 1, "steps": 2, "why": "…"})
     load_run(run)
     assert caplog.messages == [
-        f"{run} is not finished, and its weights are those of its last checkpoint: it is diverged at step 1 of 2"
+        f"{run} is not finished (diverged at step 1 of 2): using the weights of its last checkpoint"
     ]
     (run / "model.safetensors").unlink()
-    with pytest.raises(FileNotFoundError, match=r"has no model\.safetensors, it is lost: `hlvae fit --resume"):
+    with pytest.raises(
+        FileNotFoundError, match=r"has no model\.safetensors \(the file was lost\): `hlvae fit --resume"
+    ):
         load_run(run)
 
 

@@ -109,11 +109,11 @@ def test_alpha_can_follow_the_evidence_and_a_resumed_fit_follows_the_same(tmp_pa
 
 
 def test_alpha_that_means_nothing_is_refused():
-    with pytest.raises(ValueError, match="alpha is 'automatic': a number is needed, or 'auto'"):
+    with pytest.raises(ValueError, match="alpha is 'automatic': it must be a number or 'auto'"):
         options(alpha="automatic")
     with pytest.raises(ValueError, match="alpha 'auto' needs local weights"):
         options(alpha="auto", local="shared")
-    with pytest.raises(ValueError, match="laplace needs local weights, and with alpha 0 there are none"):
+    with pytest.raises(ValueError, match="laplace needs local weights, but with alpha 0 there are none"):
         options(alpha=0.0, local="laplace")
 
 
