@@ -30,7 +30,7 @@ from hierarchical_lvae.inference import LOCAL_INFERENCE
 from hierarchical_lvae.models import ACTIVATIONS, LIKELIHOODS
 from hierarchical_lvae.neighbourhoods import NEIGHBOURHOODS
 from hierarchical_lvae.penalties import PENALTIES
-from hierarchical_lvae.presentation.figures import draw_all, draw_reconstructions, said
+from hierarchical_lvae.presentation.figures import alpha_text, draw_all, draw_reconstructions
 from hierarchical_lvae.runs.options import ALPHA_UNITS, CHECKPOINT_EVERY, PRECISIONS, PRESETS, FitOptions
 from hierarchical_lvae.types import Interrupted
 
@@ -192,7 +192,7 @@ def train(
         raise click.UsageError(f"Missing option '--dataset'. Choose from {', '.join(DATASETS)}.")
     options = resolve(**given)
     now = time.strftime("%Y%m%d-%H%M%S")
-    name = f"{Path(options.dataset).stem}-{said(options, usual=options.alpha_unit)}-{options.seed}-{now}"
+    name = f"{Path(options.dataset).stem}-{alpha_text(options, usual=options.alpha_unit)}-{options.seed}-{now}"
     out = out or Path("runs", name)
     with interruption(lambda: how_to_continue(out)):
         return training.fit(options, out, checkpoint_every=checkpoint_every, watchers=watchers, ready=ready)
@@ -230,7 +230,7 @@ def announce(run: "Run") -> None:
             click.echo(f"preset {name}: about {duration(seconds)} on this {options.device} ({hint})")
     click.echo(
         f"{options.steps:,} steps, B = {options.batch} neighbourhoods, K = {options.num_neighbours}, "
-        f"α = {said(options)}, β = {options.beta:g}, {options.local}, {options.neighbourhood} neighbours, "
+        f"α = {alpha_text(options)}, β = {options.beta:g}, {options.local}, {options.neighbourhood} neighbours, "
         f"{options.likelihood}, {f'penalty {options.penalty}, ' if options.penalty else ''}preset {options.preset}, "
         f"seed {options.seed}"
     )
