@@ -172,8 +172,10 @@ def _readings(log: list[dict[str, Any]], saved: dict[str, Any]) -> Iterator[tupl
     if saved["alpha"] and diagnosed:
         at, K = diagnosed[-1], saved["num_neighbours"]
         before, after = at["loss_before"], at["loss_after"]
-        change = f"{(after - before) / K:+,.2f} per image"
-        effect = f"lowers it ({change})" if after < before else f"does not lower it ({change}): try a smaller α"
+        lowered = (before - after) / K
+        effect = f"lowers it by {lowered:,.2f} per image"
+        if lowered <= 0:
+            effect = f"does not lower it ({-lowered:+,.2f} per image): try a smaller α"
         yield (
             f"loss of a neighbourhood, meta → local, step {at['step']:,}", f"{before:,.1f} → {after:,.1f}",
             f"nats; the step {effect}",
