@@ -18,7 +18,7 @@ SCORES = (*METRICS, *OF_RUN)
 CODES = ("local", "meta")
 
 FEATURES = ("auto", "inception", "factors")
-"""Features of the Fréchet distance: Inception's, those of a classifier of the data's factors, or what is available."""
+"""Features of the Fréchet distance: Inception's, those of a factor classifier, or the first that is available."""
 
 BLOCK_METHODS = ("laplace-block", "nuts")
 """Methods for a block of a few dozen local weights; the others are the keys of `LOCAL_INFERENCE`."""

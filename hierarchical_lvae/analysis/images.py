@@ -98,9 +98,7 @@ def closeness(run: Run, seed: int, neighbourhoods: int) -> dict[str, Any]:
         found = squares.min(1)
         which = torch.where(found.values < best, part[found.indices], which)
         best = best.minimum(found.values)
-    to_nearest = (
-        (queries - run.dataset.batch(which).flatten(1)).square().mean(1).sqrt()
-    )  # without the rounding of cdist
+    to_nearest = (queries - run.dataset.batch(which).flatten(1)).square().mean(1).sqrt()  # exact, unlike cdist
     to_reference = (samples - x.unsqueeze(1)).flatten(2).square().mean(2).sqrt()
     return {
         "to_reference": to_reference.mean().item(),

@@ -74,9 +74,7 @@ def draw_points(run: Run, number: int) -> Points:
             raise ValueError("K = 1 leaves no neighbour to hold out: use a run with more neighbours")
         support, held_out = support.tensor_split(2, dim=1)
     if torch.equal(support[:, 0], held_out[:, 0]):
-        raise ValueError(
-            "the neighbours are copies of the images (pixels of 0 or 1 have no noise): none can be held out"
-        )
+        raise ValueError("the neighbours are copies of the images (0 or 1 pixels have no noise): none can be held out")
     return Points(x, support, held_out)
 
 
@@ -134,9 +132,7 @@ def timed(function: Callable[[], Any], rounds: int, enough: float = math.inf) ->
 
 
 def _local_inference(run: Run, method: str, support: Tensor) -> LocalInference:
-    if (
-        method == "multi-step"
-    ):  # to the mode, in steps that are stable at this curvature: the trained single step is too long
+    if method == "multi-step":  # to the mode, in steps that are stable at this curvature: the one step is too long
         info = diagnose(LocalELBO(OneStepMAP(), beta=run.elbo.beta), run.vae.model, run.vae.guide, support)
         shorter = 1 + 1.5 * info.sharpness.abs().max().item()
         number = min(500, math.ceil(5 * shorter))  # where only the prior pulls, e⁻⁵ of the distance remains

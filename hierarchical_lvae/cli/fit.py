@@ -76,8 +76,7 @@ option = partial(option_of, FitOptions)
     type=Alpha(),
     default=None,
     help="Inner step size; 0 is the plain VAE; auto re-estimates it during training from the evidence of the "
-    "neighbourhoods "
-    "[default: by preset]",
+    "neighbourhoods [default: by preset]",
 )
 @option("alpha_unit", type=Name(ALPHA_UNITS), help="Average (pixel) or sum (sum) the inner loss over pixels.")
 @option(

@@ -99,7 +99,7 @@ def compose(name: str, runs: "Sequence[tuple[str, Run]]", out: str | Path) -> Pa
 
 
 def draw_reconstructions(run: "Run", seed: int | None = None, number: int = 10) -> Path:
-    """Draw images, neighbours, and reconstructions with meta- and local weights, with the run's current weights."""
+    """Draw images, neighbours, and reconstructions with the current meta and local weights of the run."""
     from hierarchical_lvae.presentation import plots
 
     with seeded(run, seed):

@@ -4,8 +4,8 @@ Pyro reports which sites depend on which, and which plates contain them. Meta-pa
 tensors, so a gradient reveals what depends on them: a site depends on a parameter if its log density does, with the
 other sites held fixed.
 
-Random variables are circles, grey if observed. Auxiliary sites of a guide are diamonds, since they are deterministic:
-φ_N has a default distribution in the guide, but local inference always replaces it by a point.
+Random variables are circles, grey if observed. Auxiliary sites of a guide, such as φ_N, are diamonds, since they are
+deterministic: the guide gives φ_N a default distribution, but local inference always replaces it by a point.
 """
 
 import re
@@ -75,7 +75,7 @@ def draw(ax: "Axes", found: Relations, positions: Mapping[str, tuple[float, floa
     Arrows are dependencies, and frames are plates.
 
     Args:
-        positions: of each site, and of each parameter that has an arrow; circles have a radius of 0.28.
+        positions: the centre of each site, and of each parameter that has an arrow; circles have a radius of 0.28.
     """
     from matplotlib.patches import Circle, FancyArrowPatch, Rectangle, RegularPolygon
 

@@ -27,7 +27,7 @@ CAPTIONS = {
     "figure3": "Figure 3: in each row a reference, and codes that all rows share, decoded with its local weights.",
     "figure2": "Figure 2: codes drawn from p(z), each decoded with the local weights of another reference.",
     "figure4": "Figure 4: one latent swept per row, the others fixed at the code of the reference.",
-    "reconstructions": "Images, a neighbour of each, and their reconstructions with meta- and local weights.",
+    "reconstructions": "Images, a neighbour of each, and their reconstructions with meta and local weights.",
     "deviation": "Predicted pixels of the references, and their standard deviation over the local posterior.",
     "draws": "Predicted pixels of the first reference with single draws of the local weights.",
     "forest": "The block of local weights: the parameters with the narrowest posteriors.",
@@ -207,7 +207,7 @@ def _versions(saved: dict[str, Any]) -> PageTable:
 
 
 def _scores(run: Path, pictures: Sequence[Picture]) -> Section:
-    """The scores that `evaluate` saved, a table each; scores of earlier weights are marked."""
+    """The scores that `evaluate` saved, one table each; scores of earlier weights are marked."""
 
     tables, current, old_meta = [], [], []
     saved, weights = read_scores(run), model_digest(run)
