@@ -60,4 +60,4 @@ def test_the_command_line_prints_them_and_makes_nothing(tmp_path):
     assert not out.exists()
     both = CliRunner().invoke(main, ["reproduce", "table1", "--dry-run", "--print-only", "--out", str(out)])
     assert both.exit_code == 2
-    assert "--dry-run prints commands and --print-only a table: give one of them" in both.stderr
+    assert "--dry-run prints commands and --print-only a table: give only one of them" in both.stderr

@@ -191,7 +191,7 @@ def test_the_command_prints_and_leaves_the_table(tmp_path, monkeypatch):
     assert result.exit_code == 0, result.output
     assert "data: handwritten digits from scikit-learn (real scans)" in result.stdout
     assert "features: FD-factors of 10 images" in result.stdout
-    assert "protocol: 2 steps of B = 2, K = 2" in result.stdout, result.stdout
+    assert "protocol: 2 steps, B = 2, K = 2" in result.stdout, result.stdout
     (local,) = [line for line in result.stdout.splitlines() if line.startswith("| local")]
     gap, missing, distance = (cell.strip() for cell in local.split("|")[3:6])
     assert gap.startswith("0.200 · ")

@@ -186,7 +186,7 @@ def test_every_reader_says_the_same_of_a_run_without_state(tmp_path, caplog):
     (run / "state.safetensors").unlink()
     load_run(run)
     assert caplog.messages == [f"{run} may not be fully trained: it has neither state.json nor a checkpoint"]
-    assert _status(run, {"steps": 1}) == "how far the fit came is unknown"
+    assert _status(run, {"steps": 1}) == "progress unknown"
     assert run_table.__module__ == "hierarchical_lvae.experiments.rows"
 
 

@@ -1,4 +1,4 @@
-"""What a run is measured by: scores of its codes, images and likelihood, and local posteriors side by side."""
+"""Measures of a run: scores of its codes, images and likelihood, and comparisons of local posteriors."""
 
 import lazy_loader
 
@@ -10,15 +10,15 @@ OF_RUN = {
     "samples": "hierarchical_lvae.analysis.images:closeness",
     "iwae": "hierarchical_lvae.analysis.bounds:likelihood",
 }
-"""Scores of a run as a whole: "module:attribute", each a function of the run and of the settings that it depends on."""
+"""Scores of a whole run, as "module:attribute": functions of the run and of the settings that they depend on."""
 
 SCORES = (*METRICS, *OF_RUN)
-"""What `score` can compute."""
+"""All scores that `score` can compute."""
 
 CODES = ("local", "meta")
 
 FEATURES = ("auto", "inception", "factors")
-"""What a Fréchet distance sees: Inception, the classifier of the data's factors, or the one for want of the other."""
+"""Features of the Fréchet distance: Inception's, those of a factor classifier, or the first that is available."""
 
 BLOCK_METHODS = ("laplace-block", "nuts")
 """Methods for a block of a few dozen local weights; the others are the keys of `LOCAL_INFERENCE`."""

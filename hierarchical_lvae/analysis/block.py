@@ -1,6 +1,7 @@
-"""A block of the local weights by Laplace and by NUTS, the rest held at the one-step estimate.
+"""Laplace and NUTS for a block of the local weights, with the others held at the one-step estimate.
 
-Here the truth can be had, and importance ratios mean something: a few dozen dimensions, and not hundreds of thousands.
+In a few dozen dimensions, unlike in hundreds of thousands, NUTS can sample the true posterior, and importance ratios
+are meaningful.
 """
 
 import statistics
@@ -9,7 +10,7 @@ import pyro.distributions as dist
 import torch
 from torch import Tensor
 
-from hierarchical_lvae.analysis.measure import Measured, Points, Values, foretell, timed
+from hierarchical_lvae.analysis.measure import Measured, Points, Values, predict, timed
 from hierarchical_lvae.analysis.settings import ComparisonSettings
 from hierarchical_lvae.evaluation import loo, pareto_k, to_arviz
 from hierarchical_lvae.inference import Dense, Laplace, LocalELBO, OneStepMAP, estimate_evidence
@@ -28,7 +29,7 @@ DIMS = {
 
 
 def last_biases(run: Run) -> tuple[str, ...]:
-    """The names of the biases of as many of the decoder's last layers as fit into a block of 50."""
+    """The names of the biases of the decoder's last layers, as many as fit in a block of 50."""
     biases = [(name, shape) for name, shape in run.vae.decoder.layout.shapes.items() if name.endswith(".bias")]
     names, size = list[str](), 0
     for name, (number,) in reversed(biases):
@@ -40,23 +41,23 @@ def last_biases(run: Run) -> tuple[str, ...]:
 
 
 def find_block(run: Run, patterns: tuple[str, ...]) -> Tensor:
-    """Where the decoder parameters that match `patterns` lie in the flat vector: (p,).
+    """The positions in the flat vector of the decoder parameters that match `patterns`: (p,).
 
     Raises:
-        ValueError: none matches, or they are too many.
+        ValueError: no parameter matches, or too many do.
     """
     layout = run.vae.decoder.layout
     positions = layout.positions(*patterns).to(run.options.device)
     if len(positions) > LARGEST:
         raise ValueError(
-            f"the block {' '.join(patterns)} has {len(positions):,} parameters, and importance ratios mean "
-            f"nothing beyond {LARGEST}: choose biases of the last layers, such as {list(layout.shapes)[-1]}"
+            f"the block {' '.join(patterns)} has {len(positions):,} parameters, but importance ratios are "
+            f"unreliable beyond {LARGEST}: choose biases of the last layers, such as {list(layout.shapes)[-1]}"
         )
     return positions
 
 
 class Block:
-    """Methods for the parameters that match `patterns`, on some neighbourhoods of a run."""
+    """Local posteriors of the parameters that match `patterns`, on some neighbourhoods of a run."""
 
     def __init__(self, run: Run, patterns: tuple[str, ...], points: Points, settings: ComparisonSettings) -> None:
         self.run, self.points, self.settings, self.patterns = run, points, settings, patterns
@@ -68,10 +69,10 @@ class Block:
         self.posterior, self.laplace_seconds = timed(lambda: self.elbo.local_posterior(*pair, points.support), 1)
 
     def one_step(self) -> Measured:
-        """The point that all others are held at."""
+        """The one-step estimate, at which the other weights are held."""
         values = {name: q.mean for name, q in self.posterior.items()}
         codes = self.settings.num_codes * self.settings.num_draws
-        result = foretell(self.run, [values], self.points, codes)
+        result = predict(self.run, [values], self.points, codes)
         result.seconds = self.point_seconds / len(self.points.x)
         block = values["theta_N"][..., self.positions]
         result.arviz = to_arviz(
@@ -83,7 +84,7 @@ class Block:
         return result
 
     def laplace(self) -> Measured:
-        """Dense Laplace."""
+        """The dense Laplace approximation."""
         run, points, settings = self.run, self.points, self.settings
         q = self.posterior["theta_N"]
         assert isinstance(q, Embedded)
@@ -100,7 +101,7 @@ class Block:
         return result
 
     def nuts(self) -> Measured:
-        """The truth, within Monte-Carlo error."""
+        """The true posterior, up to Monte Carlo error."""
         run, settings = self.run, self.settings
         draws, codes, seconds = [], [], 0.0
         for r, support in enumerate(self.points.support.split(1)):
@@ -121,11 +122,14 @@ class Block:
         return result
 
     def _measure(self, draws: Tensor, codes: Tensor, method: str, chains: int) -> tuple[Measured, Tensor]:
-        """Measure draws of the block (S, R, 1, p) and of the codes (S, R, K, D); with log p(x_k | θ_N) (S, R, K)."""
+        """Measure draws of the block (S, R, 1, p) and of the codes (S, R, K, D).
+
+        Also returns log p(x_k | θ_N), (S, R, K).
+        """
         run, points, settings = self.run, self.points, self.settings
         centre = {name: q.mean for name, q in self.posterior.items()}
         values = [{**centre, "theta_N": centre["theta_N"].index_copy(-1, self.positions, draw)} for draw in draws]
-        result = foretell(run, values, points, settings.num_codes)
+        result = predict(run, values, points, settings.num_codes)
         result.random_parameters = len(self.positions)
         log_p = log_likelihoods(run.vae.model, run.vae.guide, points.support, values, settings.num_codes, common=True)
         replicates = [

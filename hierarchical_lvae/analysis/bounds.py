@@ -1,4 +1,4 @@
-"""Scores of the likelihood: ELBO and IWAE bounds under local weights, reconstruction errors and active units."""
+"""Likelihood scores: ELBO and IWAE bounds under local weights, reconstruction errors and active units."""
 
 import math
 from typing import Any
@@ -17,16 +17,16 @@ from hierarchical_lvae.runs import Run
 from hierarchical_lvae.types import random_state_kept, single_precision
 
 UNITS_OF = 1_000
-"""Points that active units are counted on."""
+"""Number of points on which active units are counted."""
 
 
 @torch.no_grad()
 @single_precision()
 def likelihood(run: Run, seed: int, neighbourhoods: int, draws: int) -> dict[str, Any]:
-    """ELBO and IWAE bounds under local weights, of points that were adapted on and of points that were not.
+    """ELBO and IWAE bounds under local weights, for points that were adapted on and for points that were not.
 
-    Their difference is what peeking gains. Nats an image; also bits a dimension, squared errors of reconstructions
-    (a pixel) and active units.
+    Their difference is the gain from having seen the points. Bounds are in nats per image and in bits per dimension.
+    Squared errors of reconstructions (per pixel) and the number of active units are returned, too.
     """
     vae = run.vae
     values: dict[str, Any] = {}

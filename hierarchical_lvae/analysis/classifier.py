@@ -1,4 +1,4 @@
-"""The classifier of a data set's factors: trained once on its images, and kept for all runs on them."""
+"""The classifier of a data set's factors: trained once on its images, and shared by all runs on them."""
 
 import logging
 from collections.abc import Sequence
@@ -16,13 +16,13 @@ from hierarchical_lvae.runs import Run
 from hierarchical_lvae.types import random_state_kept
 
 _UNCACHED: dict[str, Path] = {}
-"""Where the classifiers of this process are that could not be cached, by the names of their files."""
+"""Temporary files of the classifiers that this process could not cache, by file name."""
 
 log = logging.getLogger(__name__)
 
 
 def classified_factors(run: Run) -> list[int]:
-    """The numbers of the data's factors that can be predicted."""
+    """The indices of the factors that can be predicted."""
     reasons = unsuitable(run.dataset.factors)
     return [k for k in range(len(run.dataset.factor_names)) if k not in reasons]
 
@@ -40,9 +40,9 @@ def factor_classifier(run: Run) -> FactorClassifier:
 
 
 def classifier_file(run: Run) -> Path | None:
-    """Its weights, trained if they were not before; None if no factor can be predicted.
+    """The file with its weights, which are trained if there is none; None if no factor can be predicted.
 
-    They are kept in the data directory, or for this process alone where that cannot be written.
+    The file is in the data directory or, if that cannot be written, in a temporary directory of this process.
     """
     factors = classified_factors(run)
     if not factors:
@@ -62,16 +62,16 @@ def classifier_file(run: Run) -> Path | None:
 
 
 def _holds_a_classifier(path: Path) -> bool:
-    """Whether the cache can be used; one that is damaged is made again."""
+    """Whether the cached file can be used; a damaged one is replaced."""
     try:
         return path.is_file() and bool(load_classifier(read_tensors(path)).scale > 0)
-    except Exception as error:  # whatever is wrong with the file, its content can be made again
+    except Exception as error:  # whatever is wrong with the file, the classifier can be trained again
         log.warning("ignoring the unreadable cache %s: %s", path, error)
         return False
 
 
 def _train_classifier(run: Run, which: Sequence[int]) -> dict[str, Tensor]:
-    """Train the classifier of some of the data's factors, by a seed of its own: its weights serve all runs on them."""
+    """Train the classifier of some of the data's factors with a fixed seed: all runs on these data share it."""
     factors = torch.from_numpy(run.dataset.factors).long()[:, which]
 
     def batches(number: int) -> tuple[Tensor, Tensor]:

@@ -1,8 +1,8 @@
-"""Scores of the codes: how well they tell the data's factors apart.
+"""Scores of the codes: how well they separate the data's factors.
 
 Codes are means of the encoder, local (adapted on fresh, seeded neighbours of each point) or meta. Points are drawn from
-the data that the run was trained on: there is no split. From large data they are drawn with replacement, as the field
-does; from small data without, lest the points that classifiers are tested on are those that they were fitted on.
+the data that the run was trained on: there is no split. From large data sets they are drawn with replacement, as is
+usual in the literature; from small ones without, so that classifiers are not tested on points they were fitted on.
 """
 
 from collections.abc import Sequence
@@ -26,7 +26,7 @@ BATCH, LARGE = 50, 10
 
 
 class Encoded(NamedTuple):
-    """Points of the data, as a run encodes them."""
+    """Points of the data, encoded by a run."""
 
     codes: NDArray[np.float32]
     """(n, D)."""
@@ -37,7 +37,7 @@ class Encoded(NamedTuple):
 @torch.no_grad()
 @single_precision()
 def encode(run: Run, number: int, codes: str = "local", seed: int = 0, part: Part | None = None) -> Encoded:
-    """Encode random points of the run's data, or of a part of them: the random state is left as it was."""
+    """Encode random points of the run's data, or of one part of them. The random state is restored."""
     found = []
     part = part or run.dataset.sub_sets[0]
     with random_state_kept(), pyro.validation_enabled(False), progress.bar(
@@ -55,10 +55,10 @@ def encode(run: Run, number: int, codes: str = "local", seed: int = 0, part: Par
 
 
 def disentanglement(name: str, points: Encoded, factor_names: Sequence[str], settings: ScoreSettings) -> dict[str, Any]:
-    """A measure of `METRICS` on the first `settings.train` points; those that split test on the others.
+    """Compute a measure of `METRICS` on the first `settings.train` points; measures with a test set use the others.
 
-    Factors that cannot be scored (see `unsuitable`) are left out, the same ones for each measure, and named in
-    `left_out`. DCI is given without the colours, and of them alone, too: from the same classifiers.
+    Factors that cannot be scored (see `unsuitable`) are left out, the same ones for each measure, and listed in
+    `left_out`. DCI is also given without the colours and for the colours alone, from the same classifiers.
     """
     n, (codes, factors) = settings.train, points
     reasons = unsuitable(factors[:n], factors[n:])
@@ -76,12 +76,12 @@ def _measured(
 ) -> dict[str, Any]:
     metric, n = lookup(METRICS, name, "metric"), settings.train
     if len(factor_names) == 1 and getattr(metric, "compares_factors", False):
-        return {"not_available": "there is one factor only, and this score compares several"}
+        return {"not_available": "there is only one factor, and this score compares several"}
     more = accepted(metric, codes_test=codes[n:], factors_test=factors[n:], seed=settings.seed)
     result = metric(codes[:n], factors[:n], **more)
     values = _plain(result)
     if len(factor_names) == 1:
-        values.pop("disentanglement", None)  # of a single factor it is 1, whatever the codes
+        values.pop("disentanglement", None)  # with a single factor it is 1, whatever the codes
     if isinstance(result, Dci):
         values["factors"] = list(factor_names)
         kept = geometry(factor_names)
@@ -93,7 +93,7 @@ def _measured(
 
 
 def geometry(factor_names: Sequence[str]) -> list[int]:
-    """The numbers of the factors that are no colours: "without colour"."""
+    """The indices of the factors that are not colours ("without colour")."""
     return [k for k, name in enumerate(factor_names) if not is_colour(name)]
 
 

@@ -1,11 +1,12 @@
-"""What a one-step estimate of the local weights throws away, and what a Gaussian around it gives back.
+"""What a one-step estimate of the local weights loses, and what a Gaussian around it recovers.
 
-Of R neighbourhoods of a run, each with support points, which are adapted on, and held-out points, which are not:
+Methods are compared on R neighbourhoods of a run. Each has support points, which are adapted on, and held-out points,
+which are not. There are two tables:
 
 - *all weights*: methods that infer all of θ_N, by held-out density, evidence, calibration and cost;
-- *a block*: a few dozen of them, the rest held at the one-step estimate (`block`), with NUTS for the truth.
+- *a block*: a few dozen weights, with the others held at the one-step estimate (`block`), and NUTS as ground truth.
 
-Gains over one-step are on the same neighbourhoods and points.
+Gains over one-step are computed on the same neighbourhoods and points.
 """
 
 import logging
@@ -32,52 +33,52 @@ log = logging.getLogger(__name__)
 
 
 class ComparisonRow(NamedTuple):
-    """One method of a table; what does not apply is None."""
+    """One method of a table; values that do not apply are None."""
 
     method: str
     random_parameters: int
-    """Local parameters of a neighbourhood that have a distribution, and are no point."""
+    """Number of local parameters per neighbourhood that have a distribution instead of a point estimate."""
     held_out: float
-    """log p(x | N) of held-out points: nats an image."""
+    """log p(x | N) of held-out points, in nats per image."""
     gain: float
-    """Of that over one-step: nats an image."""
+    """Gain in `held_out` over one-step, in nats per image."""
     gain_error: float | None
     """Standard error of the gain, over neighbourhoods."""
     evidence: float | None
-    """log p(N) by Laplace's formula, of a block given the rest: nats a neighbourhood. Structures differ in what they
-    leave out, so it is to be compared within one."""
+    """log p(N) by Laplace's formula, in nats per neighbourhood; for a block, given the other weights. Covariance
+    structures differ in what they ignore, so it is comparable only within one."""
     calibration: float
-    """Expected calibration error of held-out points' pixel means at their own codes' means, in units of pixels."""
+    """Expected calibration error of the held-out points' pixel means, decoded from their mean codes, in pixel units."""
     coverage: float | None
-    """Share of the references' pixels within the 90 % interval of their means over the local weights."""
+    """Share of the references' pixels inside the 90 % interval of their predicted means over the local weights."""
     k_hat: float | None
-    """Pareto k̂ of the draws against the posterior: the median over neighbourhoods."""
+    """Pareto k̂ of the draws as a proposal for the posterior: the median over neighbourhoods."""
     loo: float | None
-    """Leave-one-out density of the support points under the block's draws: nats an image. The rest of the weights is
-    held where *all* of them put it, so it is no estimate of `held_out`."""
+    """Leave-one-out density of the support points under the draws of the block, in nats per image. The other weights
+    are held at an estimate from *all* support points, so this does not estimate `held_out`."""
     cost: float
-    """Time of the inference in multiples of a one-step estimate."""
+    """Time of the inference, in multiples of a one-step estimate."""
 
 
 class Comparison(NamedTuple):
-    """What `compare` finds."""
+    """The result of `compare`."""
 
     all_weights: list[ComparisonRow]
     block: list[ComparisonRow]
     patterns: tuple[str, ...]
-    """Names of the block's parameters."""
+    """Patterns of the names of the block's parameters."""
     posteriors: dict[str, Any]
     """ArviZ objects of the block's methods."""
     references: Tensor
     """(R, C, H, W)."""
     means: dict[str, Tensor]
-    """Predicted pixel means of the references by method of all weights: (R, C, H, W)."""
+    """Predicted pixel means of the references, for each method on all weights: (R, C, H, W)."""
     deviations: dict[str, Tensor]
-    """Their standard deviations over the local posterior, of methods that have one: (R, C, H, W)."""
+    """Their standard deviations over the local posterior, for methods that are not point estimates: (R, C, H, W)."""
     samples: dict[str, Tensor]
-    """Predicted pixel means of the first reference at single draws of the weights: (S, C, H, W)."""
+    """Predicted pixel means of the first reference with single draws of the weights: (S, C, H, W)."""
     failed: dict[str, str]
-    """The methods that failed, and why: they have no row."""
+    """The methods that failed, with the reason; they have no row."""
 
 
 @torch.no_grad()
@@ -88,18 +89,18 @@ def compare(
     settings: ComparisonSettings | None = None,
     block: tuple[str, ...] = (),
 ) -> Comparison:
-    """Compare local posteriors of a trained run. The random state is left as it was.
+    """Compare local posteriors of a trained run. The random state is restored.
 
-    A method that fails leaves the others, unless it is the one-step estimate, which all are compared with.
+    If a method fails, the others still run, unless it is the one-step estimate, with which all are compared.
 
     Args:
-        run: with α > 0.
+        run: a run with α > 0.
         methods: keys of `LOCAL_INFERENCE`, "laplace-block" and "nuts".
         settings: how much to compute.
-        block: patterns of names of decoder parameters; the biases of its last layers, up to 50 of them, when empty.
+        block: patterns of decoder parameter names; if empty, the biases of the last layers, up to 50 in all.
 
     Raises:
-        ValueError: the run has no local parameters, there is no such method, or the block is too large.
+        ValueError: the run has no local parameters, a method does not exist, or the block is too large.
     """
     settings = settings or ComparisonSettings()
     if run.options.alpha == 0:
@@ -116,7 +117,7 @@ def compare(
         tasks: dict[str, Any] = {m: lambda m=m: measure(run, m, points, settings) for m in everything}
         measured, rows, failed = dict[str, Measured](), dict[str, ComparisonRow](), dict[str, str]()
         if narrow := [m for m in dict.fromkeys(methods) if m in BLOCK_METHODS]:
-            find_block(run, patterns)  # refuses a wrong one before anything is computed
+            find_block(run, patterns)  # raises on a wrong block before anything is computed
             try:
                 reference = Block(run, patterns, few, settings)
             except Exception as error:
@@ -127,7 +128,7 @@ def compare(
                 tasks |= {OF_BLOCK: reference.one_step, **{m: of_block[m] for m in BLOCK_METHODS if m in narrow}}
         for name, task in _with_bar(tasks):
             baseline, on = (BASELINE, points) if name in everything else (OF_BLOCK, few)
-            torch.manual_seed(settings.seed)  # no method's figures depend on which others are compared
+            torch.manual_seed(settings.seed)  # a method's results do not depend on which others are compared
             try:
                 if baseline in failed:
                     raise ValueError(f"{baseline} failed: {failed[baseline]}")

@@ -1,8 +1,8 @@
-"""Scores of the images: how far generated ones are from the data, and how close to what they were made from.
+"""Scores of the images: how far generated images are from the data, and how close to their references.
 
-A generated image is the mean of p(x | z, θ_N) at z ~ p(z), under the local weights of a random reference: one image a
-reference. Copying is cheap for a model that adapts on (noisy copies of) the reference; `closeness` shows how much of it
-there is.
+A generated image is the mean of p(x | z, θ_N) at z ~ p(z), with the local weights of a random reference: one image per
+reference. A model that adapts on (noisy copies of) the reference can easily copy it; `closeness` measures how much it
+does.
 """
 
 import logging
@@ -29,13 +29,13 @@ log = logging.getLogger(__name__)
 
 
 def choose_features(run: Run, settings: ScoreSettings) -> Features | None:
-    """What the distance sees: Inception if its weights are given or to be had, else the data's factors, if any.
+    """Choose the features of the distance: Inception's if its weights are available, else those of the data's factors.
 
-    The classifier of the factors is trained if it was not before.
+    The classifier of the factors is trained if it does not exist yet. Returns None if there are no factors either.
 
     Raises:
-        ValueError: a setting is out of its range, or a file is not what it should be.
-        OSError: Inception is asked for, and its weights are not to be had.
+        ValueError: a setting is out of range, or a file does not have the expected content.
+        OSError: Inception was requested, but its weights are not available.
     """
     settings.check()
     if settings.features != "factors":
@@ -44,7 +44,10 @@ def choose_features(run: Run, settings: ScoreSettings) -> Features | None:
         except OSError as error:
             if settings.features == "inception" or settings.inception_weights is not None:
                 raise
-            log.warning("%s; for now the distance is one of the data's own factors, and no FID", error)
+            log.warning(
+                "%s; until then, the distance is computed on features of the data's own factors and is not an FID",
+                error,
+            )
     file = classifier_file(run)
     return None if file is None else factor_features(file)
 
@@ -54,10 +57,10 @@ def choose_features(run: Run, settings: ScoreSettings) -> Features | None:
 def distance(run: Run, features: Features | None, seed: int, images: int) -> dict[str, Any]:
     """The Fréchet distance of generated images to the data, with KID, precision and recall, in the given features."""
     if features is None:
-        return {"not_available": "no weights of Inception, and the data as a whole have no factors that can be scored"}
+        return {"not_available": "no Inception weights, and the data as a whole have no factors that can be scored"}
     number = min(images, len(run.dataset))
     if number < FEWEST:
-        return {"not_available": f"{number} images, and at least {FEWEST} are needed"}
+        return {"not_available": f"there are only {number} images, and at least {FEWEST} are needed"}
     about = {}
     with random_state_kept(), pyro.validation_enabled(False):
         if features.name == "FD-factors":
@@ -74,12 +77,12 @@ def distance(run: Run, features: Features | None, seed: int, images: int) -> dic
 @torch.no_grad()
 @single_precision()
 def closeness(run: Run, seed: int, neighbourhoods: int) -> dict[str, Any]:
-    """Root mean squared distances a pixel, of samples to their reference and to the nearest of *all* training images.
+    """Root-mean-square distances per pixel of samples to their reference and to the nearest of *all* training images.
 
-    Beside them, how far a reference is from the nearest other image, and how often a sample's nearest is its reference.
+    Also how far references are from the nearest other image, and how often a sample's nearest image is its reference.
     """
     if len(run.dataset) < 2:
-        return {"not_available": "there is one image only, and no other to be near to"}
+        return {"not_available": "there is only one image, so no other can be the nearest"}
     with random_state_kept(), pyro.validation_enabled(False):
         torch.manual_seed(seed)
         index, x, samples = _samples(run, neighbourhoods, SAMPLES)
@@ -91,11 +94,11 @@ def closeness(run: Run, seed: int, neighbourhoods: int) -> dict[str, Any]:
         part = part.to(queries.device)
         images = run.dataset.batch(part).flatten(1)
         squares = torch.cdist(queries, images, compute_mode="use_mm_for_euclid_dist")
-        squares[-number:][index[:, None] == part] = torch.inf  # of a reference: the nearest *other* image
+        squares[-number:][index[:, None] == part] = torch.inf  # for a reference, the nearest *other* image
         found = squares.min(1)
         which = torch.where(found.values < best, part[found.indices], which)
         best = best.minimum(found.values)
-    to_nearest = (queries - run.dataset.batch(which).flatten(1)).square().mean(1).sqrt()  # exactly
+    to_nearest = (queries - run.dataset.batch(which).flatten(1)).square().mean(1).sqrt()  # exact, unlike cdist
     to_reference = (samples - x.unsqueeze(1)).flatten(2).square().mean(2).sqrt()
     return {
         "to_reference": to_reference.mean().item(),
@@ -106,7 +109,7 @@ def closeness(run: Run, seed: int, neighbourhoods: int) -> dict[str, Any]:
 
 
 def _samples(run: Run, references: int, number: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Random references, and samples under the local weights of each: index (R,), (R, C, H, W), (R, S, C, H, W)."""
+    """Random references, and samples with the local weights of each: index (R,), (R, C, H, W), (R, S, C, H, W)."""
     index = torch.randint(len(run.dataset), (references,)).to(run.options.device)
     x = run.dataset.batch(index)
     return index, x, run.sample(x, run.neighbourhood(index, x), number)
@@ -117,7 +120,7 @@ def _generate(run: Run, number: int) -> Tensor:
 
 
 class _Bar:
-    """Draws images, from where the last draw ended, and shows how many there are."""
+    """Draws images, continuing where the last draw ended, and shows the progress."""
 
     def __init__(self, draw: Callable[[int, int], Tensor], label: str, total: int) -> None:
         self.draw, self.label, self.total = draw, label, total

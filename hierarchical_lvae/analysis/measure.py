@@ -1,4 +1,4 @@
-"""One local posterior, measured: held-out density, evidence, pixels and cost."""
+"""Measures of one local posterior: held-out density, evidence, pixels and cost."""
 
 import math
 import statistics
@@ -26,11 +26,11 @@ from hierarchical_lvae.runs import Run
 from hierarchical_lvae.types import LocalInference, lookup
 
 Values = Mapping[str, Tensor]
-ROUNDS, ENOUGH = 5, 5.0  # inferences to time, or seconds of them
+ROUNDS, ENOUGH = 5, 5.0  # timed inferences at most, and seconds after which they stop
 
 
 class Points(NamedTuple):
-    """Neighbourhoods of a run, and points of them to be foretold."""
+    """Neighbourhoods of a run, with held-out points to predict."""
 
     x: Tensor
     """The references: (R, C, H, W)."""
@@ -42,17 +42,17 @@ class Points(NamedTuple):
 
 @dataclass
 class Measured:
-    """One method on some neighbourhoods; what does not apply is None."""
+    """The results of one method on some neighbourhoods; values that do not apply are None."""
 
     held_out: Tensor
     """log p(x | N) of held-out points: (R, K'), nats."""
     pixels: Tensor
     """Predicted pixel means of the references at each draw of the local weights: (S, R, C, H, W)."""
     predicted: Tensor
-    """Pixel means of the held-out points, over all draws, each from its own code's mean: (R, K', C, H, W)."""
+    """Pixel means of the held-out points, decoded from their mean codes and averaged over draws: (R, K', C, H, W)."""
     random_parameters: int = 0
     seconds: float = math.nan
-    """Of the inference, for a neighbourhood."""
+    """Time of the inference per neighbourhood."""
     evidence: float | None = None
     k_hat: float | None = None
     loo: float | None = None
@@ -60,10 +60,10 @@ class Measured:
 
 
 def draw_points(run: Run, number: int) -> Points:
-    """Draw references, neighbours to adapt on, and others; half of the neighbours where there are no others to draw.
+    """Draw references, neighbours to adapt on, and held-out neighbours: half of them if no others can be drawn.
 
     Raises:
-        ValueError: there is no neighbour to hold out, or it would be a copy.
+        ValueError: there is no neighbour to hold out, or it would be a copy of the image.
     """
     index = torch.randint(len(run.dataset), (number,)).to(run.options.device)
     x = run.dataset.batch(index)
@@ -71,19 +71,19 @@ def draw_points(run: Run, number: int) -> Points:
     held_out = run.neighbourhood.held_out(index, x)
     if held_out is None:
         if support.shape[1] < 2:
-            raise ValueError("K = 1 leaves no neighbour to hold out: compare a run with more of them")
+            raise ValueError("K = 1 leaves no neighbour to hold out: use a run with more neighbours")
         support, held_out = support.tensor_split(2, dim=1)
     if torch.equal(support[:, 0], held_out[:, 0]):
-        raise ValueError("the neighbours are copies of the images (0 or 1 pixels have no noise): none is held out")
+        raise ValueError("the neighbours are copies of the images (0 or 1 pixels have no noise): none can be held out")
     return Points(x, support, held_out)
 
 
 def measure(run: Run, method: str, points: Points, settings: ComparisonSettings) -> Measured:
-    """Infer all local weights by a method of `LOCAL_INFERENCE`, and measure it."""
+    """Infer all local weights by a method of `LOCAL_INFERENCE`, and measure the result."""
     pair = run.vae.model, run.vae.guide
 
     def infer() -> tuple[LocalELBO, dict[str, dist.TorchDistribution]]:
-        torch.manual_seed(settings.seed)  # the same draws of the codes in the step of each method
+        torch.manual_seed(settings.seed)  # each method's step uses the same draws of the codes
         elbo = LocalELBO(_local_inference(run, method, points.support), beta=run.elbo.beta)
         torch.manual_seed(settings.seed)
         return elbo, elbo.local_posterior(*pair, points.support)
@@ -94,33 +94,33 @@ def measure(run: Run, method: str, points: Points, settings: ComparisonSettings)
     random = int((posterior["theta_N"].variance[0] > 0).sum())
     number = settings.num_draws if random else 1
     codes = settings.num_codes * settings.num_draws // number
-    result = foretell(run, draws(posterior, number), points, codes)
+    result = predict(run, draws(posterior, number), points, codes)
     result.random_parameters, result.seconds = random, seconds / len(points.x)
     if isinstance(elbo.local, Laplace):
         result.evidence = estimate_evidence(elbo, *pair, points.support).log_evidence.mean().item()
     return result
 
 
-def foretell(run: Run, values: Iterable[Values], points: Points, num_codes: int) -> Measured:
-    """What S local values foretell of the held-out points, and of the references."""
+def predict(run: Run, values: Iterable[Values], points: Points, num_codes: int) -> Measured:
+    """Predict the held-out points and the references with S draws of the local values."""
     vae, pixels, predicted = run.vae, list[Tensor](), torch.zeros_like(points.held_out)
 
     def mean_pixels(value: Values, x: Tensor) -> Tensor:
         phi_N = value.get("phi_N", vae.phi.expand(len(x), 1, -1))
         return vae.decode(vae.encode(x, phi_N).mean, value["theta_N"]).mean.clamp(0, 1)
 
-    def looked_at() -> Iterator[Values]:
+    def recorded() -> Iterator[Values]:
         for value in values:
             pixels.append(mean_pixels(value, points.x.unsqueeze(1)).squeeze(1))
             predicted.add_(mean_pixels(value, points.held_out))
             yield value
 
-    log_p = log_likelihoods(vae.model, vae.guide, points.held_out, looked_at(), num_codes)
+    log_p = log_likelihoods(vae.model, vae.guide, points.held_out, recorded(), num_codes)
     return Measured(log_p.logsumexp(0) - math.log(len(log_p)), torch.stack(pixels), predicted / len(pixels))
 
 
 def timed(function: Callable[[], Any], rounds: int, enough: float = math.inf) -> tuple[Any, float]:
-    """The last result of a function, and its median seconds: of `rounds` calls, or fewer that took `enough` seconds."""
+    """The last result of a function and its median seconds, over `rounds` calls or until they took `enough` seconds."""
     seconds = list[float]()
     while len(seconds) < rounds and sum(seconds) < enough:
         start = time.perf_counter()
@@ -132,9 +132,9 @@ def timed(function: Callable[[], Any], rounds: int, enough: float = math.inf) ->
 
 
 def _local_inference(run: Run, method: str, support: Tensor) -> LocalInference:
-    if method == "multi-step":  # to the mode, by steps that the curvature allows: a trained single step is too long
+    if method == "multi-step":  # to the mode, in steps that are stable at this curvature: the one step is too long
         info = diagnose(LocalELBO(OneStepMAP(), beta=run.elbo.beta), run.vae.model, run.vae.guide, support)
         shorter = 1 + 1.5 * info.sharpness.abs().max().item()
-        number = min(500, math.ceil(5 * shorter))  # where the prior alone pulls, e⁻⁵ of the way is left
+        number = min(500, math.ceil(5 * shorter))  # where only the prior pulls, e⁻⁵ of the distance remains
         return MultiStepMAP(number, step_size=float(run.vae.tau) ** 2 / shorter)
     return lookup(LOCAL_INFERENCE, method, "local inference")()

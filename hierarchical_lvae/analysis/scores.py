@@ -1,4 +1,4 @@
-"""The scores of a run, one by one, in `metrics.json`: what stands there by the same settings is not computed again."""
+"""The scores of a run, one by one, in `metrics.json`: a score saved there with the same settings is reused."""
 
 import hashlib
 import logging
@@ -23,9 +23,9 @@ from hierarchical_lvae.runs.directory import read_weights
 from hierarchical_lvae.types import accepted, lookup, reason, suggestion
 
 POINTS = ("seed", "codes", "train", "test")
-"""The settings that a score of the codes depends on; one of the run depends on its arguments."""
+"""The settings that scores of the codes depend on; scores of the whole run depend on their arguments."""
 VERSION = 2
-"""Of how scores are computed: when one of them changes, those of before are computed again."""
+"""Version of the scores: increase it when one of them changes, and saved scores are computed again."""
 
 log = logging.getLogger(__name__)
 
@@ -37,13 +37,13 @@ def score(
 ) -> Iterator[tuple[str, dict[str, Any]]]:
     """Compute the scores `names` of a run one by one; each is saved in metrics.json of its directory and then yielded.
 
-    A score that does not apply (the data have no factors) gives {"not_available": why}; codes of a union of data sets
-    are scored part by part, each on its own factors: {"parts": {name: score}}. One that fails, or has a number that is
-    not finite, gives {"failed": why}: it is not saved, and the others are computed. In a read-only directory nothing is
-    saved, with a warning.
+    A score that does not apply (the data have no factors) is {"not_available": why}. Codes of a union of data sets are
+    scored part by part, each on its own factors: {"parts": {name: score}}. A score that fails or is not finite is
+    {"failed": why}: it is not saved, and the others are still computed. In a read-only directory, a warning is logged
+    and nothing is saved.
 
     Raises:
-        ValueError: there is no such score, a setting is out of its range, or metrics.json holds something else.
+        ValueError: a score does not exist, a setting is out of range, or metrics.json does not hold scores.
         OSError: after the last score, if they could not be saved for another reason.
     """
     settings = settings or ScoreSettings()
@@ -102,7 +102,7 @@ def _versions(name: str) -> dict[str, str]:
 
 
 def _refuse_infinite(values: Any, place: str = "") -> None:
-    """Raise if a number of a score is not finite, and name it: JSON has none, and nobody can use it."""
+    """Raise an error that names the first number of a score that is not finite: JSON cannot represent it."""
     if isinstance(values, float) and not math.isfinite(values):
         raise ValueError(f"{place!r} is {values}: has the fit diverged?")
     entries = values.items() if isinstance(values, Mapping) else enumerate(values) if isinstance(values, list) else ()
@@ -111,10 +111,10 @@ def _refuse_infinite(values: Any, place: str = "") -> None:
 
 
 def model_digest(path: str | Path) -> str | None:
-    """A hash of the weights in a run directory, if there are any.
+    """A hash of the weights in a run directory, or None if there are none.
 
     Raises:
-        ValueError: their file is damaged.
+        ValueError: the file of the weights is damaged.
     """
     try:
         return digest(read_weights(Path(path)))
@@ -123,6 +123,6 @@ def model_digest(path: str | Path) -> str | None:
 
 
 def digest(tensors: Mapping[str, Tensor]) -> str:
-    """A hash of tensors by name: 16 hexadecimal digits."""
+    """A hash of named tensors: 16 hexadecimal digits."""
     content = safetensors.torch.save({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()})
     return hashlib.sha256(content).hexdigest()[:16]

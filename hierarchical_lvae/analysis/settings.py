@@ -1,4 +1,4 @@
-"""How much is computed, and how it is drawn: part of each result."""
+"""How much is computed, and with which seeds; the settings are saved with each result."""
 
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,30 +13,30 @@ IWAE_DRAWS = (1, 10, 100, 1_000, 5_000)
 
 @dataclass(frozen=True)
 class ScoreSettings:
-    """The numbers are the field's, where it has them."""
+    """Settings of the scores. The defaults are those of the literature, where it has any."""
 
     codes: str = "local"
-    """Of which encoder; a member of `CODES`."""
+    """The encoder whose codes are scored; a member of `CODES`."""
     seed: int = 0
     train: int = 10_000
-    """Points that classifiers are fitted on."""
+    """Number of points that classifiers are fitted on."""
     test: int = 5_000
-    """And tested on."""
+    """Number of points that they are tested on."""
     neighbourhoods: int = 16
-    """For the likelihood, and for the closeness of samples."""
+    """Number of neighbourhoods for the likelihood and for the closeness of samples."""
     draws: int = IWAE_DRAWS[-1]
-    """Of the codes, for the likelihood."""
+    """Draws of the codes for the likelihood."""
     images: int = 50_000
-    """Generated and real ones, for the Fréchet distance; never more real ones than there are."""
+    """Number of generated and of real images for the Fréchet distance; never more real ones than there are."""
     features: str = "auto"
-    """What that distance sees; a member of `FEATURES`."""
+    """Features of that distance; a member of `FEATURES`."""
     inception_weights: str | Path | None = None
-    """Where Inception's weights are, if not where torch hub keeps them."""
+    """File of the Inception weights, if it is not where torch hub keeps it."""
 
     RANGES: ClassVar = {"seed": SEEDS, "images": (5, LARGEST)}
 
     def within(self, size: int) -> "ScoreSettings":
-        """The same, with no more points than there are, in the same proportion.
+        """The same settings with at most `size` points, in the same proportion.
 
         >>> fewer = ScoreSettings(train=100, test=50).within(60)
         >>> fewer.train, fewer.test
@@ -50,7 +50,7 @@ class ScoreSettings:
         """Check names and numbers before anything is computed.
 
         Raises:
-            ValueError: no codes or features have such a name, or a number is out of its range.
+            ValueError: no codes or features have that name, or a number is out of range.
         """
         if self.codes not in CODES:
             raise ValueError(f"no codes are called {self.codes!r}: {suggestion(self.codes, CODES)}")
@@ -61,18 +61,18 @@ class ScoreSettings:
 
 @dataclass(frozen=True)
 class ComparisonSettings:
-    """How much to compute."""
+    """Settings of a comparison."""
 
     neighbourhoods: int = 8
-    """R, for the methods that infer all local weights."""
+    """R, the number of neighbourhoods for the methods that infer all local weights."""
     reference_neighbourhoods: int = 2
-    """Of these, for the methods of the block; NUTS takes one to five minutes for each."""
+    """How many of these the methods of the block use; NUTS takes one to five minutes for each."""
     num_draws: int = 200
-    """S, of the local weights from each posterior; NUTS gives them in two chains together."""
+    """S, the number of draws of the local weights from each posterior; NUTS draws half of them in each of 2 chains."""
     num_codes: int = 10
-    """Draws of the codes for each of these. A point gets S times as many: the same number in all."""
+    """Draws of the codes for each of these. A point estimate gets S times as many, so that the total is the same."""
     warmup_steps: int = 250
-    """Of each chain of NUTS."""
+    """Warm-up steps of each NUTS chain."""
     seed: int = 0
 
     RANGES: ClassVar = {"neighbourhoods": (1, 10_000), "num_draws": (50, 100_000), "seed": SEEDS}

@@ -1,4 +1,4 @@
-"""`metrics.json` of a run directory: its scores by name, which several processes may add to at the same time."""
+"""`metrics.json` of a run directory: its scores by name. Several processes may add scores at the same time."""
 
 import errno
 import logging
@@ -11,10 +11,10 @@ from hierarchical_lvae.evaluation import METRICS
 from hierarchical_lvae.files import locked, read_json, write_json
 
 META = "-meta"
-"""How the name of a score of meta codes ends."""
+"""Suffix of the names of scores of meta codes."""
 LOCK = ".hlvae.metrics.lock"
 READ_ONLY = (errno.EROFS, errno.EACCES, errno.EPERM)
-"""Errors of a directory that its owner has closed to writing."""
+"""Errors of a directory that is not writable."""
 
 log = logging.getLogger(__name__)
 
@@ -29,28 +29,28 @@ def key_of(name: str, codes: str) -> str:
 
 
 class Store:
-    """The scores in a run directory. Each is merged, under a lock, into those that are there at that moment.
+    """The scores in a run directory. Each new score is merged, under a lock, into the current contents of the file.
 
     Raises:
-        ValueError: the file there holds something else.
+        ValueError: the file does not hold scores.
     """
 
     def __init__(self, path: str | Path) -> None:
         self.path, self.locks = Path(path), True
         self.error: OSError | ValueError | None = None
-        """Why scores are not saved, if they are not."""
+        """Why scores were not saved, if saving failed."""
         read_scores(path)
 
     def find(self, key: str, settings: dict[str, Any]) -> dict[str, Any] | None:
-        """The score `key` by these settings, if it is there."""
+        """The score saved as `key` with these settings, if there is one."""
         try:
             found = read_scores(self.path).get(key, {})
-        except (OSError, ValueError):  # it was damaged since; saving will say so
+        except (OSError, ValueError):  # damaged in the meantime; saving will report it
             return None
         return found if found.get("settings") == settings else None
 
     def add(self, key: str, values: dict[str, Any]) -> None:
-        """Save a score; if that fails, log it once, keep the error, and leave the file as it is."""
+        """Save a score; if that fails, log it once, keep the error, and leave the file unchanged."""
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             with locked(self.path / LOCK) if self.locks else nullcontext(False) as self.locks:
@@ -62,10 +62,10 @@ class Store:
             self.error = error
 
     def check(self) -> None:
-        """Check that the scores were saved, or that the directory is read-only on purpose.
+        """Check that the scores were saved, unless the directory is read-only.
 
         Raises:
-            OSError: they could not be written.
+            OSError: the scores could not be written.
             ValueError: the file was damaged in the meantime.
         """
         if self.error is not None and not is_read_only(self.error):
@@ -73,21 +73,21 @@ class Store:
 
 
 def _place(key: str) -> tuple[int, str]:
-    """Where a score stands in the file, in whatever order they were computed."""
+    """The position of a score in the file, whatever the order of computation."""
     name = key.removesuffix(META)
     return SCORES.index(name) if name in SCORES else len(SCORES), key
 
 
 def is_read_only(error: Exception) -> bool:
-    """Whether a file could not be written because its place is read-only: then results are shown all the same."""
+    """Whether a file could not be written because its place is read-only; results are then shown anyway."""
     return isinstance(error, OSError) and error.errno in READ_ONLY
 
 
 def read_scores(path: str | Path) -> dict[str, Any]:
-    """Read metrics.json of a run directory, if there is one.
+    """Read metrics.json of a run directory; the result is empty if there is none.
 
     Raises:
-        ValueError: it holds something else.
+        ValueError: the file does not hold scores.
     """
     file = Path(path) / "metrics.json"
     saved = read_json(file) if file.is_file() else {}

@@ -1,4 +1,4 @@
-"""The swap score of a run: codes of some images, decoded under the local weights of others (see `evaluation.swap`)."""
+"""The swap score of a run: codes of some images, decoded with the local weights of others (see `evaluation.swap`)."""
 
 from typing import Any
 
@@ -19,11 +19,11 @@ BATCH = 50
 @torch.no_grad()
 @single_precision()
 def swap(run: Run, seed: int = 0, test: int = 5_000) -> dict[str, Any]:
-    """Whether each factor follows the code or the weights, of `test` pairs of images.
+    """Score whether each factor follows the code or the local weights, on `test` pairs of images.
 
-    Each image gives its code to one picture and its weights to another. Beside the score: `ceiling`, the share of
-    images whose own reconstruction shows their value, and `accuracy`, that of the classifier on the images themselves.
-    `of_ceiling` is the share that follows the code, divided by the ceiling.
+    Each image gives its code to one decoded image and its weights to another. The result also has `ceiling`, the share
+    of images whose own reconstruction shows their value, and `accuracy`, that of the classifier on the images
+    themselves. `of_ceiling` is the share that follows the code, divided by the ceiling.
     """
     factors, which = run.dataset.factors, classified_factors(run)
     with random_state_kept():

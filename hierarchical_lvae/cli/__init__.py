@@ -1,4 +1,4 @@
-"""The command line: one file a command, heavy imports inside the command."""
+"""The command line: one file per command, with heavy imports inside the command."""
 
 from hierarchical_lvae.cli.app import hlvae as main
 

@@ -1,4 +1,4 @@
-"""`hlvae`: the group of commands, and how it fails: one line that names the cause, and an exit code."""
+"""The `hlvae` command group. A failure is one line that names the cause, and an exit code."""
 
 import io
 import logging
@@ -24,11 +24,11 @@ from hierarchical_lvae.types import Diverged, Interrupted, reason
 
 FAILED, DIVERGED, INTERRUPTED = 1, 3, 130
 TOO_LARGE = re.compile("can't allocate memory|not enough memory|out of memory|overflow", re.IGNORECASE)
-"""How PyTorch's errors call what does not fit, on a CPU and on a GPU, or has too many elements to be counted."""
+"""Matches PyTorch's errors, on CPU and GPU, about tensors that do not fit in memory or have too many elements."""
 
 
 class Failure(click.ClickException):
-    """One line on stderr, and an exit code."""
+    """One line on stderr and an exit code."""
 
     def __init__(self, message: str, exit_code: int) -> None:
         super().__init__(in_flags(" ".join(message.split())))
@@ -36,25 +36,25 @@ class Failure(click.ClickException):
 
 
 class App(Suggesting):
-    """A group whose failures are one line."""
+    """A command group that reports each failure on one line."""
 
     def main(self, *args: Any, **extra: Any) -> Any:
-        """Run as a program: escape characters that the encoding of stdout lacks, and ignore closed streams."""
+        """Run as a program: escape characters that stdout cannot encode, and ignore closed streams."""
         for name in ("stdout", "stderr"):
             if getattr(sys, name) is None:
-                setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115  # to the end of the process
+                setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115  # open until the process exits
         if isinstance(sys.stdout, io.TextIOWrapper):
             sys.stdout.reconfigure(errors="backslashreplace")
         return super().main(*args, **extra)
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Run the command; turn its exceptions into exit codes (with --debug, let them through)."""
+        """Run the command and turn its exceptions into exit codes (with --debug, let them through)."""
         try:
             return super().invoke(ctx)
         except KeyboardInterrupt:
             raise Failure("interrupted", INTERRUPTED) from None
         except (click.ClickException, click.exceptions.Exit, click.Abort, BrokenPipeError):
-            raise  # click ends quietly when the reader of a pipe has gone
+            raise  # click exits quietly when the reader closes the pipe
         except Exception as error:
             if ctx.params["debug"]:
                 raise
@@ -62,10 +62,10 @@ class App(Suggesting):
 
 
 def failure(error: Exception) -> Failure:
-    """What the command line says of an exception.
+    """Convert an exception into a one-line failure.
 
     >>> print(failure(MemoryError("a step on 8 images needs 172 GiB")).message.partition(": ")[0])
-    this needs more memory than there is (a step on 8 images needs 172 GiB)
+    this needs more memory than is available (a step on 8 images needs 172 GiB)
     """
     match error:
         case Interrupted():
@@ -79,10 +79,10 @@ def failure(error: Exception) -> Failure:
         case OSError() | ValueError():
             return Failure(reason(error), FAILED)
         case _:
-            return Failure(f"{reason(error)} (--debug shows where)", FAILED)
+            return Failure(f"{reason(error)} (run `hlvae --debug` to see where)", FAILED)
     what = re.sub(r"^.*Allocator: |\. (Error code|GPU \d).*|\n.*", "", str(error), flags=re.DOTALL) or "none is left"
     remedy = "try smaller batches, fewer neighbours or smaller images"
-    return Failure(f"this needs more memory than there is ({what}): {remedy}", FAILED)
+    return Failure(f"this needs more memory than is available ({what}): {remedy}", FAILED)
 
 
 @click.group(cls=App, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})

@@ -1,4 +1,4 @@
-"""`hlvae bench`: what a meta-step costs here."""
+"""`hlvae bench`: the cost of a meta-step on this machine."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,24 +10,24 @@ from hierarchical_lvae.cli.names import Count, Location, device_option, option_o
 from hierarchical_lvae.runs.options import FitOptions
 
 
-@click.command(short_help="Time a step of the Local VAE.")
-@option_of(FitOptions, "batch", "-B", help="Neighbourhoods in a batch.")
-@option_of(FitOptions, "num_neighbours", "-K", help="Points in each.")
-@option_of(FitOptions, "image_size", default=64, help="Side of the images.")
-@click.option("--rounds", type=Count(), default=5, show_default=True, help="Steps of each kind.")
+@click.command(short_help="Time one training step.")
+@option_of(FitOptions, "batch", "-B", help="Neighbourhoods per batch.")
+@option_of(FitOptions, "num_neighbours", "-K", help="Points per neighbourhood.")
+@option_of(FitOptions, "image_size", default=64, help="Side length of the images, in pixels.")
+@click.option("--rounds", type=Count(), default=5, show_default=True, help="Timed steps of each kind.")
 @device_option
-@option_of(FitOptions, "seed", help="Of images and weights.")
-@click.option("--json", "file", type=Location(), help="Write the numbers to a file.")
-@click.option("--scaling", is_flag=True, help="Our step also at half and twice B, K and the images' side.")
-@click.option("--parts", is_flag=True, help="Also images, rendering, the search for neighbours, and DCI.")
+@option_of(FitOptions, "seed", help="Random seed for images and weights.")
+@click.option("--json", "file", type=Location(), help="Also write the results to this file.")
+@click.option("--scaling", is_flag=True, help="Also time our step with B, K or the image side halved and doubled.")
+@click.option("--parts", is_flag=True, help="Also time image loading, rendering, neighbour search and DCI.")
 def bench(
     batch: int, num_neighbours: int, image_size: int, rounds: int, device: str, seed: int, file: Path | None,
     scaling: bool, parts: bool,
 ) -> None:  # fmt: skip
-    """Time a step of the Local VAE against a plain VAE's on as many images, and against other ways to take it.
+    """Time a Local VAE step against a plain VAE step on as many images, and against other implementations of it.
 
-    Steps are taken in turns, and one of each to warm up; "peak" is the memory in use, everything included.
-    `higher` and `torchopt` are timed where they are installed (pip install hierarchical-lvae[bench]).
+    The implementations take turns, after one warm-up step each. "peak" is the peak memory use of the whole process.
+    `higher` and `torchopt` are timed only if they are installed (pip install hierarchical-lvae[bench]).
 
     \b
     Examples:
@@ -71,10 +71,10 @@ def bench(
 
 
 def refuse_others(file: Path) -> None:
-    """Refuse to replace what is not an earlier result, or an empty file.
+    """Refuse to replace anything but an earlier result or an empty file.
 
     Raises:
-        FileExistsError: there is something else.
+        FileExistsError: something else is there.
         OSError: no file can be written there.
     """
     from hierarchical_lvae.files import occupied, read_json
@@ -90,7 +90,7 @@ def refuse_others(file: Path) -> None:
 
 
 def _others(batch: int, num_neighbours: int, image_size: int) -> Iterator[tuple[int, int, int]]:
-    """Half and twice each of the three, the others as they are."""
+    """Halve and double each of the three values, keeping the other two."""
     for factor in (0.5, 2):
         yield max(1, int(batch * factor)), num_neighbours, image_size
         yield batch, max(1, int(num_neighbours * factor)), image_size

@@ -1,4 +1,4 @@
-"""`hlvae compare`: local posteriors of a run side by side."""
+"""`hlvae compare`: compare the local posteriors of a run."""
 
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from hierarchical_lvae.presentation.figures import describe
 KNOWN = (*LOCAL_INFERENCE, *BLOCK_METHODS)
 
 
-@click.command(short_help="Set local posteriors of RUN side by side.")
+@click.command(short_help="Compare local posteriors of RUN.")
 @click.argument("run", type=Location())
 @click.option(
     "--local",
@@ -24,23 +24,32 @@ KNOWN = (*LOCAL_INFERENCE, *BLOCK_METHODS)
     show_default=True,
     help="Local posteriors to compare.",
 )
-@option_of(ComparisonSettings, "neighbourhoods", help="For all local weights.")
-@option_of(ComparisonSettings, "reference_neighbourhoods", "--reference", help="Of these, for the block.")
-@click.option("--block", help="Patterns of names of decoder parameters [default: the last biases, up to 50 of them]")
-@option_of(ComparisonSettings, "num_draws", "--draws", help="From each posterior.")
-@option_of(ComparisonSettings, "warmup_steps", "--warmup", help="Steps, of each chain of NUTS.")
-@option_of(ComparisonSettings, "seed", help="Of references, neighbours and draws.")
+@option_of(ComparisonSettings, "neighbourhoods", help="Neighbourhoods for the methods that infer all local weights.")
+@option_of(
+    ComparisonSettings,
+    "reference_neighbourhoods",
+    "--reference",
+    help="How many of these to use for the block of weights.",
+)
+@click.option(
+    "--block",
+    help="Comma-separated patterns of decoder parameter names that select the block of weights "
+    "[default: the biases of the last layers, up to 50 in all]",
+)
+@option_of(ComparisonSettings, "num_draws", "--draws", help="Draws from each posterior.")
+@option_of(ComparisonSettings, "warmup_steps", "--warmup", help="Warm-up steps of each NUTS chain.")
+@option_of(ComparisonSettings, "seed", help="Random seed for references, neighbours and draws.")
 @where_options
 def compare(
     run: Path, local: tuple[str, ...], neighbourhoods: int, reference_neighbourhoods: int, block: str | None,
     num_draws: int, warmup_steps: int, seed: int, **where: Any,
 ) -> None:  # fmt: skip
-    """Compare local posteriors of RUN: points, Laplace's Gaussians, and (for a block of the weights) the truth by NUTS.
+    """Compare local posteriors of RUN: point estimates, Laplace approximations and, for a block of weights, NUTS.
 
-    Prints two tables, and leaves compare.csv, posterior.nc (for ArviZ) and figures in RUN. Held-out points are other
-    points of the neighbourhoods than those adapted on; gains are over one-step, on the same points. A method that fails
-    leaves the others: it is named with the reason, and the exit code is 1. A pretrained run (see `hlvae data list`) is
-    copied to runs/NAME first.
+    Prints two tables and writes compare.csv, posterior.nc (for ArviZ) and figures to RUN. Held-out points belong to
+    the same neighbourhoods but are not adapted on; gains are relative to one-step, on the same points. If a method
+    fails, the reason is printed, the other methods still run, and the exit code is 1. A pretrained run (see `hlvae data
+    list`) is first copied to runs/NAME.
 
     \b
     Examples:

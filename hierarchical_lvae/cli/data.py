@@ -1,4 +1,4 @@
-"""`hlvae data`: what there is to train on, and how to get it."""
+"""`hlvae data`: list, describe, download and render data sets."""
 
 import shlex
 from pathlib import Path
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from hierarchical_lvae.data import FactorImages, Part
 
 data_dir_option = click.option(
-    "--data-dir", type=DataDirectory(), help="Where data files lie [default: $HLVAE_DATA or user cache]"
+    "--data-dir", type=DataDirectory(), help="Directory of data files [default: $HLVAE_DATA or user cache]"
 )
 
 
@@ -32,7 +32,9 @@ def data() -> None:
 
 @data.command("list")
 def list_command() -> None:
-    """List the data sets by name; then the pretrained runs: what each shows, and the command that trained it.
+    """List the data sets and the pretrained runs.
+
+    For each pretrained run, print what it shows and the command that trained it.
 
     \b
     Example:
@@ -47,11 +49,11 @@ def list_command() -> None:
 @data.command()
 @click.argument("name", type=NameOrPath(DATASETS))
 @data_dir_option
-@click.option("--skip-bad", is_flag=True, help="Leave out image files that cannot be read.")
+@click.option("--skip-bad", is_flag=True, help="Skip image files that cannot be read.")
 def info(name: str, data_dir: Path | None, skip_bad: bool) -> None:
-    """Tell sizes, factors and source of a data set, and how to get its files.
+    """Show the size, factors and source of a data set, and how to get its files.
 
-    It is one of `hlvae data list`, or your own: a folder of images, an .npz or an .h5.
+    Give a name from `hlvae data list`, or your own data: a folder of images, an .npz file or an .h5 file.
 
     \b
     Examples:
@@ -66,7 +68,7 @@ def info(name: str, data_dir: Path | None, skip_bad: bool) -> None:
     download = shlex.join(["hlvae", "data", "download", name, *there])
     for source in SOURCES.get(name, ()):
         path = directory / source.file
-        where = f"found, {path}" if path.exists() else f"not in {directory} ({source.size}; {download})"
+        where = f"found at {path}" if path.exists() else f"not in {directory} ({source.size}; {download})"
         click.echo(f"file     {source.file}: {where}")
     dataset = load_dataset(name, data_dir, skip_bad=skip_bad)
     channels, height, width = dataset.image_shape
@@ -82,14 +84,16 @@ def info(name: str, data_dir: Path | None, skip_bad: bool) -> None:
 
 def _factors(dataset: "FactorImages | Part") -> str:
     factors = zip(dataset.factor_names, dataset.factor_sizes, strict=True)
-    return ", ".join(f"{factor} {size}" for factor, size in factors) or "none are known"
+    return ", ".join(f"{factor} {size}" for factor, size in factors) or "none known"
 
 
 @data.command()
 @click.argument("name", type=Name(DATASETS))
-@click.option("--data-dir", type=Location(), help="Where to put them [default: $HLVAE_DATA or user cache]")
+@click.option("--data-dir", type=Location(), help="Directory to download to [default: $HLVAE_DATA or user cache]")
 def download(name: str, data_dir: Path | None) -> None:
-    """Download the files of the data set NAME, checked against their published checksums; resumable.
+    """Download a data set and verify its published checksums.
+
+    An interrupted download is resumed when the command is run again.
 
     \b
     Example:
@@ -106,7 +110,9 @@ def download(name: str, data_dir: Path | None) -> None:
 @click.option("--out", type=Location(), required=True, help="The .h5 file to write.")
 @data_dir_option
 def render(name: str, out: Path, data_dir: Path | None) -> None:
-    """Render the replica of 3D Shapes to a file in the layout of the official one.
+    """Render the 3D Shapes replica to an .h5 file.
+
+    The file has the same layout as the official 3dshapes.h5.
 
     \b
     Example:
@@ -118,6 +124,6 @@ def render(name: str, out: Path, data_dir: Path | None) -> None:
     from hierarchical_lvae.files import occupied
 
     if occupied(out):
-        raise FileExistsError(f"{out} exists already: choose another --out")
+        raise FileExistsError(f"{out} already exists: choose another --out")
     write_h5(replica(data_dir or default_data_dir()), out)
     click.echo(out)

@@ -1,4 +1,4 @@
-"""`hlvae evaluate`: the scores of a run, in a table and in metrics.json."""
+"""`hlvae evaluate`: score a run, print a table and write metrics.json."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,36 +15,42 @@ if TYPE_CHECKING:
     from hierarchical_lvae.runs import Run
 
 
-@click.command(short_help="Score RUN: codes, images, likelihood.")
+@click.command(short_help="Score the codes, images and likelihood of RUN.")
 @click.argument("run", type=Location())
-@click.option("--metrics", type=Names(SCORES), default=",".join(SCORES), show_default=True, help="What to compute.")
-@option_of(ScoreSettings, "codes", type=Name(CODES), help="Which encoder's codes.")
-@option_of(ScoreSettings, "seed", help="Of points, neighbours and classifiers.")
-@points_option("To fit on, to test on.")
-@option_of(ScoreSettings, "draws", help="Of the codes, for IWAE.")
-@option_of(ScoreSettings, "images", help="Generated and real, for FID.")
-@option_of(ScoreSettings, "features", type=Name(FEATURES), help="What the distance sees.")
-@option_of(ScoreSettings, "inception_weights", type=Location(), help="Their file [default: torch hub's, or downloaded]")
-@click.option("--against", type=Location(), multiple=True, help="Another run, set beside; repeatable.")
+@click.option("--metrics", type=Names(SCORES), default=",".join(SCORES), show_default=True, help="Scores to compute.")
+@option_of(ScoreSettings, "codes", type=Name(CODES), help="Encode with the local (adapted) or the meta encoder.")
+@option_of(ScoreSettings, "seed", help="Random seed for points, neighbours and classifiers.")
+@points_option("Number of points for fitting and for testing classifiers.")
+@option_of(ScoreSettings, "draws", help="Draws of the codes for IWAE.")
+@option_of(ScoreSettings, "images", help="Number of generated and of real images for FID.")
+@option_of(ScoreSettings, "features", type=Name(FEATURES), help="Features for the Fréchet distance.")
+@option_of(
+    ScoreSettings,
+    "inception_weights",
+    type=Location(),
+    help="File with the Inception weights [default: torch hub's, or downloaded]",
+)
+@click.option("--against", type=Location(), multiple=True, help="Another run to score in the same table; repeatable.")
 @where_options
 def evaluate(
     run: Path, metrics: tuple[str, ...], points: tuple[int, int], against: tuple[Path, ...], dataset: Path | None,
     data_dir: Path | None, device: str, **amounts: Any,
 ) -> None:  # fmt: skip
-    """Score RUN, print a table, and leave metrics.json in it; what stands there already is not computed again.
+    """Score RUN, print a table and save the scores to RUN/metrics.json. Scores already saved there are reused.
 
-    Disentanglement by DCI, MIG, SAP, the FactorVAE and BetaVAE scores and modularity, with the field's settings;
-    whether pictures follow the code or the local weights when both are swapped (swap); generated images by FID, KID,
-    precision and recall, and by how close they come to their references and to the data; likelihood by ELBO and IWAE,
-    of points that were adapted on and of points that were not.
+    Disentanglement is measured by DCI, MIG, SAP, the FactorVAE and BetaVAE scores and modularity, with the usual
+    settings from the literature. The swap score shows whether each factor of an image follows the code or the local
+    weights when these come from different images. Generated images are scored by FID, KID, precision and recall (fid),
+    and by their distances to their references and to the training images (samples). The likelihood is bounded by ELBO
+    and IWAE (iwae), on the points used for adaptation and on held-out points.
 
-    FID is called so only with the reference weights of Inception. Where they are not to be had, the distance is one of
-    features of the data's own factors, FD-factors.
+    The name FID is used only with the reference Inception weights. If they are not available, the distance is computed
+    on features of a classifier of the data's own factors and is called FD-factors.
 
-    Scores do not depend on each other: one that fails is a line of the table that says why, the others are computed and
-    saved, and the exit code is 1. A run that cannot be read is left out likewise. Factors that are constant, or have a
-    value of their own for almost every point, are left out. In a read-only directory nothing is saved, with a warning.
-    A pretrained run (see `hlvae data list`) is copied to runs/NAME first.
+    Scores are independent: if one fails, the table gives the reason, the others are computed and saved, and the exit
+    code is 1. A run that cannot be read is skipped in the same way. Factors that are constant, or that have a different
+    value for almost every point, are excluded. If the directory is read-only, a warning is printed and nothing is
+    saved. A pretrained run (see `hlvae data list`) is first copied to runs/NAME.
 
     \b
     Examples:
@@ -62,7 +68,7 @@ def evaluate(
         with failures.of(str(path)):
             runs[path] = load_run(own_copy(path), device, data_dir, dataset)
     for why in failures.names if runs else ():
-        click.echo(f"Left out: {why}", err=True)
+        click.echo(f"Skipped: {why}", err=True)
     columns = {}
     for path, loaded in runs.items():
         of = f" of {path}" if len(runs) > 1 else ""
@@ -73,7 +79,7 @@ def evaluate(
             click.echo(line)
         used = settings.within(min(len(loaded.dataset) for loaded in runs.values()))
         click.echo(
-            f"\ncodes: {used.codes} · points: {used.train:,} to fit on, {used.test:,} to test on · seed {used.seed}"
+            f"\ncodes: {used.codes} · points: {used.train:,} for fitting, {used.test:,} for testing · seed {used.seed}"
         )
         for of, note in NOTES.items():
             if set(of.split()) & set(metrics):
@@ -84,7 +90,7 @@ def evaluate(
 def scored(
     loaded: "Run", path: Path, metrics: tuple[str, ...], settings: ScoreSettings, failures: Failures, of: str
 ) -> dict[str, str]:
-    """Score one run and draw its importances; returns its column of the table, texts by label."""
+    """Score one run and draw its importances; returns its column of the table, as text by label."""
     from hierarchical_lvae.analysis import score
 
     column, scores = dict[str, str](), dict[str, dict[str, Any]]()

@@ -1,4 +1,4 @@
-"""How failures are worded, and those that do not stop a command: it does the rest, and then exits with code 1."""
+"""The wording of failures, and failures that do not stop a command: it finishes the rest and exits with code 1."""
 
 import logging
 import re
@@ -13,7 +13,7 @@ log = logging.getLogger(__name__)
 
 
 def in_flags(text: str) -> str:
-    """Name arguments, which the library writes in backticks, as options: `data_dir` becomes --data-dir."""
+    """Rewrite arguments, which the library puts in backticks, as options: `data_dir` becomes --data-dir."""
     context = click.get_current_context(silent=True)
     flags = dict(_flags(context.find_root().command)) if context else {}
     return re.sub(r"`(\w+)`", lambda name: flags.get(name[1], name[0]), text)
@@ -26,10 +26,10 @@ def _flags(command: click.Command) -> Iterator[tuple[str | None, str]]:
 
 
 class InFlags(logging.Formatter):
-    """Lines of the log, for the command line."""
+    """Formats log records for the command line: arguments are named as options."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """The line."""
+        """Format a record."""
         return in_flags(super().format(record))
 
 
@@ -38,23 +38,23 @@ class Failures:
 
     def __init__(self) -> None:
         self.names: dict[str, list[str]] = {}
-        """By reason."""
+        """The names of what failed, by reason."""
         if click.get_current_context().find_root().params.get("debug"):
             logging.getLogger("hierarchical_lvae").setLevel(logging.DEBUG)  # shows the tracebacks
 
     def add(self, name: str, why: str) -> None:
-        """Note that something failed."""
+        """Record a failure."""
         self.names.setdefault(in_flags(why), []).append(name)
 
     @contextmanager
     def of(self, name: str, writes: bool = False) -> Iterator[None]:
-        """Note what fails inside; if it `writes` results that are printed too, a read-only place is only a warning."""
+        """Record what fails inside. If it `writes` what is also printed, a read-only place is only a warning."""
         from hierarchical_lvae.analysis import is_read_only
 
         try:
             yield
         except BrokenPipeError:
-            raise  # of the reader of our output, who has gone
+            raise  # the reader of our output has closed the pipe
         except Exception as error:
             log.debug("%s failed", name, exc_info=True)
             if writes and is_read_only(error):

@@ -1,4 +1,4 @@
-"""`hlvae figures`: the paper's Figures 2, 3 and 4, training curves and reconstructions of a run."""
+"""`hlvae figures`: draw Figures 2, 3 and 4 of the paper, training curves and reconstructions of a run."""
 
 from pathlib import Path
 from typing import Any
@@ -10,14 +10,16 @@ from hierarchical_lvae.presentation.figures import draw_all
 from hierarchical_lvae.runs.options import FitOptions
 
 
-@click.command(short_help="Draw the figures of RUN again.")
+@click.command(short_help="Redraw the figures of RUN.")
 @click.argument("run", type=Location())
-@option_of(FitOptions, "seed", default=None, help="Of references, codes and neighbours [default: the run's]")
+@option_of(
+    FitOptions, "seed", default=None, help="Random seed for references, codes and neighbours [default: the run's seed]"
+)
 @where_options
 def figures(run: Path, seed: int | None, **where: Any) -> None:
-    """Draw Figures 2, 3 and 4, training curves and reconstructions of RUN, into RUN/figures.
+    """Draw Figures 2, 3 and 4 of the paper, training curves and reconstructions of RUN; save them to RUN/figures.
 
-    A pretrained run (see `hlvae data list`) is copied to runs/NAME first.
+    A pretrained run (see `hlvae data list`) is first copied to runs/NAME.
 
     \b
     Examples:

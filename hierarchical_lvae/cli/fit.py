@@ -1,4 +1,4 @@
-"""`hlvae fit`: train, resume, and draw the figures."""
+"""`hlvae fit`: train or resume a run, and draw its figures."""
 
 import math
 import signal
@@ -30,7 +30,7 @@ from hierarchical_lvae.inference import LOCAL_INFERENCE
 from hierarchical_lvae.models import ACTIVATIONS, LIKELIHOODS
 from hierarchical_lvae.neighbourhoods import NEIGHBOURHOODS
 from hierarchical_lvae.penalties import PENALTIES
-from hierarchical_lvae.presentation.figures import draw_all, draw_reconstructions, said
+from hierarchical_lvae.presentation.figures import alpha_text, draw_all, draw_reconstructions
 from hierarchical_lvae.runs.options import ALPHA_UNITS, CHECKPOINT_EVERY, PRECISIONS, PRESETS, FitOptions
 from hierarchical_lvae.types import Interrupted
 
@@ -39,17 +39,17 @@ if TYPE_CHECKING:
 
 CONTACT_SHEET_EVERY = 300.0  # seconds
 MAY_CHANGE = ("steps", "dataset", "data_dir", "device")
-"""What may differ when a fit is resumed. Own data may be elsewhere; a data set of another name is refused."""
-ENOUGH_CODES = 64  # in a batch, for a penalty: what Locatello et al. (2019) have
+"""Options that may change when a fit is resumed. Your own data may have moved; another named data set is refused."""
+ENOUGH_CODES = 64  # per batch, for a penalty: the batch size of Locatello et al. (2019)
 
 
 class Alpha(click.ParamType):
-    """A number, or auto."""
+    """A number or "auto"."""
 
     name = "FLOAT|auto"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float | str:
-        """Read a number, but leave auto."""
+        """Parse a number; keep "auto"."""
         try:
             return value if value == "auto" else float(value)
         except ValueError:
@@ -60,18 +60,30 @@ option = partial(option_of, FitOptions)
 
 
 @click.command(short_help="Train a Local VAE, or resume a run.")
-@option("dataset", type=NameOrPath(DATASETS), help="A name, a folder, an .npz or an .h5 [needed, but for --resume]")
-@option("data_dir", type=DataDirectory(), help="Where data files and caches lie [default: $HLVAE_DATA or user cache]")
-@click.option("--preset", type=Name(PRESETS), help="Protocol [default: paper on a GPU, quick on a CPU]")
+@option(
+    "dataset",
+    type=NameOrPath(DATASETS),
+    help="Data set name, or your own image folder, .npz file or .h5 file [required, except with --resume]",
+)
+@option(
+    "data_dir",
+    type=DataDirectory(),
+    help="Directory of data files and caches [default: $HLVAE_DATA or user cache]",
+)
+@click.option("--preset", type=Name(PRESETS), help="Training protocol [default: paper on a GPU, quick on a CPU]")
 @option(
     "alpha",
     type=Alpha(),
     default=None,
-    help="Inner step size; 0 is the plain VAE; auto follows the evidence of the neighbourhoods [default: by preset]",
+    help="Inner step size; 0 is the plain VAE; auto re-estimates it during training from the evidence of the "
+    "neighbourhoods [default: by preset]",
 )
-@option("alpha_unit", type=Name(ALPHA_UNITS), help="What α is per.")
+@option("alpha_unit", type=Name(ALPHA_UNITS), help="Average (pixel) or sum (sum) the inner loss over pixels.")
 @option(
-    "local", type=Name(LOCAL_INFERENCE), default=None, help="Local inference [default: one-step; shared if alpha is 0]"
+    "local",
+    type=Name(LOCAL_INFERENCE),
+    default=None,
+    help="Local inference method [default: one-step, or shared if alpha is 0]",
 )
 @option(
     "local_layers",
@@ -84,37 +96,46 @@ option = partial(option_of, FitOptions)
     "neighbourhood",
     type=NeighbourhoodName(NEIGHBOURHOODS),
     default=None,
-    help="What is local; graph:FILE is one of your own [default: by preset and data]",
+    help="How neighbours are chosen; graph:FILE reads your own neighbour graph [default: by preset and data set]",
 )
-@option("index", help='How nearest pixels are searched: "Flat", or as Faiss has it [default: by size]')
-@option("refresh", help="Encode all points every R steps.")
-@option("num_neighbours", "-K", default=None, help="Neighbours of each point [default: by preset]")
-@option("batch", "-B", default=None, help="Neighbourhoods in a batch [default: by preset]")
-@option("micro_batch", help="Neighbourhoods at a time, for less memory [default: all]")
-@option("steps", default=None, help="Meta-steps [default: by preset]")
-@option("lr", default=None, help="Learning rate of Adam [default: by preset]")
-@option("warm_up", default=None, help="Steps over which the learning rate rises to --lr [default: by preset]")
-@option("beta", default=None, help="Weight of the KL of the codes [default: by preset]")
-@option("penalty", type=PenaltyName(PENALTIES), help="On the codes of a batch, better a large one [default: none]")
-@option("likelihood", type=Name(LIKELIHOODS), help="Of the pixels.")
-@option("latent_dim", help="Size of a code.")
-@option("activation", type=Name(ACTIVATIONS), help="Of the networks.")
-@option("image_size", help="Shrink larger images to this side [default: by preset]")
-@option("frame", type=Name(FRAMES), help="Make own images square.")
-@option("skip_bad", help="Leave out images of a folder that cannot be read.")
-@option("seed", help="Of parameters, batches and noise.")
-@device_option
-@option("precision", type=Name(PRECISIONS), help="Of products; TF32 is high.")
+@option("index", help='Faiss index for input-knn, such as "Flat" [default: by the size of the data]')
+@option("refresh", help="Steps between re-encodings of all points for latent-knn; 0 turns them off.")
+@option("num_neighbours", "-K", default=None, help="Neighbours per point [default: by preset]")
+@option("batch", "-B", default=None, help="Neighbourhoods per batch [default: by preset]")
+@option("micro_batch", help="Neighbourhoods processed at a time, to save memory [default: all]")
+@option("steps", default=None, help="Number of meta-steps [default: by preset]")
+@option("lr", default=None, help="Adam learning rate [default: by preset]")
+@option("warm_up", default=None, help="Steps over which the learning rate rises linearly to --lr [default: by preset]")
+@option("beta", default=None, help="Weight of the KL divergence of the codes [default: by preset]")
 @option(
-    "compiled",
-    help="Compile the gradient, for a GPU: a minute before the first step, then faster.",
+    "penalty",
+    type=PenaltyName(PENALTIES),
+    help="Penalty on the codes of each batch; needs large batches to work well [default: none]",
+)
+@option("likelihood", type=Name(LIKELIHOODS), help="Likelihood of the pixels.")
+@option("latent_dim", help="Dimension of the codes.")
+@option("activation", type=Name(ACTIVATIONS), help="Activation function of the networks.")
+@option("image_size", help="Shrink larger images to this side length, in pixels [default: by preset]")
+@option("frame", type=Name(FRAMES), help="How to make your own images square.")
+@option("skip_bad", help="Skip unreadable image files in a folder.")
+@option("seed", help="Random seed for parameters, batches and noise.")
+@device_option
+@option("precision", type=Name(PRECISIONS), help='Matrix-multiplication precision; "high" enables TF32.')
+@option(
+    "compiled", help="Compile the gradient, for GPUs: costs a minute before the first step, then speeds up training."
 )
 @click.option("--out", type=Location(), help="Run directory [default: runs/DATASET-ALPHA-SEED-TIME]")
-@click.option("--checkpoint-every", type=Finite(), default=CHECKPOINT_EVERY, show_default=True, help="Seconds.")
+@click.option(
+    "--checkpoint-every",
+    type=Finite(),
+    default=CHECKPOINT_EVERY,
+    show_default=True,
+    help="Seconds between checkpoints.",
+)
 @click.option("--resume", type=Location(), help="Resume this run; no other option is needed.")
 @click.pass_context
 def fit(ctx: click.Context, out: Path | None, checkpoint_every: float, resume: Path | None, **given: Any) -> None:
-    """Train a Local VAE, and leave a run directory with its weights, log, checkpoint and figures.
+    """Train a Local VAE and save its weights, log, checkpoint and figures in a run directory.
 
     \b
     Examples:
@@ -139,7 +160,7 @@ def fit(ctx: click.Context, out: Path | None, checkpoint_every: float, resume: P
 
 @contextmanager
 def interruption(remedy: Callable[[], str]) -> Iterator[None]:
-    """Let Ctrl-C say how to go on, wherever the training loop does not itself."""
+    """Turn Ctrl-C into a message on how to continue, where the training loop does not."""
     try:
         yield
     except KeyboardInterrupt:
@@ -147,42 +168,42 @@ def interruption(remedy: Callable[[], str]) -> Iterator[None]:
 
 
 def how_to_continue(out: Path) -> str:
-    """What is left of a fit that was interrupted between two steps, or before the first."""
+    """How to continue a fit that was interrupted between two steps, or before the first."""
     from hierarchical_lvae.runs.directory import CHECKPOINT, command
 
     if (out / CHECKPOINT).exists():
-        return f"`{command('resume', out)}` continues"
-    return "no step was done and nothing is kept; run the same command again"
+        return f"`{command('resume', out)}` resumes the fit"
+    return "no step was completed and nothing was saved; run the same command again"
 
 
 def train(
     ctx: click.Context, out: Path | None, checkpoint_every: float, resume: Path | None, ready: Callable[["Run"], None],
     given: dict[str, Any],
 ) -> "Run":  # fmt: skip
-    """Begin a fit, or resume one."""
+    """Start a fit or resume one."""
     from hierarchical_lvae import training
 
     watchers = (ContactSheets(), *tensorboard())
     if resume is not None:
         chosen = {n: v for n, v in given.items() if ctx.get_parameter_source(n) is ParameterSource.COMMANDLINE}
         if out is not None:
-            raise click.UsageError("--out contradicts --resume: the run stays where it is")
+            raise click.UsageError("--out contradicts --resume: a resumed run stays in its directory; leave out --out")
         refuse_contradictions(resume, chosen)
         changed: dict[str, Any] = {name: chosen.get(name) for name in MAY_CHANGE}
         with interruption(lambda: how_to_continue(resume)):
             return training.resume(resume, checkpoint_every=checkpoint_every, watchers=watchers, **changed)
     if given["dataset"] is None:
-        raise click.UsageError(f"Missing option '--dataset'. There are {', '.join(DATASETS)}.")
+        raise click.UsageError(f"Missing option '--dataset'. Choose from {', '.join(DATASETS)}.")
     options = resolve(**given)
     now = time.strftime("%Y%m%d-%H%M%S")
-    name = f"{Path(options.dataset).stem}-{said(options, usual=options.alpha_unit)}-{options.seed}-{now}"
+    name = f"{Path(options.dataset).stem}-{alpha_text(options, usual=options.alpha_unit)}-{options.seed}-{now}"
     out = out or Path("runs", name)
     with interruption(lambda: how_to_continue(out)):
         return training.fit(options, out, checkpoint_every=checkpoint_every, watchers=watchers, ready=ready)
 
 
 def resolve(preset: str | None, device: str, data_dir: Path | None, **options: Any) -> FitOptions:
-    """Choose the preset where it is left open, and fill it in."""
+    """Choose the preset if none is given, and fill in its options."""
     preset = preset or ("paper" if device.startswith("cuda") else "quick")
     try:
         return FitOptions.of(preset, device=device, data_dir=data_dir, **options)
@@ -191,10 +212,10 @@ def resolve(preset: str | None, device: str, data_dir: Path | None, **options: A
 
 
 def announce(run: "Run") -> None:
-    """Echo what will be done, and how long it and the presets would take here.
+    """Print what will be done, and how long it and the presets would take on this machine.
 
     Raises:
-        MemoryError: a step does not fit into memory.
+        MemoryError: a step does not fit in memory.
     """
     from hierarchical_lvae.training import estimate_seconds
     from hierarchical_lvae.training.memory import check_step_fits
@@ -204,31 +225,35 @@ def announce(run: "Run") -> None:
     check_step_fits(at_a_time, options.num_neighbours, run.dataset.image_shape, options.device)
     click.echo(f"data: {run.dataset.source}")
     for name in dict.fromkeys([options.preset, *PRESETS]):
-        hint = "this one" if name == options.preset else f"--preset {name}"
+        hint = "selected" if name == options.preset else f"--preset {name}"
         try:
             seconds = estimate_seconds(run, options if name == options.preset else options.under(name))
         except MemoryError:
-            click.echo(f"preset {name}: does not fit into the memory of this {options.device} ({hint})")
+            click.echo(f"preset {name}: does not fit in the memory of this {options.device} ({hint})")
         else:
             click.echo(f"preset {name}: about {duration(seconds)} on this {options.device} ({hint})")
     click.echo(
-        f"{options.steps:,} steps of B = {options.batch} neighbourhoods, K = {options.num_neighbours}, "
-        f"α = {said(options)}, β = {options.beta:g}, {options.local}, {options.neighbourhood} neighbours, "
+        f"{options.steps:,} steps, B = {options.batch} neighbourhoods, K = {options.num_neighbours}, "
+        f"α = {alpha_text(options)}, β = {options.beta:g}, {options.local}, {options.neighbourhood} neighbours, "
         f"{options.likelihood}, {f'penalty {options.penalty}, ' if options.penalty else ''}preset {options.preset}, "
         f"seed {options.seed}"
     )
     if options.penalty and options.batch < ENOUGH_CODES:
         click.echo(
-            f"a penalty looks at the codes of a batch, and {options.batch} are few: better -B {ENOUGH_CODES}", err=True
+            f"the penalty is estimated from the {options.batch} codes of a batch, which are few: "
+            f"use -B {ENOUGH_CODES} or more",
+            err=True,
         )
     if options.likelihood.startswith("gaussian") and run.vae.alpha > 0.01:
         click.echo(
-            "a Gaussian curves more than the paper's Bernoulli: if the loss explodes, try --alpha 0.001", err=True
+            "a Gaussian likelihood has more curvature than the paper's Bernoulli: "
+            "if the loss explodes, try --alpha 0.001",
+            err=True,
         )
 
 
 def duration(seconds: float) -> str:
-    """Say a time as a person would.
+    """Format a duration in words.
 
     >>> duration(40), duration(600), duration(9_000), duration(400_000)
     ('1 minute', '10 minutes', '2.5 hours', '4.6 days')
@@ -241,13 +266,13 @@ def duration(seconds: float) -> str:
 
 
 def refuse_contradictions(path: Path, chosen: dict[str, Any]) -> None:
-    """Refuse options that are not those of the run; only --steps may grow (and data and device may be elsewhere)."""
+    """Refuse options that differ from the run's; only --steps may grow (and the data and the device may change)."""
     from hierarchical_lvae.runs import read_options
 
     options = read_options(path)
     for name, value in chosen.items():
         was = getattr(options, name)
-        was = was.partition(",")[0] if name == "preset" else was  # other options may have changed it
+        was = was.partition(",")[0] if name == "preset" else was  # "quick, changed" is still quick
         elsewhere = name in MAY_CHANGE and (name != "dataset" or is_path(value))
         if value != was and not elsewhere:
             why = f"`{name}` {value} contradicts {path}, which was started with {was}: leave it out"
@@ -255,27 +280,27 @@ def refuse_contradictions(path: Path, chosen: dict[str, Any]) -> None:
 
 
 class ContactSheets:
-    """Draws reconstructions now and then while training: figures/reconstructions.png."""
+    """Redraws figures/reconstructions.png every few minutes during training."""
 
     def __init__(self) -> None:
         self.last = time.monotonic()
 
     def __call__(self, run: "Run", entry: dict[str, Any]) -> None:
-        """Draw, if it is time."""
+        """Draw if enough time has passed."""
         if time.monotonic() - self.last > CONTACT_SHEET_EVERY:
             draw_reconstructions(run)
             self.last = time.monotonic()
 
 
 def tensorboard() -> list[Any]:
-    """Write the log for TensorBoard too, if it is installed."""
+    """Also write the log for TensorBoard, if it is installed."""
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError:
         return []
 
     @cache
-    def writer(out: Path) -> Any:  # made with the first line: before that the run directory is not ours
+    def writer(out: Path) -> Any:  # created with the first log line: before that, the run directory may not be ours
         return SummaryWriter(str(out / "tensorboard"))
 
     def watch(run: "Run", entry: dict[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""The types of options: names, where an unknown one is answered with the nearest, and numbers and paths with limits."""
+"""Option types: names, with the nearest one suggested for a typo, and numbers and paths with limits."""
 
 import math
 from collections.abc import Callable, Iterable
@@ -16,7 +16,7 @@ from hierarchical_lvae.types import suggestion
 
 
 class Suggesting(click.Group):
-    """A group of commands that answers an unknown one with the nearest."""
+    """A command group that suggests the nearest command for an unknown one."""
 
     def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
         """Find the command, or suggest the nearest."""
@@ -26,11 +26,11 @@ class Suggesting(click.Group):
 
 
 class Name(click.Choice):
-    """A key of a table; an unknown one is answered with the nearest."""
+    """A key of a table; the nearest one is suggested for an unknown key."""
 
     def get_missing_message(self, param: click.Parameter, ctx: click.Context | None = None) -> str:
         """List the keys on one line."""
-        return f"There are {', '.join(self.choices)}."
+        return f"Choose from {', '.join(self.choices)}."
 
     def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
         """Return the value if it is a key."""
@@ -40,14 +40,14 @@ class Name(click.Choice):
 
 
 class NameOrPath(Name):
-    """A key of a table of data sets, or the path of the user's own data, which need not be there yet."""
+    """A key of a table of data sets, or the path of the user's own data, which need not exist yet."""
 
     def get_metavar(self, param: click.Parameter, ctx: click.Context) -> str:
-        """Say that there are two ways."""
+        """Show both forms."""
         return "NAME|PATH"
 
     def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
-        """Return the value if it is a key; a path is named from the root, for a later --resume."""
+        """Return the value if it is a key; make a path absolute, for a later --resume."""
         if value in self.choices:
             return value
         if not is_path(value):
@@ -56,24 +56,24 @@ class NameOrPath(Name):
 
 
 class NeighbourhoodName(Name):
-    """A key of the table of neighbourhoods, with its argument behind a colon if it takes one."""
+    """A key of the table of neighbourhoods, followed by a colon and an argument if it takes one."""
 
     def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
-        """Return the value if its name is a key; a file is named from the root, for a later --resume."""
+        """Return the value if its name is a key; make a file's path absolute, for a later --resume."""
         name, colon, argument = value.partition(":")
         super().convert(name, param, ctx)
         return name + colon + (str(Path(argument).absolute()) if name == "graph" and argument else argument)
 
 
 class PenaltyName(Name):
-    """A key of the table of penalties, with its weight behind a colon or else the default one."""
+    """A key of the table of penalties, followed by a colon and a weight unless the default applies."""
 
     def get_metavar(self, param: click.Parameter, ctx: click.Context) -> str:
-        """Say where the weight goes."""
+        """Show where the weight goes."""
         return f"[{'|'.join(self.choices)}][:WEIGHT]"
 
     def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
-        """Return the name, if it is a key, and its weight."""
+        """Return the name with its weight, if the name is a key."""
         from hierarchical_lvae.penalties import with_weight
 
         super().convert(value.partition(":")[0], param, ctx)
@@ -84,7 +84,7 @@ class PenaltyName(Name):
 
 
 class Names(click.ParamType):
-    """Keys of a table, with commas between them; an unknown one is answered with the nearest."""
+    """Comma-separated keys of a table; the nearest one is suggested for an unknown key."""
 
     name = "NAME,…"
 
@@ -92,7 +92,7 @@ class Names(click.ParamType):
         self.known = tuple(known)
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, ...]:
-        """Split, and drop repetitions."""
+        """Split at commas and drop duplicates."""
         names = tuple(dict.fromkeys(value.split(","))) if isinstance(value, str) else value
         for name in names:
             if name not in self.known:
@@ -101,14 +101,14 @@ class Names(click.ParamType):
 
 
 class Count(click.IntRange):
-    """A whole number of at least `least`, and at most `most`, whose limit is shown only where it is exceeded."""
+    """An integer from `least` to `most`; the upper limit is shown only when it is exceeded."""
 
     def __init__(self, least: int = COUNTS[0], most: int = COUNTS[1]) -> None:
         super().__init__(min=least)
         self.most = most
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
-        """Read the number."""
+        """Parse the number."""
         number = super().convert(value, param, ctx)
         if number > self.most:
             self.fail(f"{number} is too large: give {self.most} or less", param, ctx)
@@ -116,13 +116,13 @@ class Count(click.IntRange):
 
 
 class Finite(click.FloatRange):
-    """A finite number of at least 0."""
+    """A finite number, at least 0."""
 
     def __init__(self) -> None:
         super().__init__(min=0)
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        """Read the number."""
+        """Parse the number."""
         number = super().convert(value, param, ctx)
         if not math.isfinite(number):
             self.fail(f"{value!r} is not a finite number", param, ctx)
@@ -130,7 +130,7 @@ class Finite(click.FloatRange):
 
 
 class Location(click.Path):
-    """A path, which need not exist; an empty one, such as an unset variable leaves, is refused."""
+    """A path, which need not exist; an empty one, as from an unset shell variable, is refused."""
 
     def __init__(self) -> None:
         super().__init__(path_type=Path)
@@ -138,7 +138,7 @@ class Location(click.Path):
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         """Return the path."""
         if value == "":
-            self.fail("the path is empty: give one, or leave the option out", param, ctx)
+            self.fail("the path is empty: give a path, or leave the option out", param, ctx)
         return super().convert(value, param, ctx)
 
 
@@ -153,12 +153,12 @@ class DataDirectory(Location):
 
 
 class Device(click.ParamType):
-    """Where to compute; a wrong name is wrong usage, a device that is not here a failure."""
+    """A device; an invalid name is a usage error, an unavailable device a failure."""
 
     name = "DEVICE"
 
     def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
-        """Resolve "auto", but not for the completion of a command in a shell, which must be quick."""
+        """Resolve "auto", except during shell completion, which must be fast."""
         if ctx is not None and ctx.resilient_parsing:
             return value
         from hierarchical_lvae.runs.devices import resolve_device
@@ -170,7 +170,7 @@ class Device(click.ParamType):
 
 
 def option_of(settings: Any, field: str, *flags: str, **given: Any) -> Callable[..., Any]:
-    """An option for a field of a dataclass of settings: its default, type and range are the field's, unless given."""
+    """An option for a field of a settings dataclass: default, type and range are the field's, unless given."""
     about = signature(settings).parameters[field]
     kinds = get_args(about.annotation) or (about.annotation,)
     if bool in kinds:
@@ -186,24 +186,30 @@ def option_of(settings: Any, field: str, *flags: str, **given: Any) -> Callable[
 
 
 def points_option(help: str) -> Callable[..., Any]:
-    """How many points to fit on, and to test on."""
+    """The option for the number of points to fit on and to test on."""
     usual = ScoreSettings.train, ScoreSettings.test
     return click.option("--points", type=(Count(), Count()), default=usual, show_default=True, help=help)
 
 
 device_option = click.option(
-    "--device", type=Device(), default="auto", show_default=True, help="auto, cpu, cuda, cuda:1, …"
+    "--device", type=Device(), default="auto", show_default=True, help="Device: auto, cpu, cuda, cuda:1, …"
 )
-"""The same for each command."""
+"""Shared by all commands."""
 
 
 def where_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """The options of a command that reads a run: arguments of `load_run`."""
+    """Add the options of a command that reads a run: the arguments of `load_run`."""
     for option in (
         device_option,
-        click.option("--data-dir", type=DataDirectory(), help="Where data files are now [default: as for the fit]"),
         click.option(
-            "--dataset", type=NameOrPath(DATASETS), help="Where your own data are now [default: as for the fit]"
+            "--data-dir",
+            type=DataDirectory(),
+            help="Directory of data files, if they have moved [default: the one used for the fit]",
+        ),
+        click.option(
+            "--dataset",
+            type=NameOrPath(DATASETS),
+            help="Path of your own data, if they have moved [default: the one used for the fit]",
         ),
     ):
         command = option(command)

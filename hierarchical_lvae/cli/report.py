@@ -1,4 +1,4 @@
-"""`hlvae report`: a run on one page."""
+"""`hlvae report`: write a one-page report of a run."""
 
 from pathlib import Path
 from typing import Any
@@ -8,15 +8,15 @@ import click
 from hierarchical_lvae.cli.names import Location, where_options
 
 
-@click.command(short_help="Show RUN on one page.")
+@click.command(short_help="Write a one-page HTML report of RUN.")
 @click.argument("run", type=Location())
 @where_options
 def report(run: Path, **where: Any) -> None:
-    """Show RUN on one page, RUN/report.html: options, curves, figures, scores, local posteriors.
+    """Write RUN/report.html, a one-page report: options, curves, figures, scores and local posteriors.
 
-    The page holds its figures itself, and opens offline. Figures that are missing are drawn, and those of an unfinished
-    run are drawn again; scores and comparisons are what `evaluate` and `compare` left. A pretrained run (see `hlvae
-    data list`) is copied to runs/NAME first.
+    The page embeds its figures and opens offline. Missing figures are drawn, and those of an unfinished run are
+    redrawn; scores and comparisons are shown as saved by `evaluate` and `compare`. A pretrained run (see `hlvae data
+    list`) is first copied to runs/NAME.
 
     \b
     Examples:

@@ -1,4 +1,4 @@
-"""`hlvae reproduce`: a table or a figure of the paper, published values beside ours."""
+"""`hlvae reproduce`: reproduce a table or a figure of the paper, with published values beside ours."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -20,25 +20,32 @@ IMAGES = {"paper": ScoreSettings.images, "quick": 5_000}
 
 @click.command(short_help="Reproduce a table or a figure of the paper.")
 @click.argument("name", type=Name(KNOWN))
-@click.option("--preset", type=Name(PRESETS), default="quick", show_default=True, help="Of the fits.")
-@click.option("--seeds", type=Count(1, 10_000), default=1, show_default=True, help="Fits of each row.")
-@click.option("--rows", help="Names of rows, with commas [default: all]")
-@option_of(FitOptions, "steps", default=None, help="Meta-steps of each fit [default: by preset]")
-@option_of(ScoreSettings, "codes", type=Name(CODES), help="Which encoder's codes.")
-@points_option("For DCI: fitted, tested.")
-@option_of(ScoreSettings, "images", default=None, help="Of each kind, for FID [default: 50,000; quick: 5,000]")
-@option_of(ScoreSettings, "features", type=Name(FEATURES), help="What the distance sees.")
-@option_of(ScoreSettings, "inception_weights", type=Location(), help="Their file [default: torch hub's, or downloaded]")
-@click.option("--jobs", type=Count(), help="Runs at a time [default: one a core; on a GPU 1]")
-@click.option("--dask", metavar="ADDRESS", help="Send the runs to this Dask scheduler instead; it shares our files.")
-@click.option("--out", type=Location(), help="Where the runs lie [default: runs/TABLE-PRESET]")
-@click.option("--data-dir", type=DataDirectory(), help="Where data files lie [default: $HLVAE_DATA or user cache]")
+@click.option("--preset", type=Name(PRESETS), default="quick", show_default=True, help="Training protocol of the fits.")
+@click.option("--seeds", type=Count(1, 10_000), default=1, show_default=True, help="Fits per row, one per seed.")
+@click.option("--rows", help="Comma-separated names of rows [default: all]")
+@option_of(FitOptions, "steps", default=None, help="Meta-steps per fit [default: by preset]")
+@option_of(ScoreSettings, "codes", type=Name(CODES), help="Encode with the local (adapted) or the meta encoder.")
+@points_option("Number of points for fitting and for testing classifiers.")
+@option_of(
+    ScoreSettings,
+    "images",
+    default=None,
+    help="Number of generated and of real images for FID [default: 50,000; quick: 5,000]",
+)
+@option_of(ScoreSettings, "features", type=Name(FEATURES), help="Features for the Fréchet distance.")
+@option_of(
+    ScoreSettings, "inception_weights", type=Location(), help="Inception weights [default: torch hub's, or downloaded]"
+)
+@click.option("--jobs", type=Count(), help="Runs in parallel [default: one per core; one on a GPU]")
+@click.option("--dask", metavar="ADDRESS", help="Send the runs to this Dask scheduler; it must see the same files.")
+@click.option("--out", type=Location(), help="Directory of the runs [default: runs/TABLE-PRESET]")
+@click.option("--data-dir", type=DataDirectory(), help="Directory of data files [default: $HLVAE_DATA or user cache]")
 @device_option
 @click.option(
     "--print-only",
     "finished_only",
     is_flag=True,
-    help="Train nothing: print the rows that are there, or the paper's own.",
+    help="Train nothing: print the finished rows, and the published values of the others.",
 )
 @click.option("--dry-run", is_flag=True, help="Train nothing: print the commands that would be run.")
 @click.pass_context
@@ -48,11 +55,12 @@ def reproduce(
     jobs: int | None, dask: str | None, out: Path | None, data_dir: Path | None, device: str, finished_only: bool,
     dry_run: bool,
 ) -> None:  # fmt: skip
-    """Train the rows of a table of the paper, and print it: published, ours, and the difference; or draw a figure.
+    """Reproduce a table of the paper (published values, ours and the difference), or draw one of its figures.
 
-    What is finished is not run again, and what was interrupted goes on; figures take the runs of their table. A row
-    that diverges or fails says so, and the others go on. The table is left in Markdown and CSV beside the runs; its
-    header says in what it differs from the paper's protocol. With --rows it holds these, and others that ended before.
+    Finished runs are reused, and interrupted runs are resumed; a figure uses the runs of its table. If a row diverges
+    or fails, the table says so, and the other rows still run. The table is saved beside the runs as Markdown, as CSV
+    and as a plot of every seed; its header lists the differences from the paper's protocol. With --rows, it holds
+    these rows and all rows that finished earlier.
 
     \b
     Examples:
@@ -75,7 +83,7 @@ def reproduce(
         raise click.UsageError(f"no row is called {unknown[0]!r}: there are {', '.join(known)}")
     if figure:
         if seeds > 1:
-            raise click.UsageError("a figure shows one run of each row: leave out --seeds")
+            raise click.UsageError("a figure shows one run per row: leave out --seeds")
         table = replace(table, columns={}, rows=tuple(row for row in table.rows if row.name in figure.rows))
     given: dict[str, Any] = {"steps": steps, "data_dir": data_dir, "device": device}
     weights = None if inception_weights is None else inception(inception_weights).weights.absolute()
@@ -89,7 +97,7 @@ def reproduce(
     )
     if dry_run:
         if finished_only:
-            raise click.UsageError("--dry-run prints commands and --print-only a table: give one of them")
+            raise click.UsageError("--dry-run prints commands and --print-only a table: give only one of them")
         for line in plan(table, out, preset, range(seeds), wanted, settings, **given):
             click.echo(line)
         return
@@ -116,7 +124,7 @@ def reproduce(
             if not (finished_only or figure or (all_failed and (out / names[0]).exists())):
                 write(table, results, out, stem)
     except Interrupted as error:
-        raise Interrupted(error.signal, "stopped, with a checkpoint: the same command goes on") from None
+        raise Interrupted(error.signal, "stopped after a checkpoint: run the same command again to resume") from None
     if figure:
         drawn = {result.row.name: load_run(result.path, device, data_dir) for result in results if not result.remark}
         click.echo(compose(name, [(row, drawn[row]) for row in figure.rows if row in drawn], out))
@@ -124,13 +132,13 @@ def reproduce(
         for line in lines(table, results):
             click.echo(in_flags(line))
         if not finished_only:
-            click.echo(f"saved in {out}: {', '.join(names)}", err=True)
+            click.echo(f"saved to {out}: {', '.join(names)}", err=True)
     if any(result.remark.startswith("failed") for result in results):
         ctx.exit(1)
 
 
 def at_a_time(device: str) -> int:
-    """As many runs as there are cores; a GPU takes one."""
+    """One run per core; one on a GPU."""
     from joblib import cpu_count
 
     return 1 if device.startswith("cuda") else cpu_count()

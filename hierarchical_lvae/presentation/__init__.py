@@ -1,1 +1,1 @@
-"""What is shown of runs: figures, tables, and a page."""
+"""How runs are presented: figures, tables and a report page."""

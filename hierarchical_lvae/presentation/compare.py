@@ -25,11 +25,11 @@ COLUMNS = {
     "cost": "{:,.1f}",
 }
 NOTES = (
-    "random: local parameters with a distribution · held-out, gain ± standard error: nats an image",
-    "evidence: nats a neighbourhood, of a block given the rest, to be compared within one structure",
-    "calibration: of pixel means at each point's own code, 0 is best · coverage: of their 90 % intervals",
-    "k̂: below 0.5 good, above 0.7 not to be trusted · LOO: of support points, the rest of the weights held",
-    "cost: time of the inference in one-step estimates",
+    "random: number of random local parameters · held-out, gain ± standard error: nats per image",
+    "evidence: nats per neighbourhood, for a block given the other weights; comparable only within one structure",
+    "calibration: error of pixel means at each point's own code, 0 is best · coverage: of their 90 % intervals",
+    "k̂: good below 0.5, unreliable above 0.7 · LOO: leave-one-out density of support points, other weights fixed",
+    "cost: inference time in multiples of a one-step estimate",
 )
 """What the columns mean."""
 
@@ -42,7 +42,7 @@ def table(result: "Comparison", settings: "ComparisonSettings") -> list[str]:
         lines += _aligned(result.all_weights)
     if result.block:
         names, number = ", ".join(result.patterns), settings.reference_neighbourhoods
-        lines += ["", f"The block {names}, the rest at the one-step estimate (neighbourhoods: {number})"]
+        lines += ["", f"The block {names}, the other weights at the one-step estimate (neighbourhoods: {number})"]
         lines += _aligned(result.block)
     failed = [f"{method}: – ({why})" for method, why in result.failed.items()]
     return [*lines, *(["", *failed] if failed else []), "", *NOTES]
@@ -93,7 +93,7 @@ def write(run: "Run", result: "Comparison") -> Iterator[Path]:
 
 
 def narrowest(result: "Comparison", number: int = 6) -> list[str]:
-    """The parameters of the block that the first neighbourhood narrows the most."""
+    """The parameters of the block with the narrowest posteriors in the first neighbourhood."""
     data = result.posteriors["nuts" if "nuts" in result.posteriors else "laplace-block"]
     widths = data["posterior"]["theta_N"].isel(neighbourhood=0).std(("chain", "draw"))
     return [str(name) for name in widths.sortby(widths)["parameter"].values[:number]]

@@ -1,4 +1,4 @@
-"""The figures of a run: drawn from its model by seeds of their own, and saved in its directory."""
+"""The figures of a run, drawn from its model with their own random seeds and saved in its directory."""
 
 import warnings
 from collections.abc import Iterator, Sequence
@@ -18,7 +18,7 @@ SWEEP = tuple(-2 + 4 * i / 9 for i in range(10))
 
 
 def draw_all(run: "Run", seed: int | None = None) -> list[Path]:
-    """Draw all figures of a run; seeded, and leaving the random state as it was. Returns their paths."""
+    """Draw all figures of a run, seeded, and restore the random state. Returns their paths."""
     from hierarchical_lvae.presentation import plots
     from hierarchical_lvae.runs.directory import read_log
 
@@ -29,16 +29,16 @@ def draw_all(run: "Run", seed: int | None = None) -> list[Path]:
 
 
 def draw_figure2(run: "Run", seed: int | None = None) -> "Figure":
-    """Samples, each under the local weights of another reference."""
+    """Draw samples, each decoded with the local weights of another reference."""
     from hierarchical_lvae.presentation import plots
 
     with seeded(run, seed):
         samples = _prior_samples(run, 100)
-    return plots.conditional_prior_samples(samples.unflatten(0, (10, 10)), describe(run))
+    return plots.conditional_prior_samples(samples.unflatten(0, (10, 10)), describe(run), run.vae.is_local)
 
 
 def draw_figure3(run: "Run", seed: int | None = None) -> "Figure":
-    """References, and samples of codes that they share."""
+    """Draw references, and samples at codes that all of them share."""
     import torch
 
     from hierarchical_lvae.presentation import plots
@@ -47,11 +47,11 @@ def draw_figure3(run: "Run", seed: int | None = None) -> "Figure":
         x, x_N = _references(run, 8)
         shared = torch.randn(10, run.options.latent_dim).to(x.device)
         samples = run.decode(shared.expand(len(x), -1, -1), x_N)
-    return plots.conditional_samples(x, samples, describe(run))
+    return plots.conditional_samples(x, samples, describe(run), run.vae.is_local)
 
 
 def draw_figure4(run: "Run", seed: int | None = None) -> "Figure":
-    """One latent after the other swept, around the code of a reference."""
+    """Sweep one latent after the other around the code of a reference."""
     import torch
 
     from hierarchical_lvae.presentation import plots
@@ -73,7 +73,9 @@ DRAWN = (*PAPER_FIGURES, "training", "reconstructions")
 
 
 def compose(name: str, runs: "Sequence[tuple[str, Run]]", out: str | Path) -> Path:
-    """Draw a figure of the paper from runs by label: Figure 2 a row a run, the others of the first. Returns its path.
+    """Draw a figure of the paper from labelled runs: Figure 2 has a row per run, the others show the first run.
+
+    Returns its path.
 
     Raises:
         ValueError: there is no run.
@@ -83,7 +85,7 @@ def compose(name: str, runs: "Sequence[tuple[str, Run]]", out: str | Path) -> Pa
     from hierarchical_lvae.presentation import plots
 
     if not runs:
-        raise ValueError(f"{name} has no finished run in {out} to be drawn from: train it first, or see why it failed")
+        raise ValueError(f"{out} has no finished run to draw {name} from: train one first, or check why it failed")
     first = runs[0][1]
     if name != "fig2":
         return save(PAPER_FIGURES[name.replace("fig", "figure")](first), out, name)
@@ -92,12 +94,12 @@ def compose(name: str, runs: "Sequence[tuple[str, Run]]", out: str | Path) -> Pa
         with seeded(run, None):
             samples.append(_prior_samples(run, 12))
     title = describe(first).partition(", ")[2]
-    figure = plots.image_grid(torch.stack(samples), title, rows=[label for label, _ in runs])
+    figure = plots.image_grid(torch.stack(samples), title, rows=[label.replace("alpha-", "α = ") for label, _ in runs])
     return save(figure, out, name)
 
 
 def draw_reconstructions(run: "Run", seed: int | None = None, number: int = 10) -> Path:
-    """Draw images, neighbours and reconstructions by meta and by local weights, with the weights of this moment."""
+    """Draw images, neighbours, and reconstructions with the current meta and local weights of the run."""
     from hierarchical_lvae.presentation import plots
 
     with seeded(run, seed):
@@ -107,7 +109,7 @@ def draw_reconstructions(run: "Run", seed: int | None = None, number: int = 10) 
 
 
 def draw_importance(run: "Run", values: dict[str, Any], codes: str, part: str) -> Path:
-    """Draw DCI's importances as a heat map; of a part of the data, if they have parts."""
+    """Draw the DCI importances as a heat map, for one part of the data if they have parts."""
     import numpy as np
 
     from hierarchical_lvae.presentation import plots
@@ -117,34 +119,34 @@ def draw_importance(run: "Run", values: dict[str, Any], codes: str, part: str) -
 
 
 def describe(run: "Run") -> str:
-    """Say in two lines what was trained, and on what."""
+    """Describe in two lines what was trained, and on which data."""
     options = run.options
-    reached = f" ({run.vae.alpha:.2g} now)" if options.alpha == "auto" else ""
-    source = " ".join(run.dataset.source.encode("utf-8", "replace").decode().split())  # it holds the name of a file
+    reached = f" (now {run.vae.alpha:.2g})" if options.alpha == "auto" else ""
+    source = " ".join(run.dataset.source.encode("utf-8", "replace").decode().split())  # it may contain a file name
     return (
-        f"{model(options, reached=reached)}, {options.steps:,} steps of B = {options.batch}, "
+        f"{model(options, reached=reached)}, {options.steps:,} steps, B = {options.batch}, "
         f"K = {options.num_neighbours} (preset {options.preset}, seed {options.seed})\n"
         f"{source}, {printable(options.neighbourhood)} neighbours"
     )
 
 
 def model(options: "FitOptions", usual: str = "pixel", reached: str = "") -> str:
-    """Name the model: α as `said` has it, and where that is now; β and the local layers, if they are not the usual."""
+    """Name the model with α as `alpha_text` formats it, the value `reached` so far, and what is not usual."""
     layers = "" if options.local_layers == "all" else f" of {options.local_layers}"
     beta = "" if options.beta == 1 else f", β = {options.beta:g}"
     if not options.alpha:
         return f"VAE (α = 0{beta})"
-    return f"Local VAE, α = {said(options, usual)}{reached}{beta}, {options.local}{layers}"
+    return f"Local VAE, α = {alpha_text(options, usual)}{reached}{beta}, {options.local}{layers}"
 
 
-def said(options: "FitOptions", usual: str = "pixel") -> str:
-    """Say α, with its unit if that is not the usual one."""
+def alpha_text(options: "FitOptions", usual: str = "pixel") -> str:
+    """Format α, with its unit unless that is the usual one."""
     alpha = options.alpha if isinstance(options.alpha, str) else f"{options.alpha:g}"
     return alpha if options.alpha_unit == usual else f"{alpha} (per {options.alpha_unit})"
 
 
 def save(figure: "Figure", out: str | Path, name: str) -> Path:
-    """Write figures/NAME.png, whole or not at all; a character that the font does not have is drawn as a box."""
+    """Write figures/NAME.png atomically; characters that are missing from the font are drawn as boxes."""
     from hierarchical_lvae.files import atomic
 
     path = Path(out) / "figures" / f"{name}.png"
@@ -156,9 +158,9 @@ def save(figure: "Figure", out: str | Path, name: str) -> Path:
 
 @contextmanager
 def seeded(run: "Run", seed: int | None) -> Iterator[None]:
-    """Draw by `seed` (the run's own if None) in single precision, and leave the random state as it was.
+    """Set `seed` (the run's own if None) and single precision, and restore the random state at the end.
 
-    Nothing is validated: means are drawn, and a σ that is 0 in single precision does not matter to them.
+    Validation is off: only means are drawn, so a σ that underflows to 0 in single precision is harmless.
     """
     import pyro
     import torch
@@ -171,7 +173,7 @@ def seeded(run: "Run", seed: int | None) -> Iterator[None]:
 
 
 def _references(run: "Run", number: int) -> "tuple[Tensor, Tensor]":
-    """Random images of the data set, distinct if there are enough, and fresh neighbours of each."""
+    """Random images of the data set, distinct if there are enough, and fresh neighbours for each."""
     import torch
 
     size = len(run.dataset)
@@ -181,5 +183,5 @@ def _references(run: "Run", number: int) -> "tuple[Tensor, Tensor]":
 
 
 def _prior_samples(run: "Run", number: int) -> "Tensor":
-    """A code drawn from p(z), decoded under the local weights of each of some random references: (number, C, H, W)."""
+    """Codes drawn from p(z), each decoded with the local weights of another random reference: (number, C, H, W)."""
     return run.sample(*_references(run, number), 1).squeeze(1)

@@ -1,7 +1,11 @@
-"""Figure 1: a Pyro program as a graphical model, drawn from what the program itself says.
+"""Figure 1: the graphical model of a Pyro program, read from the program itself.
 
-Pyro tells which sites depend on which, and in which plates they lie. Meta-parameters reach a program as plain tensors,
-so on these a gradient tells: a site hangs on a parameter if its log density, the other sites held still, does.
+Pyro reports which sites depend on which, and which plates contain them. Meta-parameters enter a program as plain
+tensors, so a gradient reveals what depends on them: a site depends on a parameter if its log density does, with the
+other sites held fixed.
+
+Random variables are circles, grey if observed. Auxiliary sites of a guide, such as φ_N, are diamonds, since they are
+deterministic: the guide gives φ_N a default distribution, but local inference always replaces it by a point.
 """
 
 import re
@@ -17,24 +21,27 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 LETTERS = {"theta": r"\theta", "phi": r"\phi"}
-RADIUS = 0.28
+RADIUS, DIAMOND = 0.28, 0.36
+"""From the centre of a circle to its edge, and from that of a diamond to its corners."""
 
 
 class Relations(NamedTuple):
-    """What hangs on what. A site that is Delta is no random variable, and is left out."""
+    """The dependencies in a program. Delta sites are not random variables, and are left out."""
 
     sites: dict[str, str]
     """The name of the distribution of each site."""
     observed: frozenset[str]
-    """The sites that are given."""
+    """The observed sites."""
     arrows: frozenset[tuple[str, str]]
     """(from, to), between sites and from meta-parameters to sites."""
     plates: dict[str, tuple[str, ...]]
     """The sites in each plate."""
+    auxiliary: frozenset[str] = frozenset()
+    """The sites that the program marks as auxiliary; local inference replaces them by points."""
 
 
 def relations(program: Callable[[Any], Any], data: Any, parameters: Mapping[str, Tensor]) -> Relations:
-    """Read the relations of a program, run on `data`, and of its meta-parameters by name.
+    """Read the relations of a program, run on `data`, and those of its meta-parameters, given by name.
 
     >>> from hierarchical_lvae.models import LocalVAE
     >>> vae = LocalVAE(num_neighbours=2, image_shape=(1, 8, 8))
@@ -44,9 +51,9 @@ def relations(program: Callable[[Any], Any], data: Any, parameters: Mapping[str,
     >>> found.sites
     {'theta_N': 'Normal', 'z': 'Normal', 'x': 'Bernoulli'}
     """
-    told = get_model_relations(program, (data,))
-    sites = {name: kind for name, kind in told["sample_dist"].items() if kind != "Delta"}
-    arrows = {(above, name) for name in sites for above in told["sample_sample"][name]}
+    inspected = get_model_relations(program, (data,))
+    sites = {name: kind for name, kind in inspected["sample_dist"].items() if kind != "Delta"}
+    arrows = {(above, name) for name in sites for above in inspected["sample_sample"][name]}
     with torch.random.fork_rng():
         drawn = pyro.poutine.trace(program).get_trace(data)
         held = {name: drawn.nodes[name]["value"].detach() for name in drawn.stochastic_nodes}
@@ -57,21 +64,24 @@ def relations(program: Callable[[Any], Any], data: Any, parameters: Mapping[str,
         if log_prob.requires_grad:
             slopes = torch.autograd.grad(log_prob, list(parameters.values()), allow_unused=True, retain_graph=True)
             arrows |= {(above, name) for above, slope in zip(parameters, slopes, strict=True) if slope is not None}
-    plates = {plate: tuple(n for n in members if n in sites) for plate, members in told["plate_sample"].items()}
-    return Relations(sites, frozenset(told["observed"]), frozenset(arrows), plates)
+    plates = {plate: tuple(n for n in members if n in sites) for plate, members in inspected["plate_sample"].items()}
+    auxiliary = frozenset(name for name in sites if trace.nodes[name]["infer"].get("is_auxiliary"))
+    return Relations(sites, frozenset(inspected["observed"]), frozenset(arrows), plates, auxiliary)
 
 
 def draw(ax: "Axes", found: Relations, positions: Mapping[str, tuple[float, float]], title: str = "") -> None:
-    """Draw circles (grey if observed), bare letters for parameters, arrows, and a frame for each plate.
+    """Draw random variables as circles (grey if observed), auxiliary sites as diamonds, parameters as bare letters.
+
+    Arrows are dependencies, and frames are plates.
 
     Args:
-        positions: where each site and each parameter that has an arrow stands; circles have a radius of 0.28.
+        positions: the centre of each site, and of each parameter that has an arrow; circles have a radius of 0.28.
     """
-    from matplotlib.patches import Circle, FancyArrowPatch, Rectangle
+    from matplotlib.patches import Circle, FancyArrowPatch, Rectangle, RegularPolygon
 
     names = set(found.sites) | {above for above, _ in found.arrows}
     for depth, (plate, members) in enumerate(found.plates.items()):
-        around = len(found.plates) - depth  # the outer frames come first, and have room for the names of the inner ones
+        around = len(found.plates) - depth  # the outer frames come first, with room for the names of the inner ones
         margin, below = RADIUS + 0.2 * around, RADIUS + 0.26 * around
         (left, right), (low, high) = ((min(v), max(v)) for v in zip(*(positions[n] for n in members), strict=True))
         corner, width, height = (left - margin, low - below), right - left + 2 * margin, high - low + margin + below
@@ -89,14 +99,19 @@ def draw(ax: "Axes", found: Relations, positions: Mapping[str, tuple[float, floa
     for name in names:
         if name in found.sites:
             colour = "0.8" if name in found.observed else "white"
-            ax.add_patch(Circle(positions[name], RADIUS, facecolor=colour, edgecolor="black", zorder=2))
+            style: dict[str, Any] = {"facecolor": colour, "edgecolor": "black", "zorder": 2}
+            if name in found.auxiliary:
+                ax.add_patch(RegularPolygon(positions[name], 4, radius=DIAMOND, **style))
+            else:
+                ax.add_patch(Circle(positions[name], RADIUS, **style))
         ax.text(
             *positions[name], _label(name), ha="center", va="center", fontsize=12, zorder=3, parse_math=_is_symbol(name)
         )
     for arrow in found.arrows:
         start, end = (torch.tensor(positions[name]) for name in arrow)
         along = (end - start) / (end - start).norm()
-        ends = (start + RADIUS * along).tolist(), (end - RADIUS * along).tolist()
+        reach = [DIAMOND / along.abs().sum() if name in found.auxiliary else RADIUS for name in arrow]
+        ends = (start + reach[0] * along).tolist(), (end - reach[1] * along).tolist()
         ax.add_patch(FancyArrowPatch(*ends, arrowstyle="-|>", mutation_scale=11, color="black", shrinkA=0, shrinkB=0))
     ax.set_title(title, fontsize=9, parse_math=False)
     ax.set_aspect("equal")
@@ -105,12 +120,12 @@ def draw(ax: "Axes", found: Relations, positions: Mapping[str, tuple[float, floa
 
 
 def _is_symbol(name: str) -> bool:
-    """Whether a site's name can be set as a letter with an index; any other is drawn as it stands."""
+    """Whether a site's name can be typeset as a letter with an index; any other name is drawn verbatim."""
     return re.fullmatch(r"[A-Za-z]+(_[A-Za-z0-9]+)?", name) is not None
 
 
 def _label(name: str) -> str:
-    """Set a site's name.
+    """Typeset a site's name.
 
     >>> _label("theta_N"), _label("z"), _label("cost $")
     ('$\\\\theta_{N}$', '$z$', 'cost $')

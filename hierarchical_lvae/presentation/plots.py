@@ -1,6 +1,6 @@
-"""The paper's figures, and what to watch while a Local VAE trains, from tensors and log lines.
+"""The paper's figures and training diagnostics, drawn from tensors and log lines.
 
-Titles, rows, columns and names of factors and methods are drawn as they stand: a `$` in a folder's name is not
+Titles, rows, columns and names of factors and methods are drawn verbatim: a `$` in a folder's name does not start
 mathematics.
 """
 
@@ -18,59 +18,63 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 VERBATIM: dict[str, Any] = {"parse_math": False}
-"""For matplotlib: text that is not our own."""
+"""Matplotlib arguments for text that may contain user input."""
 LABEL = 12
-"""Characters of a line of a label, which has up to three."""
+"""Characters per line of a label, which has at most three lines."""
 
 
-def conditional_prior_samples(samples: Tensor, title: str) -> "Figure":
-    """Figure 2: images of codes drawn from p(z), each under the local decoder of another random reference.
+def conditional_prior_samples(samples: Tensor, title: str, local: bool = True) -> "Figure":
+    """Draw Figure 2: codes from p(z), each decoded with the local weights of another random reference.
 
     Args:
         samples: (R, S, C, H, W), pixels in [0, 1].
-        title: what was trained, on what.
+        title: what was trained, and on which data.
+        local: whether there are local weights; a plain VAE has none.
     """
-    return image_grid(samples, title, label="each a random code, under the weights of another random reference")
+    label = "random codes, each decoded with the local weights of another random reference"
+    return image_grid(samples, title, label=label if local else "random codes, decoded")
 
 
-def conditional_samples(references: Tensor, samples: Tensor, title: str) -> "Figure":
-    """Figure 3: each row a reference image and what its local decoder makes of the codes that all rows share.
+def conditional_samples(references: Tensor, samples: Tensor, title: str, local: bool = True) -> "Figure":
+    """Draw Figure 3: in each row a reference, and codes that all rows share, decoded with its local weights.
 
     Args:
         references: (R, C, H, W), pixels in [0, 1].
         samples: (R, S, C, H, W); column s is the same code in each row.
-        title: what was trained, on what.
+        title: what was trained, and on which data.
+        local: whether there are local weights; the rows of a plain VAE are equal.
     """
-    label = f"under the weights of that reference, at {samples.shape[1]} codes that all rows share"
+    how = "decoded with the local weights of the reference" if local else "decoded (no weights are local)"
+    label = f"{samples.shape[1]} codes that all rows share, {how}"
     return image_grid(samples, title, lead=references, lead_label="reference", label=label)
 
 
 def latent_sweep(reference: Tensor, samples: Tensor, values: Sequence[float], title: str) -> "Figure":
-    """Figure 4: each row one latent dimension swept over `values`, the others at the code of the reference.
+    """Draw Figure 4: in each row one latent is swept over `values`, the others stay at the code of the reference.
 
     Args:
         reference: (C, H, W), the image whose code and local decoder are used.
-        samples: (D, S, C, H, W), one row a dimension.
-        values: the S values of the swept dimension.
-        title: what was trained, on what.
+        samples: (D, S, C, H, W), one row per latent.
+        values: the S values of the swept latent.
+        title: what was trained, and on which data.
     """
     rows = [f"$z_{{{i + 1}}}$" for i in range(len(samples))]
     columns = [f"{value:g}" for value in values]
     lead = torch.ones_like(reference).repeat(len(samples), 1, 1, 1)
     lead[0] = reference
-    label = "one latent swept, the others as encoded"
+    label = "one latent swept per row, the others fixed at the code of the reference"
     return image_grid(
         samples, title, lead=lead, lead_label="reference", label=label, rows=rows, columns=columns, math=True
     )
 
 
 def reconstructions(images: Tensor, neighbours: Tensor, meta: Tensor, local: Tensor, title: str) -> "Figure":
-    """Show what the adaptation does: images, one neighbour of each, and their reconstructions before and after it.
+    """Show the effect of the adaptation: images, a neighbour of each, and reconstructions before and after it.
 
     Args:
         images, neighbours: (S, C, H, W), pixels in [0, 1].
-        meta, local: (S, C, H, W), reconstructions by the meta-parameters and by the local ones.
-        title: what is trained, on what.
+        meta, local: (S, C, H, W), reconstructions with the meta-parameters and with the local ones.
+        title: what is trained, and on which data.
     """
     rows = ["image", "neighbour", "meta", "local"]
     return image_grid(torch.stack([images, neighbours, meta, local]), title, rows=rows)
@@ -79,13 +83,14 @@ def reconstructions(images: Tensor, neighbours: Tensor, meta: Tensor, local: Ten
 def predictive_deviation(
     references: Tensor, means: Mapping[str, Tensor], deviations: Mapping[str, Tensor], title: str
 ) -> "Figure":
-    """Show where each local posterior is unsure: predicted pixel means, and their standard deviation over its draws.
+    """Show where each local posterior is uncertain: predicted pixel means, and their deviation over its draws.
 
     Args:
         references: (R, C, H, W), pixels in [0, 1].
         means: by method, (R, C, H, W).
-        deviations: by method, for those that have one, (R, C, H, W); averaged over channels, on one scale for all.
-        title: what was trained, on what.
+        deviations: standard deviations by method, where there are several draws, (R, C, H, W). They are averaged over
+            channels and share one colour scale.
+        title: what was trained, and on which data.
     """
     from matplotlib.figure import Figure
 
@@ -111,23 +116,23 @@ def predictive_deviation(
 
 
 def posterior_draws(reference: Tensor, samples: Mapping[str, Tensor], title: str, number: int = 10) -> "Figure":
-    """Show one image as single draws of the local weights see it: each row a method, each column a draw.
+    """Show reconstructions of one image with single draws of the local weights: a row per method, a column per draw.
 
     Args:
         reference: (C, H, W), pixels in [0, 1].
         samples: by method, predicted pixel means at each draw, (S, C, H, W).
-        title: what was trained, on what.
-        number: of draws shown.
+        title: what was trained, and on which data.
+        number: how many draws to show.
     """
     images = torch.stack([drawn[:number] for drawn in samples.values()])
     lead = torch.ones_like(reference).repeat(len(images), 1, 1, 1)
     lead[0] = reference
-    label = "its reconstruction at draws of the local weights"
+    label = "reconstructions with single draws of the local weights"
     return image_grid(images, title, lead=lead, lead_label="reference", label=label, rows=list(samples))
 
 
 def importance(importance: np.ndarray, factors: Sequence[str], title: str) -> "Figure":
-    """DCI's importances as a heat map: (D, F), each column adding up to 1."""
+    """Draw the DCI importances (D, F) as a heat map; each column sums to 1."""
     from matplotlib.figure import Figure
 
     codes = [f"$z_{{{i + 1}}}$" for i in range(len(importance))]
@@ -182,21 +187,21 @@ def values_by_row(panels: Mapping[str, Sequence[tuple[str, Sequence[float], floa
 
 
 def training_curves(log: Sequence[Mapping[str, Any]], title: str) -> "Figure":
-    """Loss, gradient norm and adaptation over the steps, from the lines of `log.jsonl`, as far as they were logged."""
+    """Draw loss, gradient norm and adaptation over the steps, as far as `log.jsonl` has them."""
     from matplotlib.figure import Figure
 
     panels: dict[str, dict[str, tuple[str, str | None]]] = {
-        "loss of the queries, nats an image": {"loss": ("-", None)},
-        "norm of the meta-gradient, nats an image": {"gradient_norm": ("-", None)},
+        "loss of the queries, nats per image": {"loss": ("-", None)},
+        "norm of the meta-gradient, nats per image": {"gradient_norm": ("-", None)},
         "loss of a neighbourhood, nats": {
             "loss_before": ("--", "at the meta-parameters"),
-            "loss_after": ("-", "at the local ones"),
+            "loss_after": ("-", "at the local parameters"),
         },
         "the local step": {
-            "sharpness": ("-", r"$\tau^2\lambda$: a quadratic would be stable below 2"),
+            "sharpness": ("-", r"$\tau^2\lambda$ (for a quadratic loss, stable below 2)"),
             "distance": (":", r"$\|\theta_N - \theta\|$"),
         },
-        r"$\alpha$, as the evidence has it": {"alpha": ("-", None)},
+        r"$\alpha$, estimated from the evidence": {"alpha": ("-", None)},
     }
     drawn = {name: curves for name, curves in panels.items() if any(key in entry for entry in log for key in curves)}
     figure = Figure(figsize=(9, 2.9 * math.ceil(len(drawn) / 2) + 0.5), layout="constrained")
@@ -224,10 +229,10 @@ def image_grid(
     columns: Sequence[str] = (),
     math: bool = False,
 ) -> "Figure":
-    """Lay out images (R, S, C, H, W), C of 1 or 3, pixels in [0, 1]; `lead` (R, C, H, W) is a column apart.
+    """Lay out images (R, S, C, H, W), C of 1 or 3, pixels in [0, 1]; `lead` (R, C, H, W) is a separate first column.
 
-    `label` is the second part of the title, or stands over the images alone where there is a column apart. With `math`,
-    `rows` are mathtext.
+    `label` is the last line of the title or, with a separate first column, the heading of the other images. With
+    `math`, `rows` are mathtext.
     """
     from matplotlib.figure import Figure
 
@@ -261,14 +266,14 @@ def _fill(
 
 
 def _title(figure: "Figure", text: str, size: float = 10) -> None:
-    """Draw a title of any text: lines that are longer than the figure are broken, and there are six at most."""
-    width = int(figure.get_figwidth() * 72 / (0.6 * size))  # characters; their average width is below 0.6 em
+    """Draw a title from any text: lines longer than the figure are wrapped, and at most six are drawn."""
+    width = int(figure.get_figwidth() * 72 / (0.6 * size))  # in characters, whose average width is below 0.6 em
     lines = [textwrap.wrap(line, width, max_lines=2, placeholder=" …") for line in _drawable(text).splitlines()]
     figure.suptitle("\n".join([part for line in lines for part in line][:6]), fontsize=size, **VERBATIM)
 
 
 def _label(text: str) -> str:
-    """Break a name into lines that have room beside or below an image.
+    """Wrap a name into lines that fit beside or below an image.
 
     >>> _label("laplace-low-rank"), _label("x" * 99)
     ('laplace-low-\\nrank', 'xxxxxxxxxxxx\\nxxxxxxxxxxxx\\n…')
@@ -277,7 +282,7 @@ def _label(text: str) -> str:
 
 
 def _drawable(text: str) -> str:
-    """Text without what no font can take: bytes of a file name that are not UTF-8."""
+    """Replace what no font can draw: bytes of a file name that are not UTF-8."""
     return text.encode("utf-8", "replace").decode()
 
 

@@ -1,13 +1,13 @@
-"""One page that tells of a run, from the files in its directory: `report.html`, which opens anywhere, offline.
+"""A one-page report of a run, from the files in its directory: `report.html`, which is self-contained.
 
-What a command has not left there yet is named with the command. Nothing is computed anew, and nothing is hidden: the
-first lines say what the data were, how far the fit came, and that it is one fit of one seed.
+Missing results are listed with the command that computes them; the report itself computes nothing. Its header states
+the data, how far the fit came, and that it is one fit with one seed.
 """
 
 import base64
 import csv
 import statistics
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -24,20 +24,27 @@ from hierarchical_lvae.runs.pretrained import check_writable
 
 CAPTIONS = {
     "training": "Training curves.",
-    "figure3": "Figure 3: each row a reference, decoded by its own local weights at codes that all rows share.",
-    "figure2": "Figure 2: images of codes drawn from p(z), each under the local decoder of another reference.",
-    "figure4": "Figure 4: one latent swept, the others as encoded.",
-    "reconstructions": "Images, a neighbour of each, and their reconstructions by meta and by local weights.",
+    "figure3": "Figure 3: in each row a reference, and codes that all rows share, decoded with its local weights.",
+    "figure2": "Figure 2: codes drawn from p(z), each decoded with the local weights of another reference.",
+    "figure4": "Figure 4: one latent swept per row, the others fixed at the code of the reference.",
+    "reconstructions": "Images, a neighbour of each, and their reconstructions with meta and local weights.",
     "deviation": "Predicted pixels of the references, and their standard deviation over the local posterior.",
-    "draws": "Predicted pixels of the first reference at single draws of the local weights.",
-    "forest": "The block of local weights: the parameters that the neighbourhood narrows the most.",
-    "density": "Their densities, method over method.",
+    "draws": "Predicted pixels of the first reference with single draws of the local weights.",
+    "forest": "The block of local weights: the parameters with the narrowest posteriors.",
+    "density": "Posterior densities of the same parameters, by method.",
 }
-"""What the figures of `hlvae figures` and `hlvae compare` show, by the name of their file."""
+"""Captions of the figures that `hlvae figures` and `hlvae compare` draw, by file name."""
+
+PLAIN_CAPTIONS = {
+    "figure3": "Figure 3: codes that all rows share, decoded. No weights are local, so all rows are equal.",
+    "figure2": "Figure 2: codes drawn from p(z), decoded.",
+    "reconstructions": "Images, a neighbour of each, and their reconstructions: equal, as no weights are local.",
+}
+"""Captions that differ for a plain VAE."""
 
 
 class PageTable(NamedTuple):
-    """Cells of text, under a header, or none; the first column names the row."""
+    """Cells of text, with or without a header; the first column names the row."""
 
     title: str
     header: tuple[str, ...]
@@ -45,7 +52,7 @@ class PageTable(NamedTuple):
 
 
 class Picture(NamedTuple):
-    """A figure, in the page itself."""
+    """A figure, embedded in the page."""
 
     caption: str
     url: str
@@ -54,24 +61,24 @@ class Picture(NamedTuple):
 
 @dataclass(frozen=True)
 class Section:
-    """A part of the page."""
+    """A section of the page."""
 
     title: str
     tables: Sequence[PageTable] = ()
     pictures: Sequence[Picture] = ()
     notes: Sequence[str] = ()
     missing: Sequence[tuple[str, str]] = ()
-    """What is not there yet, and the command that makes it."""
+    """Missing results, each with the command that computes it."""
 
 
 def write_report(run: str | Path) -> Path:
-    """Write `report.html` into a run directory, whole or not at all; returns its path.
+    """Write `report.html` into a run directory atomically; returns its path.
 
     Args:
-        run: the directory, of a finished fit or not.
+        run: the directory of a fit, finished or not.
 
     Raises:
-        ValueError: a file of the run is damaged, or it is a pretrained run of the package.
+        ValueError: a file of the run is damaged, or the run is a pretrained one inside the package.
     """
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
@@ -80,8 +87,9 @@ def write_report(run: str | Path) -> Path:
     options = read_options(run)
     saved = read_record(run)
     if not (saved["data"] and saved["versions"]):
-        raise ValueError(f"{run / 'options.json'} has no data or versions: restore it, or fit again")
-    pictures = {path.stem: _picture(path) for path in sorted((run / "figures").glob("[!.]*.png"))}
+        raise ValueError(f"{run / 'options.json'} lacks the data or the versions: restore it, or fit again")
+    captions = CAPTIONS | (PLAIN_CAPTIONS if options.alpha == 0 else {})
+    pictures = {path.stem: _picture(path, captions) for path in sorted((run / "figures").glob("[!.]*.png"))}
     training, shown, of_scores, of_comparison = _sorted_by_section(pictures)
     sections = [
         Section("Training", [_health(run, saved)], training),
@@ -111,13 +119,13 @@ def write_report(run: str | Path) -> Path:
     return path
 
 
-def _picture(path: Path) -> Picture:
+def _picture(path: Path, captions: Mapping[str, str]) -> Picture:
     name, url = path.stem, "data:image/png;base64," + base64.b64encode(path.read_bytes()).decode()
-    return Picture(CAPTIONS.get(name, name.replace("-", ", ").capitalize() + "."), url)
+    return Picture(captions.get(name, name.replace("-", ", ").capitalize() + "."), url)
 
 
 def _sorted_by_section(pictures: dict[str, Picture]) -> tuple[list[Picture], ...]:
-    """Those of the training, of the images, of the scores and of the comparison, each in the order of `CAPTIONS`."""
+    """The pictures of the training, images, scores and comparison sections, each in the order of `CAPTIONS`."""
     known = [name for name in CAPTIONS if name in pictures]
     others = [name for name in pictures if name not in CAPTIONS]
     names: tuple[list[str], ...] = [], [], [], []
@@ -137,52 +145,60 @@ def _summary(options: FitOptions, preset: str) -> str:
 def _status(run: Path, saved: dict[str, Any]) -> str:
     state = read_state(run)
     if state.step is None:
-        return "how far the fit came is unknown"
+        return "progress unknown"
     reached = f"{state.step:,} of {saved['steps']:,} steps"
     return reached if state.status == "finished" else f"{reached}: {state.status}, not finished"
 
 
 def _health(run: Path, saved: dict[str, Any]) -> PageTable:
-    """What the log says of the training and of the local step."""
-    return PageTable("The log", ("", "value", "reading"), list(_readings(read_log(run), saved)))
+    """What the log shows about training and the local step."""
+    return PageTable("Log", ("", "value", "remark"), list(_readings(read_log(run), saved)))
 
 
 def _readings(log: list[dict[str, Any]], saved: dict[str, Any]) -> Iterator[tuple[str, str, str]]:
     logged = {key: [line[key] for line in log if line.get(key) is not None] for line in log[-1:] for key in line}
     diagnosed = [line for line in log if line.get("sharpness") is not None]
     if not logged.get("loss"):
-        yield "log", "–", "nothing was logged yet"
+        yield "log", "–", "nothing has been logged yet"
         return
     first, last = logged["loss"][0], logged["loss"][-1]
-    yield "loss of the queries, first → last", f"{first:,.1f} → {last:,.1f}", "nats an image, means of 50 steps"
+    yield "loss of the queries, first → last", f"{first:,.1f} → {last:,.1f}", "nats per image, means over 50 steps"
     norms, clip = logged["gradient_norm"], saved["clip"]
     clipped = statistics.fmean(norm > clip for norm in norms) if clip else 0
-    bound = f"clipped at {clip:g}: {clipped:.0%} of the logged steps" if clip else "not clipped"
+    bound = f"clipped at {clip:g} in {clipped:.0%} of the logged steps" if clip else "not clipped"
     yield "norm of the meta-gradient, median · largest", f"{statistics.median(norms):,.3g} · {max(norms):,.3g}", bound
     if "alpha" in logged:
-        yield "α, as the evidence has it", f"{logged['alpha'][-1]:.3g}", f"from {logged['alpha'][0]:.3g}"
+        yield "α, estimated from the evidence", f"{logged['alpha'][-1]:.3g}", f"started at {logged['alpha'][0]:.3g}"
     if saved["alpha"] and diagnosed:
         at, K = diagnosed[-1], saved["num_neighbours"]
         before, after = at["loss_before"], at["loss_after"]
-        gain = "the step lowers it" if after < before else "the step does not lower it: try a smaller α"
+        lowered = (before - after) / K
+        effect = f"lowers it by {lowered:,.2f} per image"
+        if lowered <= 0:
+            effect = f"does not lower it ({-lowered:+,.2f} per image): try a smaller α"
         yield (
             f"loss of a neighbourhood, meta → local, step {at['step']:,}", f"{before:,.1f} → {after:,.1f}",
-            f"nats; {gain}, by {(before - after) / K:,.2f} an image",
+            f"nats; the step {effect}",
         )  # fmt: skip
         yield "distance of the local weights, ‖θ_N − θ‖", f"{at['distance']:.3g}", "over all local sites"
         sharpest = max(abs(line["sharpness"]) for line in diagnosed)
-        stable = "a quadratic would be stable" if sharpest < 2 else "a quadratic would not be stable: try a smaller α"
+        below = "below 2: stable for a quadratic loss"
+        above = "not below 2: unstable for a quadratic loss; try a smaller α"
         yield (
             "sharpness of the step, τ²λ, last · largest", f"{at['sharpness']:.3g} · {sharpest:.3g}",
-            f"{'below' if sharpest < 2 else 'above'} 2: {stable}",
+            below if sharpest < 2 else above,
         )  # fmt: skip
-    yield "images a second, median", f"{statistics.median(logged['images_per_second']):,.0f}", "queries and neighbours"
+    yield (
+        "images per second, median",
+        f"{statistics.median(logged['images_per_second']):,.0f}",
+        "queries and neighbours",
+    )
 
 
 def _options(saved: dict[str, Any]) -> PageTable:
     plain = {name: value for name, value in saved.items() if name not in ("data", "versions")}
     rows = [(name, "–" if value is None else str(value)) for name, value in plain.items()]
-    return PageTable("Of the fit", (), rows)
+    return PageTable("Fit options", (), rows)
 
 
 def _versions(saved: dict[str, Any]) -> PageTable:
@@ -191,7 +207,7 @@ def _versions(saved: dict[str, Any]) -> PageTable:
 
 
 def _scores(run: Path, pictures: Sequence[Picture]) -> Section:
-    """What `evaluate` left, a table a score; those of earlier weights are called so."""
+    """The scores that `evaluate` saved, one table each; scores of earlier weights are marked."""
 
     tables, current, old_meta = [], [], []
     saved, weights = read_scores(run), model_digest(run)
@@ -205,7 +221,7 @@ def _scores(run: Path, pictures: Sequence[Picture]) -> Section:
     missing = []
     for lacking, of, options in (
         ([name for name in SCORES if name not in current], "", ()),
-        (old_meta, " of meta codes", ("--codes", "meta")),
+        (old_meta, " for meta codes", ("--codes", "meta")),
     ):
         if lacking:
             how = command("evaluate", run, "--metrics", ",".join(lacking), *options)
@@ -214,19 +230,19 @@ def _scores(run: Path, pictures: Sequence[Picture]) -> Section:
 
 
 def _comparison(run: Path, plain: bool, pictures: Sequence[Picture]) -> Section:
-    """What `compare` left: a table of all local weights, and one of the block."""
+    """The results that `compare` saved: a table for all local weights, and one for the block."""
 
     title, file = "Local posteriors", run / "compare.csv"
     if plain:
         return Section(
-            title, pictures=pictures, notes=["With α = 0 no weights are local, and there is nothing to compare."]
+            title, pictures=pictures, notes=["With α = 0, no weights are local, so there is nothing to compare."]
         )
     if not file.is_file():
-        return Section(title, pictures=pictures, missing=[("local posteriors side by side", command("compare", run))])
+        return Section(title, pictures=pictures, missing=[("comparison of local posteriors", command("compare", run))])
     with file.open(newline="", encoding="utf-8") as opened:
         header, *rows = csv.reader(opened)
     if len(header) != len(COLUMNS) + 1:
-        raise ValueError(f"{file} is not what compare writes: run `{command('compare', run)}` again")
+        raise ValueError(f"{file} has unexpected columns: run `{command('compare', run)}` again")
     formats = ["{}", *COLUMNS.values()][2:]
     tables = []
     for part in dict.fromkeys(row[0] for row in rows):
@@ -238,7 +254,7 @@ def _comparison(run: Path, plain: bool, pictures: Sequence[Picture]) -> Section:
         tables.append(PageTable(part.capitalize(), tuple(COLUMNS), cells))
     notes = [*NOTES]
     if (run / "posterior.nc").is_file():
-        notes.append("posterior.nc holds the draws, for arviz.from_netcdf")
+        notes.append("posterior.nc holds the draws: read it with arviz.from_netcdf")
     return Section(title, tables, pictures, notes)
 
 

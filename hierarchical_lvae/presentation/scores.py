@@ -1,4 +1,4 @@
-"""Scores as text: a line a number, a column a run."""
+"""Scores as text: one line per number, one column per run."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -6,28 +6,28 @@ from textwrap import shorten
 from typing import Any
 
 LONGEST = 200
-"""Characters of a cell."""
+"""Maximum number of characters in a cell."""
 
 Lines = list[tuple[str, str]]
 
 NOTES = {
-    "dci mig sap factor-vae beta-vae modularity": "of the codes: 1 is best; informativeness and scores are accuracies "
-    "· a factor alone has no disentanglement",
-    "swap": "swap: 1 if a factor of the picture follows the code, 0 if it follows the local weights · in brackets, of "
-    "pairs that differ in it, the shares of pictures that show the value of the code's image and of the weights' "
-    "image, and the share of own reconstructions that show their own value",
-    "fid": "distances of features, squared, and KID: 0 is best (FD-factors is no FID) · precision, recall: 1 is best",
-    "samples": "samples: root mean square a pixel, to the reference they were made under, to the nearest training "
-    "image, and of references to the nearest other image",
-    "iwae": "iwae: bounds of log p(x | N) by k draws, more is better, of the points adapted on, of others of their "
-    "neighbourhood (held out), of the image itself (reference) · squared error: a pixel, with local weights and "
-    "without (meta) · active units: codes that vary with the image",
+    "dci mig sap factor-vae beta-vae modularity": "codes: 1 is best; informativeness and the FactorVAE and BetaVAE "
+    "scores are accuracies · disentanglement needs at least two factors",
+    "swap": "swap: 1 if a factor of the decoded image follows the code, 0 if it follows the local weights · in "
+    "brackets, over pairs that differ in the factor: the shares of decoded images that show the value of the code's "
+    "image and of the weights' image, and the share of reconstructions that show their own value",
+    "fid": "squared feature distances and KID: 0 is best (FD-factors is not FID) · precision, recall: 1 is best",
+    "samples": "samples: root-mean-square distance per pixel, from samples to their reference and to the nearest "
+    "training image, and from references to the nearest other image",
+    "iwae": "iwae: bounds on log p(x | N) with k draws, higher is better, for the points adapted on, for other points "
+    "of their neighbourhood (held out) and for the image itself (reference) · squared error: per pixel, with local "
+    "weights and without (meta) · active units: latents that vary with the image",
 }
-"""What the lines mean, by the scores that they are of."""
+"""Explanations of the lines, by the scores that they belong to."""
 
 
 def lines(name: str, values: dict[str, Any]) -> Lines:
-    """What a score says, as labels and texts."""
+    """Format a score as pairs of label and text."""
     if "parts" in values:
         return [line for part, inner in values["parts"].items() for line in lines(f"{part} {name}", inner)]
     for key in ("failed", "not_available"):
@@ -40,14 +40,14 @@ def lines(name: str, values: dict[str, Any]) -> Lines:
 
 
 def _left_out(name: str, values: dict[str, Any]) -> Lines:
-    """The factors that a score leaves out: the same line for each score of the same points."""
+    """The factors that a score leaves out; the line is the same for all scores on the same points."""
     part = name.rpartition(" ")[0]
     listed = ", ".join(f"{factor} ({why})" for factor, why in values.get("left_out", {}).items())
     return [(f"{part} left out".strip(), _short(listed))] if listed else []
 
 
 def _short(text: str) -> str:
-    """Text of the user, or of an error, as a cell.
+    """Shorten text from a user or an error to fit a cell.
 
     >>> _short("no\\nsuch  factor")
     'no such factor'
@@ -107,7 +107,7 @@ def _iwae(values: dict[str, Any]) -> Lines:
 
 
 def table(columns: Mapping[Path, Mapping[str, str]]) -> list[str]:
-    """One line a score, one column a run."""
+    """Lay out one line per score and one column per run."""
     labels = list(dict.fromkeys(label for column in columns.values() for label in column))
     names = [path.resolve().name for path in columns]
     cells = [["", *(name if names.count(name) == 1 else str(path) for name, path in zip(names, columns, strict=True))]]

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def cells(table: "Table", results: "Sequence[Result]") -> list[list[str]]:
-    """A row a model and a column a number: the published value, ours over seeds, and the difference."""
+    """One row per model, one column per number: the published value, ours over seeds, and the difference."""
     found = [["row", "seeds", *table.columns]]
     for row in table.rows:
         runs = [result for result in results if result.row.name == row.name]
@@ -30,7 +30,7 @@ def cells(table: "Table", results: "Sequence[Result]") -> list[list[str]]:
 
 
 def _cell(published: float | None, values: list[float], remarks: "Counter[str]", other: str) -> str:
-    """The published value and ours; their difference too, unless ours is of `other` features."""
+    """The published value and ours, with their difference unless ours uses `other` features."""
     paper = "–" if published is None else f"{published:.3f}"
     if not values:
         return f"{paper} · {', '.join(remarks) or 'not run'}"
@@ -43,7 +43,7 @@ def _cell(published: float | None, values: list[float], remarks: "Counter[str]",
 
 
 def lines(table: "Table", results: "Sequence[Result]") -> list[str]:
-    """The table in Markdown, headed by what it is and how it differs from the paper's; what went wrong, below."""
+    """The table in Markdown, below its title and how it differs from the paper's; failures are listed last."""
     header, *body = cells(table, results)
     wrong = [f"- {r.row.name}, seed {r.seed}: {r.remark}" for r in in_order(table, results) if r.remark]
     return [
@@ -58,19 +58,19 @@ def lines(table: "Table", results: "Sequence[Result]") -> list[str]:
 
 
 def in_order(table: "Table", results: "Sequence[Result]") -> "list[Result]":
-    """Results by row and seed: they come as they are ready."""
+    """Sort results by row and seed; they arrive as they finish."""
     names = [row.name for row in table.rows]
     return sorted(results, key=lambda result: (names.index(result.row.name), result.seed))
 
 
 def protocol(results: "Sequence[Result]") -> list[str]:
-    """What of the runs is other than in the paper, a line each."""
+    """How the runs differ from the paper's protocol, one line each."""
     about: dict[str, set[Any]] = {"data": set(), "protocol": set(), "points": set(), "features": set()}
     for result in results:
         options = result.options
         usual = options.beta / result.row.options.get("beta", 1.0)
         parts = [
-            f"{options.steps:,} steps of B = {options.batch}, K = {options.num_neighbours} ({options.neighbourhood})",
+            f"{options.steps:,} steps, B = {options.batch}, K = {options.num_neighbours} ({options.neighbourhood})",
             f"shrunk to {options.image_size} pixels" if options.image_size else "",
             f"Adam {options.lr:g}" + (f" clipped at {options.clip:g}" if options.clip else ""),
             f"{options.warm_up} steps of warm-up" if options.warm_up else "",
@@ -87,7 +87,7 @@ def protocol(results: "Sequence[Result]") -> list[str]:
             about["points"].add(
                 f"DCI of {points['codes']} codes, fitted on {points['train']:,} and tested on {points['test']:,}"
             )
-    papers = "the paper: 300,000 steps of B = 25, K = 10 (noise), Adam 0.0001; the real images; FID of 50,000"
+    papers = "the paper: 300,000 steps, B = 25, K = 10 (noise), Adam 0.0001; the real images; FID of 50,000 images"
     return [f"{kind}: {', '.join(sorted(values))}" for kind, values in about.items() if values] + [papers]
 
 
@@ -95,7 +95,7 @@ def refuse_others(table: "Table", out: Path, names: Sequence[str]) -> None:
     """Refuse to replace files `names` in the directory of the runs, unless it holds one of these runs or this table.
 
     Raises:
-        FileExistsError: there is such a file, and it is not ours.
+        FileExistsError: such a file exists and is not ours.
         OSError: no file can be written there.
     """
     from hierarchical_lvae.files import occupied

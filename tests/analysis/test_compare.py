@@ -1,4 +1,4 @@
-"""Local posteriors of a small run side by side."""
+"""Comparisons of the local posteriors of a small run."""
 
 import math
 from dataclasses import replace
@@ -206,7 +206,7 @@ def test_a_method_of_the_block_that_fails_leaves_the_others(run, broken):
 
 
 def test_without_the_one_step_estimate_there_is_nothing_to_compare_with(run, broken):
-    broken("measure.foretell")
+    broken("measure.predict")
     with pytest.raises(FloatingPointError, match="the curvature"):
         compare(run, ("laplace",), SMALL)
 

@@ -142,7 +142,7 @@ def test_data_that_are_too_few_for_a_score_are_not_a_failure(run, tmp_path):
 
     one, four = of(1), of(4)
     assert failed(one) == failed(four) == []
-    assert one["samples"]["not_available"] == "there is one image only, and no other to be near to"
+    assert one["samples"]["not_available"] == "there is only one image, so no other can be the nearest"
     assert one["mig"]["not_available"].startswith("no factor can be scored: digit (constant")
     assert "reference_to_nearest_other" in four["samples"]
     assert four["fid"]["not_available"].endswith("have no factors that can be scored")

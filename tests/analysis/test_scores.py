@@ -95,7 +95,7 @@ def test_codes_are_seeded_local_or_meta(run):
     np.testing.assert_allclose(meta.codes[:50], direct.numpy(), rtol=1e-6)
 
 
-def test_the_likelihood_knows_peeking_from_foretelling(run):
+def test_the_likelihood_separates_points_adapted_on_from_held_out_points(run):
     values = likelihood(run, seed=0, neighbourhoods=3, draws=10)
     for part in ("adapted_on", "held_out", "reference"):
         assert set(values[part]["nats"]) == {"k=1", "k=10"}
@@ -202,4 +202,4 @@ def test_of_a_single_factor_nothing_is_told_apart(run, tmp_path):
     scores = dict(score(replace(run, path=tmp_path), names, ScoreSettings(train=40, test=20)))
     assert "disentanglement" not in scores["dci"]
     assert 0 <= scores["dci"]["informativeness_test"] <= 1
-    assert all(scores[name]["not_available"].startswith("there is one factor only") for name in names[1:])
+    assert all(scores[name]["not_available"].startswith("there is only one factor") for name in names[1:])

@@ -97,7 +97,7 @@ def test_compare_prints_tables_and_leaves_figures_and_draws(tmp_path):
     assert lines[3] == "All local weights (neighbourhoods: 2)"
     assert " ".join(lines[4].split()) == "method random held-out gain ± evidence calibration coverage k̂ LOO cost"
     assert [line.split()[0] for line in lines[5:7]] == ["one-step", "laplace"]
-    assert "The block 5.bias, the rest at the one-step estimate (neighbourhoods: 1)" in lines
+    assert "The block 5.bias, the other weights at the one-step estimate (neighbourhoods: 1)" in lines
     for name in ("deviation", "draws", "forest", "density"):
         assert (out / f"figures/{name}.png").read_bytes().startswith(b"\x89PNG")
     table = (out / "compare.csv").read_text().splitlines()

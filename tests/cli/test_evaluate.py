@@ -95,11 +95,11 @@ def test_a_bad_run_leaves_the_table_of_the_others(run, tmp_path):
     header = result.stdout.split("\n\n")[1].splitlines()[0]
     assert header.split() == [str(run), str(other)]  # both are called "run"
     assert cells(result)["mig"][-1] == cells(hlvae(*args))["mig"][-1]
-    first, second = (line for line in result.stderr.splitlines() if line.startswith("Left out: "))
+    first, second = (line for line in result.stderr.splitlines() if line.startswith("Skipped: "))
     last = result.stderr.splitlines()[-1]
-    assert first.startswith(f"Left out: {broken}/model.safetensors is damaged")
-    assert second.startswith(f"Left out: {tmp_path}/nowhere is not a run directory")
-    assert last == f"Error: {first.removeprefix('Left out: ')}; {second.removeprefix('Left out: ')}"
+    assert first.startswith(f"Skipped: {broken}/model.safetensors is damaged")
+    assert second.startswith(f"Skipped: {tmp_path}/nowhere is not a run directory")
+    assert last == f"Error: {first.removeprefix('Skipped: ')}; {second.removeprefix('Skipped: ')}"
     alone = hlvae("evaluate", tmp_path / "nowhere", *args[2:])
     assert alone.exit_code == 1
     assert alone.output.startswith(f"Error: {tmp_path}/nowhere is not a run directory")

@@ -103,8 +103,8 @@ def interrupt(*_, **__):
 @pytest.mark.parametrize(
     ("moment", "remedy"),
     [
-        ("training.loop.prepare", "no step was done and nothing is kept; run the same command again"),
-        ("training.step.learning_rate", "`hlvae fit --resume {out}` continues"),
+        ("training.loop.prepare", "no step was completed and nothing was saved; run the same command again"),
+        ("training.step.learning_rate", "`hlvae fit --resume {out}` resumes the fit"),
         ("cli.fit.draw_all", "`hlvae figures {out}` draws the figures"),
     ],
 )

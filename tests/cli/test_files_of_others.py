@@ -44,7 +44,7 @@ def test_render_replaces_nothing(tmp_path):
     file.touch()
     result = hlvae("data", "render", "3dshapes", "--out", file)
     assert result.exit_code == 1
-    assert result.stderr == f"Error: {file} exists already: choose another --out\n"
+    assert result.stderr == f"Error: {file} already exists: choose another --out\n"
 
 
 @pytest.mark.parametrize(

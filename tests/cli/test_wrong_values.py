@@ -182,7 +182,7 @@ def fault(words):
     """What is wrong about how a command fails; "" if nothing is."""
     result = CliRunner().invoke(main, words)
     lines = [line for line in result.stderr.splitlines() if line.strip() and "%|" not in line]
-    lines = [line for line in lines if not line.startswith("Left out: ")]  # a run beside others, which are scored
+    lines = [line for line in lines if not line.startswith("Skipped: ")]  # a run beside others, which are scored
     about = f"exit code {result.exit_code}, {lines or result.stdout[-500:]!r}"
     if result.exit_code not in (1, 2) or not isinstance(result.exception, SystemExit):
         return f"{about} {result.exception!r}"
@@ -246,7 +246,7 @@ def test_what_does_not_fit_into_memory_is_one_line(too_much, monkeypatch):
     result = CliRunner().invoke(main, ["data", "info", "digits"])
     assert result.exit_code == 1
     (line,) = result.stderr.splitlines()
-    assert line.startswith("Error: this needs more memory than there is (")
+    assert line.startswith("Error: this needs more memory than is available (")
     assert line.endswith("): try smaller batches, fewer neighbours or smaller images")
     assert "enforce fail" not in line
     assert "Error code" not in line
@@ -255,7 +255,7 @@ def test_what_does_not_fit_into_memory_is_one_line(too_much, monkeypatch):
 def test_what_does_not_fit_on_a_gpu_is_one_line():
     text = "CUDA out of memory. Tried to allocate 20.00 GiB. GPU 0 has a total capacity of 79.10 GiB, of which …\nIf …"
     assert failure(torch.OutOfMemoryError(text)).message == (
-        "this needs more memory than there is (CUDA out of memory. Tried to allocate 20.00 GiB): "
+        "this needs more memory than is available (CUDA out of memory. Tried to allocate 20.00 GiB): "
         "try smaller batches, fewer neighbours or smaller images"
     )
 

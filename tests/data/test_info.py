@@ -35,7 +35,7 @@ def test_own_arrays_are_described(tmp_path):
     assert info(tmp_path / "mine.npz").output.splitlines() == [
         "source   images of mine.npz (own data)",
         "images   4 of 8 × 9 pixels, 1 channel, uint8",
-        "factors  none are known",
+        "factors  none known",
     ]
 
 

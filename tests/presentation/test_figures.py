@@ -34,6 +34,15 @@ def test_figures_2_and_3_show_every_image_in_its_place(channels):
     assert figure.get_suptitle() == "a title"
 
 
+def test_a_plain_vae_is_not_drawn_as_if_it_had_local_weights():
+    references, samples = torch.rand(3, 1, 8, 8), torch.rand(3, 5, 1, 8, 8)
+    for local in (True, False):
+        prior = plots.conditional_prior_samples(samples, "a title", local)
+        rows = plots.conditional_samples(references, samples, "a title", local)
+        for figure in (prior, rows):
+            assert any("with the local weights" in text for text in texts(figure)) is local
+
+
 def test_figure_4_shows_the_reference_once_and_names_the_values():
     reference, samples = torch.rand(3, 8, 8), torch.rand(2, 4, 3, 8, 8)
     figure = plots.latent_sweep(reference, samples, [-2, -1, 1, 2], "a title")

@@ -1,9 +1,9 @@
-"""Figure 1 is what the programs say, of plain and local VAEs and of programs without codes."""
+"""Figure 1 shows the relations in the programs, for plain and local VAEs and for programs without codes."""
 
 import pytest
 import torch
 from matplotlib.figure import Figure
-from matplotlib.patches import Circle, FancyArrowPatch, Rectangle
+from matplotlib.patches import Circle, FancyArrowPatch, Rectangle, RegularPolygon
 
 from hierarchical_lvae.models import LocalVAE, Sinusoid
 from hierarchical_lvae.presentation.graphical_model import draw, relations
@@ -56,6 +56,23 @@ def test_what_is_drawn(images):
     assert not point.contains(*PLACES["theta_N"])
     assert not neighbourhood.contains(*PLACES["theta"])
     assert {text.get_text() for text in ax.texts} >= {r"$\theta$", r"$\theta_{N}$", "$z$", "$x$"}
+
+
+def test_a_deterministic_site_is_a_diamond_and_arrows_end_at_its_edge(images):
+    vae = LocalVAE(num_neighbours=2, image_shape=(1, 8, 8))
+    ax = Figure().add_subplot()
+    found = read(vae.guide, vae, images)
+    assert found.auxiliary == {"phi_N"}
+    draw(ax, found, PLACES | {"phi": (2.5, 3.0)})
+    (diamond,) = (patch for patch in ax.patches if isinstance(patch, RegularPolygon))
+    assert diamond.xy == PLACES["phi_N"]
+    circles = {patch.center for patch in ax.patches if isinstance(patch, Circle)}
+    assert circles == {PLACES["theta_N"], PLACES["z"]}
+    starts, ends = zip(*(patch._posA_posB for patch in ax.patches if isinstance(patch, FancyArrowPatch)), strict=True)
+    assert any(end == pytest.approx((1.0 + diamond.radius, 3.0)) for end in ends)
+    along = torch.tensor([-1.0, -2.0]) / 5**0.5
+    edge = torch.tensor(PLACES["phi_N"]) + diamond.radius / along.abs().sum() * along
+    assert any(start == pytest.approx(edge.tolist()) for start in starts)
 
 
 def test_names_that_are_no_symbols_are_drawn_as_they_stand(tmp_path):

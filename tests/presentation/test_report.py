@@ -90,7 +90,7 @@ def test_it_says_what_was_trained_and_shows_the_figures(run):
     found = page(run)
     assert "Data handwritten digits from scikit-learn (real scans)" in found.lines
     assert "Fit 2 of 2 steps" in found.lines
-    assert "Seed 0: one fit, so nothing here says how numbers vary over seeds" in found.lines
+    assert "Seed 0 (a single fit: this page does not show how results vary across seeds)" in found.lines
     assert (
         "Local VAE, α = 1 (per pixel), one-step, latent-knn neighbours, B = 2, K = 2, preset quick, changed"
         in found.lines
@@ -103,10 +103,10 @@ def test_it_says_what_was_trained_and_shows_the_figures(run):
 
 def test_what_is_missing_comes_with_the_command_that_makes_it(run):
     found = page(run)
-    missing = [line for line in found.lines if line.startswith("Not there yet")]
+    missing = [line for line in found.lines if line.startswith("Missing")]
     assert "dci, mig" in missing[0]
     assert f"hlvae evaluate {run} --metrics dci,mig" in missing[0]
-    assert missing[1] == f"Not there yet: local posteriors side by side. hlvae compare {run} makes it."
+    assert missing[1] == f"Missing: comparison of local posteriors. Run hlvae compare {run}"
 
 
 def test_scores_and_comparison_are_tables(run):
@@ -121,8 +121,8 @@ def test_scores_and_comparison_are_tables(run):
     assert any(line.startswith("active units") for line in lines)
     assert "one-step 0 -22.12 +0.00 0.00 – 0.0125 – – – 1.0" in lines
     assert "nuts 42 -21.50 +0.62 0.25 – 0.0100 88% – -20.00 1,234.5" in lines
-    assert not any("compare" in line and line.startswith("Not there yet") for line in lines)
-    assert any(line.startswith("Not there yet: dci, sap") for line in lines)
+    assert not any("compare" in line and line.startswith("Missing") for line in lines)
+    assert any(line.startswith("Missing: dci, sap") for line in lines)
     assert lines.index("Local posteriors") < next(i for i, line in enumerate(lines) if "the block of" in line.lower())
 
 
@@ -133,7 +133,7 @@ def test_scores_of_earlier_weights_are_called_so(run):
     (run / "metrics.json").write_text(json.dumps(saved))
     lines = page(run).lines
     assert "mig of earlier weights (seed 0, codes local, train 60, test 30)" in lines
-    assert any(line.startswith("Not there yet: dci, mig") for line in lines)
+    assert any(line.startswith("Missing: dci, mig") for line in lines)
 
 
 def test_scores_of_meta_codes_are_current_or_not_by_themselves(run):
@@ -145,17 +145,15 @@ def test_scores_of_meta_codes_are_current_or_not_by_themselves(run):
     saved["mig-meta"]["settings"]["model"] = "0" * 16
     (run / "metrics.json").write_text(json.dumps(saved))
     lines = page(run).lines
-    missing = [line for line in lines if line.startswith("Not there yet")]
-    assert missing[0].startswith("Not there yet: dci, sap,")
-    assert missing[1] == (
-        f"Not there yet: mig of meta codes. hlvae evaluate {run} --metrics mig --codes meta makes it."
-    )
+    missing = [line for line in lines if line.startswith("Missing")]
+    assert missing[0].startswith("Missing: dci, sap,")
+    assert missing[1] == (f"Missing: mig for meta codes. Run hlvae evaluate {run} --metrics mig --codes meta")
     assert "mig (seed 0, codes local, train 60, test 30)" in lines
     assert "mig of earlier weights (seed 0, codes meta, train 60, test 30)" in lines
     saved["mig-meta"], saved["mig"] = saved["mig"], saved["mig-meta"]
     (run / "metrics.json").write_text(json.dumps(saved))
-    missing = [line for line in page(run).lines if line.startswith("Not there yet")]
-    assert missing[0].startswith("Not there yet: dci, mig, sap,")
+    missing = [line for line in page(run).lines if line.startswith("Missing")]
+    assert missing[0].startswith("Missing: dci, mig, sap,")
     assert "meta codes" not in missing[1]
 
 
@@ -174,10 +172,10 @@ def test_the_log_is_read_for_its_health(run):
     with (run / "log.jsonl").open("a") as file:
         file.write('{"step": 1050, "lo')
     text = "\n".join(page(run).lines)
-    assert re.search(r"loss of the queries, first → last [\d.,]+ → 7,000.0 nats an image", text)
-    assert re.search(r"largest [\d.]+ · 1e\+03 clipped at 500: 25% of the logged steps", text)
-    assert "step 1,000 90.0 → 95.0 nats; the step does not lower it: try a smaller α, by -2.50 an image" in text
-    assert "last · largest -2.5 · 2.5 above 2: a quadratic would not be stable" in text
+    assert re.search(r"loss of the queries, first → last [\d.,]+ → 7,000.0 nats per image", text)
+    assert re.search(r"largest [\d.]+ · 1e\+03 clipped at 500 in 25% of the logged steps", text)
+    assert "step 1,000 90.0 → 95.0 nats; the step does not lower it (+2.50 per image): try a smaller α" in text
+    assert "last · largest -2.5 · 2.5 not below 2: unstable for a quadratic loss; try a smaller α" in text
 
 
 def test_names_with_signs_of_html_stay_names(run):
@@ -215,7 +213,7 @@ def test_an_unfinished_run_is_reported_with_fresh_figures(run):
     before = (run / "figures/figure2.png").read_bytes()
     lines = page(run).lines
     assert "Fit 1 of 2 steps: interrupted, not finished" in lines
-    assert "log – nothing was logged yet" in lines
+    assert "log – nothing has been logged yet" in lines
     assert (run / "figures/figure2.png").read_bytes() != before
 
 
@@ -223,7 +221,7 @@ def test_a_plain_vae_has_no_local_posteriors_to_compare(tmp_path):
     fit(FitOptions.of("quick", **DIGITS, alpha=0.0), tmp_path / "plain")
     lines = page(tmp_path / "plain").lines
     assert any(line.startswith("VAE (α = 0)") for line in lines)
-    assert "With α = 0 no weights are local, and there is nothing to compare." in lines
+    assert "With α = 0, no weights are local, so there is nothing to compare." in lines
     assert not any("sharpness" in line for line in lines)
 
 
