@@ -13,6 +13,7 @@ from hierarchical_lvae.inference import LOCAL_INFERENCE
 from hierarchical_lvae.neighbourhoods import NEIGHBOURHOODS
 from hierarchical_lvae.runs import FitOptions
 from hierarchical_lvae.training import fit
+from tests.layers import layers_for
 
 SMALL = {"dataset": "digits", "batch": 2, "num_neighbours": 2, "latent_dim": 3, "steps": 2, "refresh": 2}
 CASES = dict.fromkeys([*((name, "latent-knn") for name in LOCAL_INFERENCE), *(("one-step", n) for n in NEIGHBOURHOODS)])
@@ -28,7 +29,9 @@ def fits(place):
         out = place / f"{local}-{name}"
         neighbourhood = f"graph:{place / 'ring.npz'}" if name == "graph" else name
         given = {**SMALL, "num_neighbours": 1} if name == "noise-mean" else SMALL
-        options = FitOptions.of("quick", data_dir=str(place), local=local, neighbourhood=neighbourhood, **given)
+        options = FitOptions.of(
+            "quick", data_dir=str(place), local=local, neighbourhood=neighbourhood, **given, **layers_for(local)
+        )
         fit(options, out)
         found[out.name] = hashlib.sha256((out / "model.safetensors").read_bytes()).hexdigest()
     return found

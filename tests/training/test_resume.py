@@ -22,6 +22,7 @@ from hierarchical_lvae.runs import FitOptions, load_run
 from hierarchical_lvae.runs.directory import claimed, truncate_log
 from hierarchical_lvae.training import fit, resume
 from hierarchical_lvae.types import Interrupted
+from tests.layers import layers_for
 
 SMALL = {"dataset": "digits", "batch": 2, "num_neighbours": 2, "latent_dim": 3, "lr": 1e-3}
 
@@ -57,7 +58,7 @@ def test_a_resumed_fit_is_the_unbroken_one(tmp_path, local, neighbourhood):
     if neighbourhood == "graph":
         np.savez(tmp_path / "ring.npz", ids=(np.arange(1797)[:, None] + np.arange(1, 5)) % 1797)
         neighbourhood = f"graph:{tmp_path / 'ring.npz'}"
-    wanted = options(110, local=local, neighbourhood=neighbourhood, refresh=40)
+    wanted = options(110, local=local, neighbourhood=neighbourhood, refresh=40, **layers_for(local))
     fit(wanted, tmp_path / "unbroken")
     with pytest.raises(Interrupted, match="stopped after step 50: resume with `hlvae fit --resume"):
         fit(wanted, tmp_path / "broken", watchers=stop_at(50))

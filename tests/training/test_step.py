@@ -13,6 +13,7 @@ from hierarchical_lvae.inference import LOCAL_INFERENCE, LocalELBO, OneStepMAP, 
 from hierarchical_lvae.models import LIKELIHOODS, LocalVAE
 from hierarchical_lvae.models.layers import Conv, Linear, UpConv
 from hierarchical_lvae.models.lazy import Lazy
+from tests.layers import layers_for
 from tests.rounding import assert_rounds_like, errors
 
 B, K, D, SHAPE = 3, 2, 4, (3, 17, 16)
@@ -165,7 +166,7 @@ class Blind(TorchDispatchMode):
 def test_the_step_does_not_look_at_its_numbers(local, likelihood):
     """Nor do those that say so: they are not captured."""
     inference = OneStepMAP(first_order=True) if local == "first-order" else resolve_name(LOCAL_INFERENCE[local])()
-    vae = LocalVAE(0.0 if local == "shared" else 1e-3, K, (1, 8, 8), D, likelihood)
+    vae = LocalVAE(0.0 if local == "shared" else 1e-3, K, (1, 8, 8), D, likelihood, **layers_for(local))
     query, support = torch.rand(B, 1, 8, 8), torch.rand(B, K, 1, 8, 8)
     looks = pytest.raises(AssertionError, match="looks at the numbers")
     with pyro.validation_enabled(False), nullcontext() if getattr(inference, "capturable", True) else looks, Blind():

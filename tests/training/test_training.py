@@ -11,6 +11,7 @@ from hierarchical_lvae.inference import LOCAL_INFERENCE, LocalELBO, OneStepMAP
 from hierarchical_lvae.runs import PRESETS, FitOptions, load_run, prepare
 from hierarchical_lvae.training import estimate_seconds, fit, resume
 from hierarchical_lvae.types import Diverged
+from tests.layers import layers_for
 
 SMALL = {"dataset": "digits", "batch": 4, "num_neighbours": 3, "latent_dim": 4, "lr": 1e-3}
 
@@ -80,7 +81,7 @@ def test_impossible_options_are_refused(name, value):
 @pytest.mark.parametrize("local", LOCAL_INFERENCE)
 def test_a_fit_lowers_the_loss_and_leaves_a_run(local, tmp_path):
     slow = local in ("laplace-low-rank", "laplace-last-layer")
-    run = fit(options(2 if slow else 60, local=local, alpha=1.0), tmp_path / "run")
+    run = fit(options(2 if slow else 60, local=local, alpha=1.0, **layers_for(local)), tmp_path / "run")
     log = [json.loads(line) for line in (tmp_path / "run/log.jsonl").read_text().splitlines()]
     assert [entry["step"] for entry in log] == ([2] if slow else [50, 60])
     assert slow or log[1]["loss"] < log[0]["loss"]
@@ -159,7 +160,7 @@ def test_every_option_matters(tmp_path, changes):
 
 @pytest.mark.parametrize("local", LOCAL_INFERENCE)
 def test_first_order_goes_with_every_local(tmp_path, local):
-    fit(options(2, local=local, first_order=True), tmp_path / "run")
+    fit(options(2, local=local, first_order=True, **layers_for(local)), tmp_path / "run")
 
 
 def test_the_adaptation_is_diagnosed_every_500_steps(tmp_path):
