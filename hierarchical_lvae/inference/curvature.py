@@ -164,7 +164,11 @@ def _is_apart(output: Tensor, value: Tensor) -> bool:
 
 
 def likelihood_parameters(factors: dist.TorchDistribution) -> list[tuple[Tensor, Tensor]]:
-    """The parameters of independent factors, with the Fisher information of each."""
+    """Return the parameters of independent factors, with the Fisher information of each.
+
+    Raises:
+        ValueError: it is not implemented for this likelihood.
+    """
     match factors:
         case dist.Normal():
             return [(factors.loc, factors.scale**-2), (factors.scale, 2 * factors.scale**-2)]
