@@ -15,7 +15,7 @@ from hierarchical_lvae.runs.options import PRESETS, FitOptions
 from hierarchical_lvae.types import Interrupted
 
 KNOWN = ("table1", "table2", "table5", "baselines", "fig2", "fig3", "fig4")
-IMAGES = {"paper": ScoreSettings.images, "quick": 5_000}
+IMAGES = {"quick": 5_000}
 
 
 @click.command(short_help="Reproduce a table or a figure of the paper.")
@@ -91,7 +91,7 @@ def reproduce(
         codes=codes,
         train=points[0],
         test=points[1],
-        images=images or IMAGES[preset],
+        images=images or IMAGES.get(preset, ScoreSettings.images),
         features=features,
         inception_weights=weights,
     )

@@ -78,7 +78,7 @@ def run_table(
     Args:
         table: an entry of `TABLES`.
         directory: where the runs are stored.
-        preset: of the fits, "paper" or "quick".
+        preset: of the fits, a key of `PRESETS`.
         seeds: of the fits; each row is run with each seed.
         rows: names of the rows; all if empty.
         settings: of the scores.

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from hierarchical_lvae.runs import FitOptions, load_run, read_options
-from hierarchical_lvae.runs.options import PRESETS, QUICK_ON
+from hierarchical_lvae.runs.options import PRESETS, TUNED
 from hierarchical_lvae.training import fit, resume
 
 SMALL = {"dataset": "digits", "batch": 2, "num_neighbours": 2, "latent_dim": 3}
@@ -55,8 +55,12 @@ def test_a_preset_is_read_off_the_options():
             changed = replace(options, **{key: 16 if value is None else value * 2 + 1})
             assert changed.preset == f"{name}, changed"
             assert changed.under(name) == options
-    for dataset, values in QUICK_ON.items():
-        assert {key: getattr(FitOptions.of("quick", dataset=dataset), key) for key in values} == values
+    for preset, tuned in TUNED.items():
+        for dataset, values in tuned.items():
+            options = FitOptions.of(preset, dataset=dataset)
+            wanted = values | ({"beta": 1.0} if preset == "night" else {})  # at 64×64
+            assert {key: getattr(options, key) for key in wanted} == wanted
+            assert options.preset == preset
 
 
 def test_another_protocol_keeps_the_one_neighbour_of_the_mean():

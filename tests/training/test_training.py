@@ -25,7 +25,7 @@ def test_presets_are_the_papers_table_4_and_a_quick_one():
     assert (paper.batch, paper.num_neighbours, paper.lr, paper.steps) == (25, 10, 1e-4, 300_000)
     assert (paper.latent_dim, paper.likelihood, paper.clip, paper.image_size) == (10, "bernoulli", None, None)
     assert (paper.alpha, paper.local, paper.first_order) == (1.0, "one-step", False)
-    assert set(PRESETS) == {"paper", "quick"}
+    assert set(PRESETS) == {"paper", "quick", "night"}
     assert paper.neighbourhood == FitOptions.of("quick", dataset="photos/").neighbourhood == "noise"
     for dataset in ("digits", "carsnorb"):
         assert FitOptions.of("quick", dataset=dataset).neighbourhood == "latent-knn"
