@@ -89,7 +89,8 @@ class Block:
         q = self.posterior["theta_N"]
         assert isinstance(q, Embedded)
         draws = q.block.sample((settings.num_draws,))  # (S, R, 1, p)
-        codes = run.vae.encode(points.support, self.posterior["phi_N"].mean).sample((settings.num_draws,))
+        phi_N = self.posterior["phi_N"].mean if run.vae.adapts["encoder"] else run.vae.phi.expand(len(points.x), 1, -1)
+        codes = run.vae.encode(points.support, phi_N).sample((settings.num_draws,))
         result, log_p = self._measure(draws, codes, "laplace", chains=1)
         tau = run.vae.tau
         prior = dist.Normal(run.vae.theta[self.positions], tau).to_event(1)

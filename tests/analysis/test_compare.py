@@ -219,3 +219,11 @@ def test_the_default_precision_is_left_to_the_caller(run, double):
     expected = compare(run, methods, SMALL)
     for a, b in zip(found.all_weights + found.block, expected.all_weights + expected.block, strict=True):
         assert a._replace(cost=0) == b._replace(cost=0)
+
+
+def test_a_head_has_an_exact_mode():
+    """And methods for a block of it: no encoder is adapted."""
+    result = compare(run_of(local_layers="head"), ("one-step", "exact", "laplace-block", "nuts"), SMALL)
+    assert result.failed == {}
+    assert [row.method for row in result.all_weights] == ["one-step", "exact"]
+    assert [row.method for row in result.block] == ["one-step (block)", "laplace-block", "nuts"]
