@@ -13,6 +13,7 @@ from hierarchical_lvae import __version__
 from hierarchical_lvae.cli.bench import bench
 from hierarchical_lvae.cli.compare import compare
 from hierarchical_lvae.cli.data import data
+from hierarchical_lvae.cli.doctor import doctor
 from hierarchical_lvae.cli.evaluate import evaluate
 from hierarchical_lvae.cli.failures import InFlags, in_flags
 from hierarchical_lvae.cli.figures import figures
@@ -106,5 +107,5 @@ def hlvae(debug: bool) -> None:
     logging.getLogger("hierarchical_lvae").setLevel(logging.INFO)
 
 
-for command in (data, fit, figures, evaluate, compare, report, reproduce, bench):
+for command in (data, fit, figures, evaluate, compare, report, reproduce, bench, doctor):
     hlvae.add_command(command)

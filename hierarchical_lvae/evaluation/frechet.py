@@ -131,6 +131,13 @@ def fidelity(
     )
 
 
+def inception_file() -> Path:
+    """Where torch hub keeps the weights of Inception, whether they are there or not."""
+    from torch_fidelity.feature_extractor_inceptionv3 import URL_INCEPTION_V3
+
+    return Path(torch.hub.get_dir(), "checkpoints", URL_INCEPTION_V3.rpartition("/")[2])
+
+
 def inception(weights: str | Path | None = None, layer: str = "2048") -> Features:
     """The features of FID: Inception-v3 as implemented in torch-fidelity.
 
@@ -143,10 +150,9 @@ def inception(weights: str | Path | None = None, layer: str = "2048") -> Feature
         OSError: the file does not exist, or cannot be downloaded.
     """
     if weights is None:
-        from torch_fidelity.feature_extractor_inceptionv3 import URL_INCEPTION_V3
         from torch_fidelity.utils import create_feature_extractor
 
-        weights = Path(torch.hub.get_dir(), "checkpoints", URL_INCEPTION_V3.rpartition("/")[2])
+        weights = inception_file()
         if not weights.is_file():
             try:
                 create_feature_extractor(INCEPTION, [layer], cuda=False, verbose=False)
