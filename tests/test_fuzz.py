@@ -99,7 +99,7 @@ def test_indices_that_point_elsewhere_are_refused(tmp_path):
     parts = {"format": np.array(b"csr"), "shape": np.array([4, 4]), "data": np.ones(4), "indices": np.arange(4)}
     for indptr in ([0, 10**9, 2, 3, 4], [0, -5, 2, 3, 4], [0, 1, 2, 3, 9], [0, 4]):
         np.savez(tmp_path / "wild.npz", indptr=np.array(indptr), **parts)
-        refuse("does not fit its 'indices'", graph._read, tmp_path / "wild.npz", 4)
+        refuse("does not match its 'indices'", graph._read, tmp_path / "wild.npz", 4)
 
 
 def test_chunks_that_are_packed_twice_are_refused(tmp_path):

@@ -14,7 +14,7 @@ from hierarchical_lvae.inference import LOCAL_INFERENCE
 from hierarchical_lvae.neighbourhoods import NEIGHBOURHOODS
 
 ROOT = Path(__file__).parent.parent
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 WITH_CODE = [page for page in PAGES if "```python" in page.read_text()]
 
 
@@ -40,7 +40,7 @@ def test_its_links_lead_somewhere(page):
 
 def test_every_page_and_notebook_is_in_the_navigation():
     navigation = (ROOT / "mkdocs.yml").read_text()
-    for page in PAGES[1:]:
+    for page in PAGES[2:]:
         assert f"{page.relative_to(ROOT / 'docs')}\n" in navigation
     for notebook in (ROOT / "notebooks").glob("*.ipynb"):
         assert f"notebooks/{notebook.stem}.md\n" in navigation

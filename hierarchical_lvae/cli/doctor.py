@@ -1,18 +1,15 @@
 """`hlvae doctor`: report what is installed, what is available, and where files are."""
 
 import json
-from pathlib import Path
 
 import click
 
-from hierarchical_lvae.cli.names import Location
 from hierarchical_lvae.presentation.environment import inspect_environment, lines
 
 
 @click.command(short_help="Report versions, devices, directories and missing parts.")
-@click.option("--data-dir", type=Location(), help="Directory of data files [default: $HLVAE_DATA or user cache]")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def doctor(data_dir: Path | None, as_json: bool) -> None:
+def doctor(as_json: bool) -> None:
     """Report versions, devices, directories, data sets and missing optional parts. Please add it to bug reports.
 
     \b
@@ -20,6 +17,6 @@ def doctor(data_dir: Path | None, as_json: bool) -> None:
       hlvae doctor
       hlvae doctor --json
     """
-    report = inspect_environment(data_dir)
+    report = inspect_environment()
     for line in [json.dumps(report, indent=2, ensure_ascii=False)] if as_json else lines(report):
         click.echo(line)

@@ -187,7 +187,7 @@ def choose_layers(local_layers: str, networks: Mapping[str, Network]) -> dict[st
 
     >>> networks = {"decoder": decoder((1, 8, 8), 3), "encoder": encoder((1, 8, 8), 3)}
     >>> choose_layers("head", networks)
-    {'decoder': ['7.weight', '7.bias'], 'encoder': []}
+    {'decoder': ['5.weight', '5.bias'], 'encoder': []}
 
     Raises:
         ValueError: a part of it matches no parameter.

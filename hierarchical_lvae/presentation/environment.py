@@ -37,15 +37,12 @@ OPTIONAL = (
 )
 
 
-def inspect_environment(data_dir: str | Path | None = None) -> Report:
+def inspect_environment() -> Report:
     """Inspect this installation: a section per subject, each a mapping of names to values that JSON can hold.
 
     A fact that cannot be found out is "unknown", with the reason.
-
-    Args:
-        data_dir: the directory of data files; the default one if None.
     """
-    place = Path(data_dir) if data_dir is not None else default_data_dir()
+    place = default_data_dir()
     return {
         "versions": _facts({"Python": lambda: sys.version.split()[0], **_versions()}),
         "machine": _facts(

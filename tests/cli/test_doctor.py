@@ -11,6 +11,12 @@ from hierarchical_lvae.data.sources import SOURCES
 from hierarchical_lvae.presentation.environment import inspect_environment, lines
 
 
+@pytest.fixture(autouse=True)
+def place(tmp_path, monkeypatch):
+    monkeypatch.setenv("HLVAE_DATA", str(tmp_path))
+    return tmp_path
+
+
 def doctor(*args):
     result = CliRunner().invoke(main, ["doctor", *map(str, args)])
     assert result.exit_code == 0, result.output
@@ -18,7 +24,7 @@ def doctor(*args):
 
 
 def test_it_fits_on_one_screen_and_into_json(tmp_path):
-    text, report = doctor("--data-dir", tmp_path), json.loads(doctor("--data-dir", tmp_path, "--json"))
+    text, report = doctor(), json.loads(doctor("--json"))
     assert len(text.splitlines()) < 60
     assert list(report) == ["versions", "machine", "devices", "directories", "data sets", "optional parts"]
     assert report["versions"]["hierarchical-lvae"] == __version__
@@ -29,28 +35,29 @@ def test_it_fits_on_one_screen_and_into_json(tmp_path):
     assert not [value for facts in report.values() for value in facts.values() if str(value).startswith("unknown")]
 
 
-def test_data_sets_are_looked_for_where_they_would_be(tmp_path):
-    before = json.loads(doctor("--data-dir", tmp_path, "--json"))["data sets"]
+def test_data_sets_are_looked_for_where_they_would_be(tmp_path, monkeypatch):
+    before = json.loads(doctor("--json"))["data sets"]
     assert before["digits"] == "available"
     assert before["3dshapes"].endswith("the rendered replica is used instead")
     assert before["dsprites"] == "not downloaded (hlvae data download dsprites)"
     for source in SOURCES["dsprites"]:
         (tmp_path / source.file).write_bytes(b"12345")
-    after = json.loads(doctor("--data-dir", tmp_path, "--json"))
+    after = json.loads(doctor("--json"))
     assert after["data sets"]["dsprites"] == "available"
     assert after["directories"]["data and caches"] == f"{tmp_path} (5 bytes)"
-    assert doctor("--data-dir", tmp_path / "none").count("(does not exist)") >= 1
+    monkeypatch.setenv("HLVAE_DATA", str(tmp_path / "none"))
+    assert f"{tmp_path / 'none'} (does not exist)" in doctor()
     assert not (tmp_path / "none").exists()
 
 
-def test_what_cannot_be_found_out_is_unknown(monkeypatch, tmp_path):
+def test_what_cannot_be_found_out_is_unknown(monkeypatch):
     def broken():
         raise RuntimeError("the driver\nis broken")
 
     monkeypatch.setattr("torch.cuda.is_available", broken)
     monkeypatch.setattr("torch.backends.mps.is_available", broken)
     monkeypatch.setattr("os.cpu_count", broken)
-    report = inspect_environment(tmp_path)
+    report = inspect_environment()
     assert report["devices"]["cuda"] == "unknown (unexpected RuntimeError: the driver is broken)"
     assert report["machine"]["CPU cores"] == report["devices"]["mps"] == report["devices"]["cuda"]
     assert any("the driver is broken" in line for line in lines(report))

@@ -117,7 +117,7 @@ def test_scores_are_printed_where_nothing_can_be_saved(run, monkeypatch, caplog,
     assert result.exit_code == code
     assert {"mig", "dci completeness"} <= cells(result).keys()
     assert f"scores are not saved: {run}/metrics.json cannot be written (of the disk)" in caplog.text
-    assert code == 0 or "metrics.json cannot be written (of the disk): free space" in result.stderr.splitlines()[-1]
+    assert code == 0 or "metrics.json cannot be written (of the disk): free up space" in result.stderr.splitlines()[-1]
     assert not (run / "metrics.json").exists()
 
 

@@ -62,6 +62,7 @@ FOR = {
 TEXTS = {
     "index": ("bogus", "", ",", "Flat,,Flat", "two words", "PCA,Flat", "IVF0,Flat"),
     "block": ("bogus", "", ",", "two words"),
+    "local_layers": ("bogus", "", ",", "head,,all", "head,bogus", "two words"),
     "rows": ("bogus", "", ",", "local,,local", "two words"),
     "dask": ("nonsense", "", "tcp://", "two words", "tcp://127.0.0.1:x"),
 }
@@ -94,6 +95,7 @@ BASE = {
     "compare block": "{run} --local laplace-block --neighbourhoods 1 --reference 1 --draws 50",
     "reproduce": "table1 --steps 1 --out {new}",
     "bench": "-B 1 -K 1 --image-size 8 --rounds 1",
+    "doctor": "",
     "data": "",
     "data list": "",
     "data info": "digits",

@@ -45,8 +45,8 @@ def test_an_upconv_is_the_adjoint_of_the_conv_of_its_size(size, double):
 def test_depth_follows_size(shape):
     enc, dec = encoder(shape, 6), decoder(shape, 6)
     x, z = torch.rand(G, K, *shape), torch.randn(G, K, 6)
-    assert enc(x, enc.initial_parameters().expand(G, 1, -1)).shape == (G, K, 12)
-    assert dec(z, dec.initial_parameters().expand(G, 1, -1)).shape == (G, K, *shape)
+    assert enc(x, enc.initial_parameters()[0].expand(G, 1, -1)).shape == (G, K, 12)
+    assert dec(z, dec.initial_parameters()[0].expand(G, 1, -1)).shape == (G, K, *shape)
 
 
 @pytest.mark.parametrize("shape", [(2, 64, 64), (3, 7, 64), (3, 64, 4)])
@@ -57,7 +57,7 @@ def test_impossible_images_are_refused(shape):
 
 def test_neighbourhoods_have_their_own_weights(double):
     enc = encoder((1, 8, 8), 3)
-    flat = torch.stack([enc.initial_parameters() for _ in range(G)]).unsqueeze(1)
+    flat = torch.stack([enc.initial_parameters()[0] for _ in range(G)]).unsqueeze(1)
     x = torch.rand(G, K, 1, 8, 8)
     together = enc(x, flat)
     for g in range(G):
@@ -67,7 +67,7 @@ def test_neighbourhoods_have_their_own_weights(double):
 
 def test_leading_dimensions_broadcast(double):
     dec = decoder((1, 8, 8), 3)
-    flat = torch.stack([dec.initial_parameters() for _ in range(G)]).unsqueeze(1)
+    flat = torch.stack([dec.initial_parameters()[0] for _ in range(G)]).unsqueeze(1)
     z = torch.randn(5, 1, K, 3)
     y = dec(z, flat)
     assert y.shape == (5, G, K, 1, 8, 8)
@@ -76,7 +76,7 @@ def test_leading_dimensions_broadcast(double):
 
 def test_weights_are_glorot_uniform_and_biases_zero():
     enc = encoder((3, 64, 64), 10)
-    parts = list(enc.layout.split(enc.initial_parameters()).values())
+    parts = list(enc.layout.split(enc.initial_parameters()[0]).values())
     first, bias = parts[0], parts[1]
     limit = (6 / (16 * 3 + 16 * 32)) ** 0.5
     assert 0.99 * limit < first.abs().max() <= limit

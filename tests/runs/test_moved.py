@@ -72,7 +72,9 @@ class TestData:
         monkeypatch.chdir(tmp_path)
         Path("digits.npz").rename("digits")
         assert FitOptions(Path("digits")).dataset == str(tmp_path / "digits")
-        with pytest.raises(ValueError, match=r"digits is neither a folder nor ends in"):  # and not: holds other data
+        with pytest.raises(
+            ValueError, match=r"digits is not a folder and does not end in"
+        ):  # and not: holds other data
             load_run(run, dataset=Path("digits"))
 
     def test_a_data_directory_that_is_gone_is_named_if_it_is_needed(self, tmp_path):
