@@ -1,1 +1,1 @@
-"""What a step costs, and what the work around it costs."""
+"""The cost of a training step, and of the work around it."""

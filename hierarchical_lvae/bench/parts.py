@@ -25,7 +25,7 @@ def bench_parts(
     Args:
         batch, num_neighbours: B and K.
         rounds: how often to time each part, after a warm-up.
-        seed: of images, codes and factors.
+        seed: for the images, codes and factors.
         data_dir: where to look for 3D Shapes, or for the layers of its replica.
     """
     generator = torch.Generator().manual_seed(seed)

@@ -1,4 +1,4 @@
-"""What a meta-step costs, in plain steps, with our code and with other ways to differentiate through a step.
+"""The cost of a meta-step in plain-VAE steps, for our code and for other ways to differentiate through a step.
 
     plain                 one step of the plain VAE (α = 0) on B·K images: forward, backward, Adam
     local-second-order    the Local VAE's step, with `LocalELBO(OneStepMAP())`
@@ -65,7 +65,7 @@ def bench(
         image_shape: (C, H, W).
         rounds: how many steps of each method to time.
         device: where to compute.
-        seed: of images and weights.
+        seed: for the images and weights.
         methods: which to time; "plain" must be among them.
 
     Raises:

@@ -24,7 +24,7 @@ def bench(
     batch: int, num_neighbours: int, image_size: int, rounds: int, device: str, seed: int, file: Path | None,
     scaling: bool, parts: bool,
 ) -> None:  # fmt: skip
-    """Time a Local VAE step against a plain VAE step on as many images, and against other implementations of it.
+    """Time a Local VAE step against a plain VAE step on the same number of images, and against other implementations.
 
     The implementations take turns, after one warm-up step each. "peak" is the peak memory use of the whole process.
     `higher` and `torchopt` are timed only if they are installed (pip install hierarchical-lvae[bench]).

@@ -1,4 +1,4 @@
-"""`hlvae reproduce`: reproduce a table or a figure of the paper, with published values beside ours."""
+"""`hlvae reproduce`: reproduce a table or a figure of the paper, with published values next to ours."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -58,7 +58,7 @@ def reproduce(
     """Reproduce a table of the paper (published values, ours and the difference), or draw one of its figures.
 
     Finished runs are reused, and interrupted runs are resumed; a figure uses the runs of its table. If a row diverges
-    or fails, the table says so, and the other rows still run. The table is saved beside the runs as Markdown, as CSV
+    or fails, the table says so, and the other rows still run. The table is saved next to the runs as Markdown, as CSV
     and as a plot of every seed; its header lists the differences from the paper's protocol. With --rows, it holds
     these rows and all rows that finished earlier.
 

@@ -1,4 +1,4 @@
-"""Compare generated images with real ones, by torch-fidelity: a Fréchet distance, KID, precision and recall.
+"""Compare generated images with real ones, using torch-fidelity: a Fréchet distance, KID, precision and recall.
 
 With Normals fitted to the features of the two sets, and the kernel k(a, b) = (aᵀb / d + 1)³ on d features,
 

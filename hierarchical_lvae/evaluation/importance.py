@@ -10,7 +10,7 @@ rows and columns,
 
 There are two caveats. Each column of importances sums to 1 whether or not the factor can be predicted: noise counts as
 much as signal, so a perfect encoder of three of six factors scores about 0.5. The base of the logarithm is the number
-of factors, or of codes, so scores of subsets of the factors have another base.
+of factors, or of codes, so scores of subsets of the factors have a different base.
 """
 
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""The paper's tables and figures as records, and the runs that fill them, with the published values beside ours."""
+"""The paper's tables and figures as records, and the runs that reproduce them, with published values next to ours."""
 
 import lazy_loader
 

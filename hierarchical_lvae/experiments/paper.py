@@ -49,7 +49,7 @@ class Table:
 
     @property
     def metrics(self) -> tuple[str, ...]:
-        """The scores that its columns are taken from."""
+        """The scores that contain the numbers of its columns."""
         return tuple(dict.fromkeys(place[0] for place in self.columns.values()))
 
 
@@ -80,7 +80,7 @@ _NOT_PUBLISHED = (None,) * len(_DCI_AND_FID)
 
 
 def _published(*values: float) -> tuple[float | None, ...]:
-    """Seven columns; what the third and the sixth imply (three of the six factors are colours); and no swap scores."""
+    """Add the informativeness of colour that columns 3 and 6 imply (3 of 6 factors are colours), and no swap scores."""
     return *values, round((6 * values[2] - 3 * values[5]) / 3, 3), None, None
 
 

@@ -1,4 +1,4 @@
-"""The runs behind a table: train and score each of them once, several at a time.
+"""The runs of a table: train and score each of them once, several at a time.
 
 Runs are stored in DIRECTORY/ROW-SEED, and scores in each run's `metrics.json`. A run that has finished or diverged is
 not trained again, and an interrupted run is resumed. If a run diverges or fails, its result has a remark instead of
@@ -29,7 +29,7 @@ from hierarchical_lvae.training.memory import keep_freed_memory
 from hierarchical_lvae.types import Diverged, Interrupted, reason, suggestion
 
 LOOK_EVERY, ANSWER_WITHIN, PATIENCE = 5.0, 20.0, 60.0  # seconds
-_ONE_A_PROCESS = threading.Lock()  # all threads share the random state
+_ONE_PER_PROCESS = threading.Lock()  # all threads share the random state
 
 
 class Workers(NamedTuple):
@@ -73,18 +73,18 @@ def run_table(
     workers: Workers | None = None,
     **options: Any,
 ) -> Iterator[Result]:
-    """Train and score the rows of a table; yield each result once it is ready, in any order if there are many workers.
+    """Train and score the rows of a table; yield each result once it is ready, in any order if there are several jobs.
 
     Args:
         table: an entry of `TABLES`.
         directory: where the runs are stored.
-        preset: of the fits, a key of `PRESETS`.
-        seeds: of the fits; each row is run with each seed.
+        preset: a key of `PRESETS`, for all fits.
+        seeds: each row is trained once with each of these seeds.
         rows: names of the rows; all if empty.
-        settings: of the scores.
-        finished_only: train and score nothing; only read the runs that finished or diverged, whatever their steps.
+        settings: how to compute the scores.
+        finished_only: train and score nothing; only read the runs that finished or diverged, with any number of steps.
         workers: where to compute; by default in this process, one run after the other.
-        options: for all fits, such as the device, or fewer steps.
+        options: further options of all fits, such as `device` or `steps`.
 
     Raises:
         ValueError: the table has no such row.
@@ -139,13 +139,13 @@ def run_row(
     """
     path, nothing = Path(path), (None,) * len(table.columns)
     try:
-        with _ONE_A_PROCESS:
+        with _ONE_PER_PROCESS:
             if not is_run(path):  # from then on it can be resumed
                 fit(options, path)
             else:
                 _refuse_others(options, path)
                 if (state := read_state(path)).status == "diverged":
-                    raise Diverged(state.why or "no reason is given in its state.json")
+                    raise Diverged(state.why or "its state.json gives no reason")
                 steps = max(options.steps, read_options(path).steps)
                 resume(path, steps, options.data_dir, device=options.device)
             run = load_run(path, options.device, options.data_dir)
@@ -162,7 +162,7 @@ def run_row(
 
 
 def read_row(table: Table, row: Row, path: str | Path, settings: ScoreSettings | None = None) -> Result:
-    """Read the result of one row whose run finished or diverged, with the scores of the codes that `settings` names.
+    """Read the result of one row whose run finished or diverged, with the scores for the codes that `settings` selects.
 
     Raises:
         ValueError: the run cannot be read.
@@ -213,7 +213,7 @@ def _end_with(parent: int) -> None:
 
 
 def _refuse_others(options: FitOptions, path: Path) -> None:
-    """Refuse a run with other options; only the steps, the data directory and the device may differ."""
+    """Raise if a run has other options; only the steps, the data directory and the device may differ."""
     begun = read_options(path)
     elsewhere = replace(begun, steps=options.steps, data_dir=options.data_dir, device=options.device)
     if elsewhere != options:
@@ -256,7 +256,7 @@ def _followed(steps: Mapping[Path, int]) -> Iterator[None]:
     def done() -> int:
         total = 0
         for path, number in steps.items():
-            with suppress(OSError, ValueError):  # the run itself reports what is wrong
+            with suppress(OSError, ValueError):  # the run itself reports the error
                 total += min(read_state(path).step or 0, number)
         return total
 

@@ -1,20 +1,22 @@
-"""The exact mode of the local posterior, where it is unique: programs whose likelihood is linear in the local weights.
+"""The exact mode of the local posterior, for programs whose likelihood is linear in the local weights.
 
 Let the natural parameters of the likelihood be linear in θ_N, as they are if only the last layer is local. Given the
-codes, the local posterior is then that of a generalised linear model, and its negative logarithm is convex:
+codes, the local posterior is then that of a generalised linear model. Its negative logarithm is convex, so the mode is
+unique:
 
     F(θ_N) = ℓ_N(θ_N) + ‖θ_N − θ‖² / (2τ²),        A = ∇²F = H + τ⁻² I
 
 For a Bernoulli likelihood this is logistic regression of the pixels on the features, with a Normal prior around θ. H is
-the Gauss-Newton matrix of `curvature`, exactly. Newton's method solves A s = −∇F in each step by conjugate gradients:
-the eigenvalues of A lie between τ⁻² and τ⁻² + λ_max(H), so about √(1 + τ² λ_max(H)) products are needed for a digit.
+exactly the Gauss-Newton matrix of `curvature`. Newton's method solves A s = −∇F in each step by conjugate gradients:
+the eigenvalues of A lie between τ⁻² and τ⁻² + λ_max(H), so each digit of accuracy takes about √(1 + τ² λ_max(H))
+products with A.
 
 **The meta-gradient** needs no unrolled steps. At the mode ∇F(θ_N*, m) = 0 for all meta-parameters m, so by the implicit
 function theorem
 
     dθ_N*/dm = −A⁻¹ ∂(∇F)/∂m,
 
-one more solve, whatever the number of steps before.
+which takes one more solve, however many steps led to the mode.
 
 (Nocedal and Wright, 2006, "Numerical Optimization", ch. 7; Rajeswaran, Finn, Kakade, Levine, 2019, "Meta-Learning with
 Implicit Gradients".)
@@ -34,19 +36,19 @@ from hierarchical_lvae.inference.sites import base, variance
 from hierarchical_lvae.types import LocalLoss, LocalLossAt, random_state_kept
 
 HALVINGS, SUFFICIENT = 20, 1e-4
-"""Of the line search, and the decrease that it asks for (Armijo)."""
+"""Maximum number of halvings in a line search, and its sufficient-decrease constant (Armijo)."""
 
 
 @dataclass(frozen=True)
 class ExactMAP:
-    """The mode of p(θ_N | N, θ) given the codes, to a stated precision; trained through by the implicit gradient.
+    """The mode of p(θ_N | N, θ) given the codes, to a given precision; its derivatives are the implicit ones.
 
     For a program whose likelihood has natural parameters that are linear in its one local site, such as
-    `LocalVAE(local_layers="head")`. Codes are drawn once, and kept.
+    `LocalVAE(local_layers="head")`. The codes are drawn once and kept fixed.
 
     Args:
-        tolerance: a mode is found when ‖τ ∇F‖ is at most this; nats^½.
-        max_steps: of Newton's method; each neighbourhood takes its own number.
+        tolerance: the largest ‖τ ∇F‖ at a mode, in nats^½.
+        max_steps: maximum number of Newton steps; they end when every neighbourhood has reached its mode.
 
     >>> from hierarchical_lvae.inference import LocalELBO
     >>> from hierarchical_lvae.models import LocalVAE
@@ -72,7 +74,7 @@ class ExactMAP:
             ValueError: the program has no local site, or more than one, or is not linear in it.
             ArithmeticError: no mode was found within `max_steps`.
         """
-        with random_state_kept():  # the codes of all evaluations
+        with random_state_kept():  # all evaluations draw the same codes
             start = local_loss()
         site = _only_site(start)
         prior = start.prior[site]
@@ -83,7 +85,7 @@ class ExactMAP:
                 return local_loss({site: value})
 
         mode = self._mode(at, site, prior.mean.detach(), tau.detach())
-        found = local_loss({site: mode.requires_grad_()})  # by the same codes; from here the random state goes on
+        found = local_loss({site: mode.requires_grad_()})  # the same codes; only this call advances the random state
         slope = _gradient(found, site, local_loss.differentiable)
         if local_loss.differentiable:
             slope = slope + (mode.detach() - prior.mean) / tau.square()
@@ -121,8 +123,8 @@ class ExactMAP:
             value = value + length * direction
         left = (tau * slope).norm(dim=-1).max().item()
         raise ArithmeticError(
-            f"no mode within {self.max_steps} Newton steps: ‖τ∇F‖ is {left:.2g}, and {self.tolerance:g} is wanted: "
-            "give more `max_steps`, a smaller alpha, or a larger `tolerance`"
+            f"no mode within {self.max_steps} Newton steps: ‖τ∇F‖ is {left:.2g}, above the tolerance of "
+            f"{self.tolerance:g}: give more `max_steps`, a smaller `alpha`, or a larger `tolerance`"
         )
 
 
@@ -145,8 +147,8 @@ def _only_site(at: LocalLossAt) -> str:
     if len(at.parameters) != 1 or others:
         named = ", ".join(at.values) or "none"
         raise ValueError(
-            f"ExactMAP needs one local site, of the model, and there are {named}: for the Local VAE give an "
-            "`alpha` above 0 and `local_layers` head"
+            f"ExactMAP needs exactly one local site, in the model, but the program has {named}: for the Local VAE give "
+            "an `alpha` above 0 and `local_layers` head"
         )
     return next(iter(at.parameters))
 
@@ -162,7 +164,7 @@ def _energy(at: LocalLossAt, value: Tensor, mean: Tensor, tau: Tensor) -> Tensor
 
 
 def _rounding(energy: Tensor) -> Tensor:
-    """What F may grow by without having grown: it is a sum of many terms."""
+    """The rounding error of F, a sum of many terms; an increase within it does not count."""
     return 10 * torch.finfo(energy.dtype).eps * energy.abs()
 
 
@@ -175,7 +177,7 @@ def _precision(at: LocalLossAt, site: str, tau: Tensor) -> Callable[[Tensor], Te
 def _solve(product: Callable[[Tensor], Tensor], v: Tensor, tau: Tensor) -> Tensor:
     """A⁻¹ v by conjugate gradients, for each neighbourhood: v (B, 1, P).
 
-    Sizes are measured in units of τ, where the smallest eigenvalue of A is 1.
+    Stops when each squared residual is at most ε^1.5 times its initial value, for a machine precision of ε.
     """
     floor = torch.finfo(v.dtype).eps
     x, residual = torch.zeros_like(v), v.detach().clone()
@@ -197,7 +199,7 @@ def _solve(product: Callable[[Tensor], Tensor], v: Tensor, tau: Tensor) -> Tenso
 def _check_linear(
     at: Callable[[Tensor], LocalLossAt], site: str, here: LocalLossAt, value: Tensor, step: Tensor
 ) -> None:
-    """Check that the likelihood's parameters are linear in θ_N: along a step, the middle is the mean of both ends."""
+    """Check that the likelihood's parameters are linear in θ_N: halfway along a step, they are the ends' mean."""
     with torch.no_grad():
         points = [here, *(at(value.detach() + scale * step) for scale in (0.5, 1.0))]
     outputs = (
@@ -208,6 +210,6 @@ def _check_linear(
         error = (middle - (start + end) / 2).abs().max()
         if error > 1e3 * torch.finfo(end.dtype).eps * max(1.0, end.abs().max().item()):
             raise ValueError(
-                f"ExactMAP needs a likelihood that is linear in {site}, and this one is not (by {error:.2g}): for the "
-                "Local VAE give `local_layers` head"
+                f"ExactMAP needs a likelihood that is linear in {site}, and this one is not (it deviates by "
+                f"{error:.2g}): for the Local VAE give `local_layers` head"
             )

@@ -144,7 +144,7 @@ class Lazy(Tensor):
         return self.made
 
     def low_rank(self) -> Sum | None:
-        """Its sum, if that is a shared matrix (or none) plus products with no more numbers than a matrix; else None."""
+        """The first sum, if its matrices are shared and its products have no more numbers than a matrix; else None."""
         W = self.sums[0]
         rows, columns = W.shape[0], prod(W.shape[1:])
         rank = sum(p.rank for _, p in W.products)

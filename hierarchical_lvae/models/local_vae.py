@@ -8,9 +8,8 @@
     z   ~ q(z | x, φ_N) = Normal(μ, σ²)      (μ, log σ) = encoder(x; φ_N)
 
 α enters only through the prior variance τ² = α / (K·C·H·W) of the local weights, from which local inference reads its
-step size. That a step of size τ² estimates a posterior mode under this prior holds only if the step does not overshoot
-(sharpness below 2; see `inference.adaptation`). With α = 0 both local sites are Delta at the meta-parameters: the plain
-VAE.
+step size. A step of size τ² estimates a posterior mode under this prior only if it does not overshoot (sharpness below
+2; see `inference.adaptation`). With α = 0 both local sites are Delta at the meta-parameters: the plain VAE.
 """
 
 import math
@@ -159,7 +158,7 @@ class LocalVAE(Program):
 
     @staticmethod
     def _meta(network: Network) -> tuple[nn.Parameter, nn.Parameter | None]:
-        """The local and the shared weights of a network, if it has both."""
+        """The local weights of a network, and its shared weights, or None if it has none."""
         local, shared = network.initial_parameters()
         return nn.Parameter(local), nn.Parameter(shared) if len(shared) else None
 
@@ -190,7 +189,7 @@ def choose_layers(local_layers: str, networks: Mapping[str, Network]) -> dict[st
     {'decoder': ['5.weight', '5.bias'], 'encoder': []}
 
     Raises:
-        ValueError: a part of it matches no parameter.
+        ValueError: a part of `local_layers` matches no parameter.
     """
     named = {f"{network}.{name}": (network, name) for network, net in networks.items() for name in net.whole.shapes}
     last = list(networks["decoder"].whole.shapes)[-1].partition(".")[0]

@@ -32,7 +32,7 @@ class Network:
         layers: applied in order.
         event_dim: dimensions of one input point: 1 for a code, 3 for an image.
         local: names of the parameters in that vector, such as "9.weight"; all if None. All neighbourhoods share the
-            others, which are passed in a vector of their own.
+            others, which are passed in a separate vector.
 
     >>> network = Network([Linear(4, 8), Activation(torch.tanh), Linear(8, 2)], event_dim=1)
     >>> flat = network.initial_parameters()[0].expand(5, 1, -1)  # five neighbourhoods with equal weights

@@ -1,4 +1,4 @@
-"""A table of the paper as text: published values beside ours, in Markdown and CSV."""
+"""A table of the paper as text: published values next to ours, in Markdown and CSV."""
 
 import csv
 import statistics
@@ -43,7 +43,7 @@ def _cell(published: float | None, values: list[float], remarks: "Counter[str]",
 
 
 def lines(table: "Table", results: "Sequence[Result]") -> list[str]:
-    """The table in Markdown, below its title and how it differs from the paper's; failures are listed last."""
+    """The table in Markdown, below its title, its protocol and the paper's; failures are listed last."""
     header, *body = cells(table, results)
     wrong = [f"- {r.row.name}, seed {r.seed}: {r.remark}" for r in in_order(table, results) if r.remark]
     return [
@@ -64,7 +64,7 @@ def in_order(table: "Table", results: "Sequence[Result]") -> "list[Result]":
 
 
 def protocol(results: "Sequence[Result]") -> list[str]:
-    """How the runs differ from the paper's protocol, one line each."""
+    """The data, the protocol and the scores of the runs, and the paper's, one line each."""
     about: dict[str, set[Any]] = {"data": set(), "protocol": set(), "points": set(), "features": set()}
     for result in results:
         options = result.options
@@ -74,7 +74,7 @@ def protocol(results: "Sequence[Result]") -> list[str]:
             f"shrunk to {options.image_size} pixels" if options.image_size else "",
             f"Adam {options.lr:g}" + (f" clipped at {options.clip:g}" if options.clip else ""),
             f"{options.warm_up} steps of warm-up" if options.warm_up else "",
-            f"β in units of {usual:g}" if usual != 1 else "",
+            f"β multiplied by {usual:g}" if usual != 1 else "",
         ]
         about["protocol"].add(", ".join(part for part in parts if part))
         if result.source:
@@ -112,7 +112,7 @@ def _names(table: "Table") -> list[str]:
 
 
 def _is_table(table: "Table", path: Path) -> bool:
-    """Whether a file is this table, as `write` writes it even where all runs failed."""
+    """Whether a file begins as `write` begins this table, which it does even if all runs failed."""
     start = f"## {table.title}\n".encode()
     if not path.is_file():
         return False

@@ -130,15 +130,15 @@ def test_it_leaves_the_random_state_as_one_evaluation_does():
 
 def test_what_it_cannot_do_is_said():
     for layers, message in (
-        ("all", "one local site, of the model, and there are phi_N, theta_N|theta_N, phi_N"),
-        ("encoder", "one local site, of the model, and there are phi_N"),
+        ("all", "one local site, in the model, but the program has (phi_N, theta_N|theta_N, phi_N)"),
+        ("encoder", "one local site, in the model, but the program has phi_N"),
         ("decoder", "linear in theta_N, and this one is not"),
     ):
         vae, support = head(local_layers=layers)
         with pytest.raises(ValueError, match=message):
             mode(vae, support, ExactMAP())
     vae, support = head(0.0)
-    with pytest.raises(ValueError, match="there are none: for the Local VAE give an `alpha` above 0"):
+    with pytest.raises(ValueError, match="the program has none: for the Local VAE give an `alpha` above 0"):
         mode(vae, support, ExactMAP())
     vae, support = head(100.0)
     with pytest.raises(ArithmeticError, match=r"no mode within 1 Newton steps: ‖τ∇F‖ is .*: give more `max_steps`"):
