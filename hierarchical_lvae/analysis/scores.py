@@ -44,7 +44,7 @@ def score(
 
     Raises:
         ValueError: a score does not exist, a setting is out of range, or metrics.json does not hold scores.
-        OSError: after the last score, if they could not be saved for another reason.
+        OSError: the scores could not be saved for another reason; raised after the last score.
     """
     settings = settings or ScoreSettings()
     for name in names:

@@ -41,7 +41,7 @@ Interval = tuple[Tensor, Tensor]
 
 @dataclass(frozen=True)
 class Material:
-    """How strongly a surface reflects each light, as factors of its colour (gloss: of the sky's colour)."""
+    """How strongly a surface reflects each light: factors of its own colour (for gloss, of the sky's colour)."""
 
     ambient: float
     headlight: float = 0.0

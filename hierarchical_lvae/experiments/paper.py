@@ -80,7 +80,7 @@ _NOT_PUBLISHED = (None,) * len(_DCI_AND_FID)
 
 
 def _published(*values: float) -> tuple[float | None, ...]:
-    """Add the informativeness of colour that columns 3 and 6 imply (3 of 6 factors are colours), and no swap scores."""
+    """Append the informativeness of colour implied by columns 3 and 6 (3 of 6 factors are colours); no swap scores."""
     return *values, round((6 * values[2] - 3 * values[5]) / 3, 3), None, None
 
 

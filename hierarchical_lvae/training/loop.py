@@ -96,7 +96,7 @@ def resume(
     device: str | None = None,
     dataset: str | Path | None = None,
 ) -> Run:
-    """Resume a fit from its last checkpoint; on a CPU, to the same bytes as if it had never stopped. See `fit`.
+    """Resume a fit from its last checkpoint; on a CPU, byte for byte as if it had never stopped. See `fit`.
 
     On another device, or on several processes for the first time, the fit continues with different random draws. On a
     CPU or on several processes, the gradient is no longer compiled.

@@ -33,7 +33,7 @@ class Outcome(NamedTuple):
     loss: float
     """Nats per image."""
     norm: float
-    """Of the meta-gradient before it is clipped: nats per image."""
+    """The norm of the meta-gradient before clipping, in nats per image."""
 
     @property
     def is_finite(self) -> bool:
@@ -54,7 +54,7 @@ class Step:
     x_N: Tensor
     """Their neighbours: (B, K, C, H, W)."""
     random_state: tuple[Tensor, Tensor | None]
-    """Of CPU and GPU, before the codes were drawn or, if a graph draws the batch, before the first step of `take`."""
+    """The states of CPU and GPU before the codes were drawn or, if a graph draws the batch, before `take`'s first step."""
 
     def __init__(self, run: Run, ranks: Ranks) -> None:
         self.run, self.gradient = run, choose_gradient(run, ranks)
