@@ -54,7 +54,7 @@ class Step:
     x_N: Tensor
     """Their neighbours: (B, K, C, H, W)."""
     random_state: tuple[Tensor, Tensor | None]
-    """The states of CPU and GPU before the codes were drawn or, if a graph draws the batch, before `take`'s first step."""
+    """The states of CPU and GPU before the codes were drawn or, if a graph draws the batch, before `take` began."""
 
     def __init__(self, run: Run, ranks: Ranks) -> None:
         self.run, self.gradient = run, choose_gradient(run, ranks)
