@@ -1,7 +1,7 @@
 """Cache arrays in files. They are written atomically, and rebuilt when damaged or out of date.
 
 A cache is an `.npz` with one array and, if the file's name does not identify the content, a `key` that identifies its
-sources. Its name begins with `hlvae-`, so the user's own files are never taken for a cache and overwritten.
+sources. Its name begins with `hlvae-`, so the user's own files are never mistaken for a cache and overwritten.
 """
 
 import hashlib

@@ -187,7 +187,7 @@ def values_by_row(panels: Mapping[str, Sequence[tuple[str, Sequence[float], floa
 
 
 def training_curves(log: Sequence[Mapping[str, Any]], title: str) -> "Figure":
-    """Draw loss, gradient norm and adaptation over the steps, as far as `log.jsonl` has them."""
+    """Draw loss, gradient norm and adaptation over the steps, where `log.jsonl` records them."""
     from matplotlib.figure import Figure
 
     panels: dict[str, dict[str, tuple[str, str | None]]] = {
