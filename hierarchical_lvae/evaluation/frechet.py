@@ -132,7 +132,7 @@ def fidelity(
 
 
 def inception_file() -> Path:
-    """Where torch hub keeps the weights of Inception, whether they are there or not."""
+    """Where torch hub keeps the weights of Inception, whether or not the file exists."""
     from torch_fidelity.feature_extractor_inceptionv3 import URL_INCEPTION_V3
 
     return Path(torch.hub.get_dir(), "checkpoints", URL_INCEPTION_V3.rpartition("/")[2])

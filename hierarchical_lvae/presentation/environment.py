@@ -40,7 +40,7 @@ OPTIONAL = (
 def inspect_environment() -> Report:
     """Inspect this installation: a section per subject, each a mapping of names to values that JSON can hold.
 
-    A fact that cannot be found out is "unknown", with the reason.
+    A value that cannot be determined is "unknown", with the reason.
     """
     place = default_data_dir()
     return {
@@ -83,7 +83,7 @@ def _facts(questions: Mapping[str, Callable[[], Any]]) -> dict[str, Any]:
     for name, question in questions.items():
         try:
             found[name] = question()
-        except Exception as error:  # a report of what is wrong must come to its end
+        except Exception as error:  # one failed check must not end the report
             found[name] = f"unknown ({reason(error)})"
     return found
 
