@@ -74,7 +74,7 @@ def refuse_others(file: Path) -> None:
     """Refuse to replace anything but an earlier result or an empty file.
 
     Raises:
-        FileExistsError: something else is there.
+        FileExistsError: the file exists and is not such a result.
         OSError: no file can be written there.
     """
     from hierarchical_lvae.files import occupied, read_json

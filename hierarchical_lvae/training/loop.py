@@ -108,7 +108,7 @@ def resume(
 
     Raises:
         ValueError: `steps` is less than before, or the data have changed.
-        Diverged, Interrupted, OSError: as `fit`.
+        Diverged, Interrupted, OSError: see `fit`.
     """
     path, ranks = Path(path), Ranks()
     options = read_options(path)
