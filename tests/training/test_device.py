@@ -76,11 +76,14 @@ def traffic(call):
 CAPTURABLE = [name for name in LOCAL_INFERENCE if getattr(resolve_name(LOCAL_INFERENCE[name])(), "capturable", True)]
 
 
-@pytest.mark.parametrize("local", [*CAPTURABLE, "first-order"])
+@pytest.mark.parametrize(
+    ("local", "layers"), [*((name, "all") for name in (*CAPTURABLE, "first-order")), ("one-step", "head")]
+)
 @pytest.mark.parametrize("likelihood", LIKELIHOODS)
-def test_the_gradient_copies_nothing_from_the_host(local, likelihood):
+def test_the_gradient_copies_nothing_from_the_host(local, layers, likelihood):
     inference = OneStepMAP(first_order=True) if local == "first-order" else resolve_name(LOCAL_INFERENCE[local])()
-    vae = LocalVAE(0.0 if local == "shared" else 1e-3, 2, (3, 16, 16), 4, likelihood).to("meta")
+    alpha = 0.0 if local == "shared" else 1e-3
+    vae = LocalVAE(alpha, 2, (3, 16, 16), 4, likelihood, local_layers=layers).to("meta")
     query, support = torch.rand(3, 3, 16, 16, device="meta"), torch.rand(3, 2, 3, 16, 16, device="meta")
 
     def call():
