@@ -234,7 +234,8 @@ def announce(run: "Run") -> None:
             click.echo(f"preset {name}: about {duration(seconds)} on this {options.device} ({hint})")
     click.echo(
         f"{options.steps:,} steps, B = {options.batch} neighbourhoods, K = {options.num_neighbours}, "
-        f"α = {alpha_text(options)}, β = {options.beta:g}, {options.local}, {options.neighbourhood} neighbours, "
+        f"α = {alpha_text(options)}, β = {options.beta:g}, {options.local}, {options.local_layers} layers local, "
+        f"{options.neighbourhood} neighbours, "
         f"{options.likelihood}, {f'penalty {options.penalty}, ' if options.penalty else ''}preset {options.preset}, "
         f"seed {options.seed}"
     )

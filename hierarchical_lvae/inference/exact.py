@@ -7,9 +7,12 @@ unique:
     F(θ_N) = ℓ_N(θ_N) + ‖θ_N − θ‖² / (2τ²),        A = ∇²F = H + τ⁻² I
 
 For a Bernoulli likelihood this is logistic regression of the pixels on the features, with a Normal prior around θ. H is
-exactly the Gauss-Newton matrix of `curvature`. Newton's method solves A s = −∇F in each step by conjugate gradients:
-the eigenvalues of A lie between τ⁻² and τ⁻² + λ_max(H), so each digit of accuracy takes about √(1 + τ² λ_max(H))
-products with A.
+exactly the Gauss-Newton matrix of `curvature`. Newton's method works in units of τ, with u = (θ_N − θ)/τ, where
+
+    ∇_u F = τ ∇ℓ_N + u,        ∇²_u F = τ² A = I + τ² H.
+
+Conjugate gradients solve for each step. The eigenvalues lie between 1 and 1 + τ² λ_max(H), so each digit of accuracy
+takes about √(1 + τ² λ_max(H)) products with H.
 
 **The meta-gradient** needs no unrolled steps. At the mode ∇F(θ_N*, m) = 0 for all meta-parameters m, so by the implicit
 function theorem
@@ -22,8 +25,10 @@ which takes one more solve, however many steps led to the mode.
 Implicit Gradients".)
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import pyro.distributions as dist
@@ -47,7 +52,7 @@ class ExactMAP:
     `LocalVAE(local_layers="head")`. The codes are drawn once and kept fixed.
 
     Args:
-        tolerance: the largest ‖τ ∇F‖ at a mode, in nats^½.
+        tolerance: the largest ‖τ ∇F‖ at a mode, in nats^½, unless rounding errors are larger.
         max_steps: maximum number of Newton steps; they end when every neighbourhood has reached its mode.
 
     >>> from hierarchical_lvae.inference import LocalELBO
@@ -58,7 +63,7 @@ class ExactMAP:
     """
 
     tolerance: float = 1e-3
-    max_steps: int = 20
+    max_steps: int = 100
     capturable = False
 
     def __post_init__(self) -> None:
@@ -72,59 +77,63 @@ class ExactMAP:
 
         Raises:
             ValueError: the program has no local site, or more than one, or is not linear in it.
-            ArithmeticError: no mode was found within `max_steps`.
+            torch.linalg.LinAlgError: no mode was found within `max_steps`.
         """
         with random_state_kept():  # all evaluations draw the same codes
             start = local_loss()
         site = _only_site(start)
-        prior = start.prior[site]
-        tau = variance(prior).sqrt()
+        mean, tau = start.prior[site].mean, variance(start.prior[site]).sqrt()
 
         def at(value: Tensor) -> LocalLossAt:
             with random_state_kept():
                 return local_loss({site: value})
 
-        mode = self._mode(at, site, prior.mean.detach(), tau.detach())
-        found = local_loss({site: mode.requires_grad_()})  # the same codes; only this call advances the random state
-        slope = _gradient(found, site, local_loss.differentiable)
-        if local_loss.differentiable:
-            slope = slope + (mode.detach() - prior.mean) / tau.square()
-        else:
-            slope = slope + (mode.detach() - prior.mean.detach()) / tau.square().detach()
-        product = _precision(found, site, tau.detach())
-        step = _Solve.apply(slope, lambda v: _solve(product, v, tau.detach()))
-        return {site: dist.Delta(mode.detach() - step, event_dim=prior.event_dim)}
+        u = self._mode(at, site, mean.detach(), tau.detach())
+        if not local_loss.differentiable:
+            mean, tau = mean.detach(), tau.detach()
+        value = mean + tau * u
+        found = local_loss(
+            {site: value if value.requires_grad else value.requires_grad_()}
+        )  # advances the random state
+        slope = tau * _gradient(found, site, local_loss.differentiable) + u
+        step = _Solve.apply(slope, partial(_solve, _precision(found, site, tau.detach())))
+        return {site: dist.Delta(mean + tau * (u - step), event_dim=start.prior[site].event_dim)}
 
     def _mode(self, at: Callable[[Tensor], LocalLossAt], site: str, mean: Tensor, tau: Tensor) -> Tensor:
-        """Newton's method from the prior mean, with a line search, for all neighbourhoods at once: (B, 1, P)."""
-        value = mean.clone()
+        """Newton's method from u = 0, with a line search, for all neighbourhoods at once: (B, 1, P).
+
+        It ends at the tolerance, or where a step would lower F by less than the rounding error of F.
+        """
+        u, before = torch.zeros_like(mean), torch.full_like(mean[..., :1], math.inf)
         for number in range(self.max_steps):
-            value.requires_grad_()
-            here = at(value)
-            pull = (value.detach() - mean) / tau.square()
-            slope = _gradient(here, site, differentiable=False) + pull
+            here = at((mean + tau * u).requires_grad_())
+            slope = tau * _gradient(here, site, differentiable=False) + u
             if number == 0:
-                _check_linear(at, site, here, value, slope * tau.square())
-            if ((tau * slope).norm(dim=-1) <= self.tolerance).all():
-                return value.detach()
-            direction = -_solve(_precision(here, site, tau), slope, tau)
+                _check_linear(at, here, mean, tau * slope)
+            norm = slope.norm(dim=-1, keepdim=True)
+            if (
+                norm <= self.tolerance
+            ).all() or not norm.isfinite().all():  # what is not finite is the caller's to find
+                return u
+            direction = -_solve(_precision(here, site, tau), slope)
             descent = (slope * direction).sum(-1, keepdim=True)
-            energy = _energy(here, value.detach(), mean, tau)
-            value = value.detach()
-            length = torch.ones_like(descent)
+            energy = _energy(here, u)
+            at_rounding = (-descent <= _rounding(energy)) & (norm > before / 2)
+            if ((norm <= self.tolerance) | at_rounding).all():
+                return u
+            before, length = norm, torch.ones_like(descent)
             for _ in range(HALVINGS):
-                trial = value + length * direction
+                trial = u + length * direction
                 with torch.no_grad():
-                    lower = _energy(at(trial), trial, mean, tau)
+                    lower = _energy(at(mean + tau * trial), trial)
                 enough = lower <= energy + SUFFICIENT * length * descent + _rounding(energy)
                 if enough.all():
                     break
                 length = torch.where(enough, length, length / 2)
-            value = value + length * direction
-        left = (tau * slope).norm(dim=-1).max().item()
-        raise ArithmeticError(
-            f"no mode within {self.max_steps} Newton steps: ‖τ∇F‖ is {left:.2g}, above the tolerance of "
-            f"{self.tolerance:g}: give more `max_steps`, a smaller `alpha`, or a larger `tolerance`"
+            u = u + length * direction
+        raise torch.linalg.LinAlgError(
+            f"no mode within {self.max_steps} Newton steps. ‖τ∇F‖ is {norm.max().item():.2g}, above the tolerance of "
+            f"{self.tolerance:g}: give more `max_steps` or a larger `tolerance`"
         )
 
 
@@ -158,9 +167,9 @@ def _gradient(at: LocalLossAt, site: str, differentiable: bool) -> Tensor:
     return slope
 
 
-def _energy(at: LocalLossAt, value: Tensor, mean: Tensor, tau: Tensor) -> Tensor:
+def _energy(at: LocalLossAt, u: Tensor) -> Tensor:
     """F of each neighbourhood: (B, 1, 1), nats."""
-    return at.loss.detach().view(-1, 1, 1) + ((value - mean) / tau).square().sum(-1, keepdim=True) / 2
+    return at.loss.detach().view(-1, 1, 1) + u.square().sum(-1, keepdim=True) / 2
 
 
 def _rounding(energy: Tensor) -> Tensor:
@@ -169,13 +178,13 @@ def _rounding(energy: Tensor) -> Tensor:
 
 
 def _precision(at: LocalLossAt, site: str, tau: Tensor) -> Callable[[Tensor], Tensor]:
-    """v ↦ A v."""
+    """v ↦ (I + τ H τ) v."""
     product = ggn_product(at, site)
-    return lambda v: product(v) + v / tau.square()
+    return lambda v: tau * product(tau * v) + v
 
 
-def _solve(product: Callable[[Tensor], Tensor], v: Tensor, tau: Tensor) -> Tensor:
-    """A⁻¹ v by conjugate gradients, for each neighbourhood: v (B, 1, P).
+def _solve(product: Callable[[Tensor], Tensor], v: Tensor) -> Tensor:
+    """(I + τ H τ)⁻¹ v by conjugate gradients, for each neighbourhood: v (B, 1, P).
 
     Stops when each squared residual is at most ε^1.5 times its initial value, for a machine precision of ε.
     """
@@ -193,15 +202,13 @@ def _solve(product: Callable[[Tensor], Tensor], v: Tensor, tau: Tensor) -> Tenso
         new = residual.square().sum(-1, keepdim=True)
         direction = residual + torch.where(active, new / square, 0) * direction
         square = new
-    return x
+    return x + 0 * v  # NaN where v is not finite
 
 
-def _check_linear(
-    at: Callable[[Tensor], LocalLossAt], site: str, here: LocalLossAt, value: Tensor, step: Tensor
-) -> None:
-    """Check that the likelihood's parameters are linear in θ_N: halfway along a step, they are the ends' mean."""
+def _check_linear(at: Callable[[Tensor], LocalLossAt], here: LocalLossAt, mean: Tensor, step: Tensor) -> None:
+    """Check that the likelihood is linear in θ_N: halfway along a step, its parameters are the mean of both ends."""
     with torch.no_grad():
-        points = [here, *(at(value.detach() + scale * step) for scale in (0.5, 1.0))]
+        points = [here, *(at(mean + scale * step) for scale in (0.5, 1.0))]
     outputs = (
         [output.detach() for o in point.observations for output, _ in likelihood_parameters(base(o.distribution))]
         for point in points
@@ -210,6 +217,6 @@ def _check_linear(
         error = (middle - (start + end) / 2).abs().max()
         if error > 1e3 * torch.finfo(end.dtype).eps * max(1.0, end.abs().max().item()):
             raise ValueError(
-                f"ExactMAP needs a likelihood that is linear in {site}, and this one is not (it deviates by "
-                f"{error:.2g}): for the Local VAE give `local_layers` head"
+                "ExactMAP needs a likelihood that is linear in the local weights, but this one deviates from a line by "
+                f"{error:.2g}: for the Local VAE give `local_layers` head"
             )

@@ -34,7 +34,7 @@ def draw_figure2(run: "Run", seed: int | None = None) -> "Figure":
 
     with seeded(run, seed):
         samples = _prior_samples(run, 100)
-    return plots.conditional_prior_samples(samples.unflatten(0, (10, 10)), describe(run), run.vae.is_local)
+    return plots.conditional_prior_samples(samples.unflatten(0, (10, 10)), describe(run), run.vae.adapts["decoder"])
 
 
 def draw_figure3(run: "Run", seed: int | None = None) -> "Figure":
@@ -47,7 +47,7 @@ def draw_figure3(run: "Run", seed: int | None = None) -> "Figure":
         x, x_N = _references(run, 8)
         shared = torch.randn(10, run.options.latent_dim).to(x.device)
         samples = run.decode(shared.expand(len(x), -1, -1), x_N)
-    return plots.conditional_samples(x, samples, describe(run), run.vae.is_local)
+    return plots.conditional_samples(x, samples, describe(run), run.vae.adapts["decoder"])
 
 
 def draw_figure4(run: "Run", seed: int | None = None) -> "Figure":

@@ -186,6 +186,7 @@ def _readings(log: list[dict[str, Any]], saved: dict[str, Any]) -> Iterator[tupl
         above = "not below 2: unstable for a quadratic loss; try a smaller α"
         yield (
             "sharpness of the step, τ²λ, last · largest", f"{at['sharpness']:.3g} · {sharpest:.3g}",
+            "of a step, which exact inference does not take" if saved.get("local") == "exact" else
             below if sharpest < 2 else above,
         )  # fmt: skip
     yield (

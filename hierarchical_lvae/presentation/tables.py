@@ -24,16 +24,16 @@ def cells(table: "Table", results: "Sequence[Result]") -> list[list[str]]:
             values = [float(value) for run in runs if (value := run.values[column]) is not None]
             distances = [run.scores.get("fid", {}) for run in runs if place[0] == "fid"]
             names = {distance["name"] for distance in distances if "name" in distance}
-            line.append(_cell(published, values, remarks, ", ".join(sorted(names - {"FID"}))))
+            line.append(_cell(published, values, remarks, ", ".join(sorted(names - {"FID"})), bool(runs)))
         found.append(line)
     return found
 
 
-def _cell(published: float | None, values: list[float], remarks: "Counter[str]", other: str) -> str:
+def _cell(published: float | None, values: list[float], remarks: "Counter[str]", other: str, run: bool) -> str:
     """The published value and ours, with their difference unless ours uses `other` features."""
     paper = "–" if published is None else f"{published:.3f}"
     if not values:
-        return f"{paper} · {', '.join(remarks) or 'not run'}"
+        return f"{paper} · {', '.join(remarks) or ('not scored' if run else 'not run')}"
     ours = statistics.fmean(values)
     spread = f" ± {statistics.stdev(values):.3f}" if len(values) > 1 else ""
     spread += "".join(f", {number} {remark}" for remark, number in remarks.items())
@@ -141,7 +141,6 @@ def write(table: "Table", results: "Sequence[Result]", out: Path, stem: str = "t
     from hierarchical_lvae.files import atomic, write_text
     from hierarchical_lvae.presentation.figures import save
 
-    save(draw(table, results), out, stem)
     write_text(out / f"{stem}.md", "\n".join(lines(table, results)) + "\n")
     with atomic(out / f"{stem}.csv") as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file)
@@ -151,3 +150,4 @@ def write(table: "Table", results: "Sequence[Result]", out: Path, stem: str = "t
         for result in in_order(table, results):
             numbers = ("" if value is None else value for value in result.values)
             writer.writerow([result.row.name, result.seed, *numbers, result.remark])
+    save(draw(table, results), out, stem)

@@ -147,7 +147,7 @@ class FitOptions:
             raise ValueError("alpha 'auto' needs local weights, but with `local` shared there are none: leave one out")
         if self.local == "exact" and self.local_layers in ("all", "decoder", "encoder"):
             raise ValueError("exact needs a likelihood that is linear in the local weights: give `local_layers` head")
-        if self.alpha == 0 and self.local.startswith("laplace"):
+        if self.alpha == 0 and self.local.startswith(("laplace", "exact")):
             raise ValueError(
                 f"{self.local} needs local weights, but with alpha 0 there are none: "
                 "leave out `local` for the plain VAE, or give an `alpha` above 0"
@@ -185,7 +185,7 @@ class FitOptions:
             size = min(given.get("image_size", protocol["image_size"]), PAPERS_SIZE)
             protocol["beta"] = 1.0 if "penalty" in given else (size / PAPERS_SIZE) ** 2
         given = protocol | given
-        if given.get("alpha", cls.alpha) == 0 and not given.get("local", cls.local).startswith("laplace"):
+        if given.get("alpha", cls.alpha) == 0 and not given.get("local", cls.local).startswith(("laplace", "exact")):
             given["local"] = "shared"
         if "neighbourhood" not in given:
             from hierarchical_lvae.data import default_neighbourhood

@@ -126,6 +126,12 @@ def prepare(options: FitOptions, dataset: FactorImages | None = None) -> Run:
         activation=options.activation,
         local_layers=options.local_layers,
     ).to(options.device)
+    needy = options.alpha == AUTO or options.local.startswith("laplace")
+    if needy and vae.is_local and not vae.adapts["decoder"]:
+        raise ValueError(
+            f"{'alpha auto' if options.alpha == AUTO else options.local} needs local weights in the decoder: "
+            f"`local_layers` is {options.local_layers}, so give all, decoder or head"
+        )
     penalty = build_penalty(options.penalty, options.latent_dim, options.device) if options.penalty else None
     elbo = LocalELBO(_local_inference(options), beta=options.beta, penalty=penalty)
     surroundings = Surroundings(

@@ -79,7 +79,7 @@ def first_not_finite(run: Run, x: Tensor, x_N: Tensor) -> str:
     except NotFinite as found:
         return str(found)
     except torch.linalg.LinAlgError as error:
-        return f"the curvature of a neighbourhood, although every site is finite; {str(error).partition('.')[0]}"
+        return f"the local inference, although every site is finite; {str(error).partition('.')[0]}"
     if not loss.isfinite():
         return "the loss, although every site is finite"
     for name, parameter in names.items():

@@ -120,7 +120,7 @@ class Step:
         options, parameters = self.run.options, [*self.run.vae.parameters()]
         try:
             loss = self.gradient(self.x, self.x_N)
-        except torch.linalg.LinAlgError:  # the curvature is not finite
+        except torch.linalg.LinAlgError:  # the curvature is not finite, or no mode was found
             loss = self.x.new_tensor(math.nan)
         norm = torch.nn.utils.clip_grad_norm_(parameters, math.inf if options.clip is None else options.clip)
         self.outcome = torch.stack([loss, norm])

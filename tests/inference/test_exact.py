@@ -1,15 +1,21 @@
 """The exact mode: against scikit-learn, against many steps, and its meta-gradient against central differences."""
 
 import numpy as np
+import pyro
 import pytest
 import torch
+from safetensors.torch import load_file
 from sklearn.linear_model import LogisticRegression
 
 from hierarchical_lvae.inference import ExactMAP, LocalELBO, MultiStepMAP, OneStepMAP
 from hierarchical_lvae.models import LocalVAE
 from hierarchical_lvae.models.layers import UpConv
 from hierarchical_lvae.models.linear_regression import LocalLinearRegression
-from hierarchical_lvae.types import random_state_kept
+from hierarchical_lvae.runs import FitOptions
+from hierarchical_lvae.runs.directory import read_state
+from hierarchical_lvae.runs.pretrained import PLACE
+from hierarchical_lvae.training import fit
+from hierarchical_lvae.types import Diverged, random_state_kept
 
 SHAPE, K, B = (3, 8, 8), 2, 2
 
@@ -120,6 +126,28 @@ def test_the_meta_gradient_is_that_of_central_differences():
         assert (ends[0] - ends[1]) / 2e-4 == pytest.approx((exact[name] * direction).sum().item(), rel=1e-6, abs=1e-6)
 
 
+@pytest.mark.parametrize("alpha", [1e-7, 1e-4, 0.2, 10.0])
+def test_it_ends_in_single_precision(alpha):
+    """With trained weights, at any prior variance: where rounding is the limit, the mode is as good as it can be."""
+    trained = load_file(PLACE / "3dshapes-local/model.safetensors")
+    vae = LocalVAE(alpha, 1, (3, 32, 32), local_layers="head")
+    theta = vae.decoder.whole.split(trained["theta"])
+    with torch.no_grad():
+        vae.theta.copy_(torch.cat([theta[name].flatten() for name in vae.decoder.layout.shapes]))
+        vae.theta_shared.copy_(torch.cat([theta[name].flatten() for name in vae.decoder.shared.shapes]))
+        vae.phi.copy_(trained["phi"])
+    support = torch.rand(4, 1, 3, 4, 4).repeat_interleave(8, -1).repeat_interleave(8, -2).bernoulli()
+    usual, best = (mode(vae, support, ExactMAP(tolerance)) for tolerance in (1e-3, 1e-12))
+    assert (usual - best).norm() < 1e-3 * (best - vae.theta).norm() + 1e-6 * vae.theta.norm()
+
+
+def test_what_is_not_finite_is_left_to_the_caller():
+    vae, support = head()
+    support[0, 0, 0, 0, 0] = torch.nan
+    with pyro.validation_enabled(False):
+        assert mode(vae, support, ExactMAP())[0].isnan().any()
+
+
 def test_it_leaves_the_random_state_as_one_evaluation_does():
     vae, support = head()
     mode(vae, support, ExactMAP())
@@ -132,7 +160,7 @@ def test_what_it_cannot_do_is_said():
     for layers, message in (
         ("all", "one local site, in the model, but the program has (phi_N, theta_N|theta_N, phi_N)"),
         ("encoder", "one local site, in the model, but the program has phi_N"),
-        ("decoder", "linear in theta_N, and this one is not"),
+        ("decoder", "linear in the local weights, but this one deviates from a line by"),
     ):
         vae, support = head(local_layers=layers)
         with pytest.raises(ValueError, match=message):
@@ -141,8 +169,20 @@ def test_what_it_cannot_do_is_said():
     with pytest.raises(ValueError, match="the program has none: for the Local VAE give an `alpha` above 0"):
         mode(vae, support, ExactMAP())
     vae, support = head(100.0)
-    with pytest.raises(ArithmeticError, match=r"no mode within 1 Newton steps: ‖τ∇F‖ is .*: give more `max_steps`"):
+    with pytest.raises(
+        torch.linalg.LinAlgError, match=r"no mode within 1 Newton steps. ‖τ∇F‖ is .*: give more `max_steps`"
+    ):
         mode(vae, support, ExactMAP(1e-9, max_steps=1))
     for wrong in ({"tolerance": 0.0}, {"max_steps": 0}):
         with pytest.raises(ValueError, match=" is 0"):
             ExactMAP(**wrong)
+
+
+def test_a_fit_without_a_mode_has_diverged(tmp_path, monkeypatch):
+    """It ends with its last checkpoint, and names the cause."""
+    monkeypatch.setattr(ExactMAP, "max_steps", 1)
+    monkeypatch.setattr(ExactMAP, "__init__", lambda self: object.__setattr__(self, "max_steps", 1))
+    options = {"dataset": "digits", "batch": 2, "num_neighbours": 2, "latent_dim": 3, "steps": 5, "alpha": 100.0}
+    with pytest.raises(Diverged, match="the local inference, although every site is finite; no mode within 1 Newton"):
+        fit(FitOptions.of("quick", local="exact", local_layers="head", **options), tmp_path / "run")
+    assert read_state(tmp_path / "run").status == "diverged"
