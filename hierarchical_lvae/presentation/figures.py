@@ -132,7 +132,7 @@ def describe(run: "Run") -> str:
 
 def model(options: "FitOptions", usual: str = "pixel", reached: str = "") -> str:
     """Name the model with α as `alpha_text` formats it, the value `reached` so far, and any unusual options."""
-    layers = "" if options.local_layers == "all" else f" of {options.local_layers}"
+    layers = "" if options.local_layers == "all" else f", local layers: {options.local_layers}"
     beta = "" if options.beta == 1 else f", β = {options.beta:g}"
     if not options.alpha:
         return f"VAE (α = 0{beta})"
