@@ -65,11 +65,7 @@ option = partial(option_of, FitOptions)
     type=NameOrPath(DATASETS),
     help="Data set name, or your own image folder, .npz file or .h5 file [required, except with --resume]",
 )
-@option(
-    "data_dir",
-    type=DataDirectory(),
-    help="Directory of data files and caches [default: $HLVAE_DATA or user cache]",
-)
+@option("data_dir", type=DataDirectory(), help="Directory of data and caches [default: $HLVAE_DATA or user cache]")
 @click.option("--preset", type=Name(PRESETS), help="Training protocol [default: paper on a GPU, quick on a CPU]")
 @option(
     "alpha",
@@ -80,15 +76,10 @@ option = partial(option_of, FitOptions)
 )
 @option("alpha_unit", type=Name(ALPHA_UNITS), help="Average (pixel) or sum (sum) the inner loss over pixels.")
 @option(
-    "local",
-    type=Name(LOCAL_INFERENCE),
-    default=None,
-    help="Local inference method [default: one-step, or shared if alpha is 0]",
+    "local", type=Name(LOCAL_INFERENCE), default=None, help="Local inference [default: one-step; shared at alpha 0]"
 )
 @option(
-    "local_layers",
-    help="Which weights are local: all, decoder, encoder, head (the decoder's last layer), or names such as "
-    "decoder.9.*, with commas.",
+    "local_layers", help="Local weights: all, decoder, encoder, head (the last layer), or names such as decoder.9.*"
 )
 @option("first_order", help="Do not differentiate through the inner step.")
 @option("clip", help="Clip the norm of the meta-gradient (nats per image) [default: by preset]")
@@ -107,11 +98,7 @@ option = partial(option_of, FitOptions)
 @option("lr", default=None, help="Adam learning rate [default: by preset]")
 @option("warm_up", default=None, help="Steps over which the learning rate rises linearly to --lr [default: by preset]")
 @option("beta", default=None, help="Weight of the KL divergence of the codes [default: by preset]")
-@option(
-    "penalty",
-    type=PenaltyName(PENALTIES),
-    help="Penalty on the codes of each batch; needs large batches to work well [default: none]",
-)
+@option("penalty", type=PenaltyName(PENALTIES), help="Penalty on the codes; needs large batches [default: none]")
 @option("likelihood", type=Name(LIKELIHOODS), help="Likelihood of the pixels.")
 @option("latent_dim", help="Dimension of the codes.")
 @option("activation", type=Name(ACTIVATIONS), help="Activation function of the networks.")
@@ -121,9 +108,7 @@ option = partial(option_of, FitOptions)
 @option("seed", help="Random seed for parameters, batches and noise.")
 @device_option
 @option("precision", type=Name(PRECISIONS), help='Matrix-multiplication precision; "high" enables TF32.')
-@option(
-    "compiled", help="Compile the gradient, for GPUs: costs a minute before the first step, then speeds up training."
-)
+@option("compiled", help="Compile the gradient, for GPUs: takes a minute at first, then speeds up training.")
 @click.option("--out", type=Location(), help="Run directory [default: runs/DATASET-ALPHA-SEED-TIME]")
 @click.option(
     "--checkpoint-every",

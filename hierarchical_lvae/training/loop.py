@@ -43,10 +43,8 @@ LOG_EVERY, DIAGNOSE_EVERY = 50, 500
 DIAGNOSE_EVERY_REPLAYED = 5_000
 """On a GPU, where step 500 and the last are diagnosed, too: a diagnosis takes 0.3 s of Python, 500 steps about 1 s."""
 REESTIMATE_EVERY, REESTIMATE_ON = 200, 4  # steps, neighbourhoods
-TRIED = 10
-"""Steps timed for an estimate."""
-ALPHA_RANGE = 1e-3, 10.0
-"""Bounds of `alpha="auto"`: the paper's fits train in this range and overshoot at 100."""
+TRIED = 10  # steps timed for an estimate
+ALPHA_RANGE = 1e-3, 10.0  # of `alpha="auto"`: the paper's fits train in this range and overshoot at 100
 log = logging.getLogger(__name__)
 Watcher = Callable[[Run, dict[str, Any]], None]
 
@@ -61,10 +59,9 @@ def fit(
 ) -> Run:
     """Train by Algorithm 1 and write a run directory.
 
-    The directory holds `options.json`, `model.safetensors`, the checkpoint (`state.safetensors` and `state.json`) and
+    The directory holds `options.json`, `model.safetensors`, the checkpoint (`state.safetensors`, `state.json`) and
     `log.jsonl`. Every 50 steps the log gets the loss and the norm of the meta-gradient (nats per image), the images per
-    second (queries and neighbours) and the last value of the penalty, if any; every 500 steps (5,000 on a GPU) it also
-    gets the diagnosis.
+    second and the last value of the penalty, if any; every 500 steps (5,000 on a GPU) it also gets the diagnosis.
 
     Args:
         options: the data, the model and the schedule.
@@ -226,7 +223,6 @@ def _train(run: Run, ranks: Ranks, checkpoint_every: float, watchers: tuple[Watc
             if options.alpha == AUTO and done % REESTIMATE_EVERY == 0:
                 factor = reestimate(elbo, vae.model, vae.guide, step.x_N[:REESTIMATE_ON])
                 vae.alpha = min(max(vae.alpha * factor, ALPHA_RANGE[0]), ALPHA_RANGE[1])
-
             if done % LOG_EVERY == 0 or done == options.steps:
                 seconds = time.perf_counter() - start
                 entry = {"step": done, "loss": sum(losses) / len(losses), "gradient_norm": taken[-1].norm}
