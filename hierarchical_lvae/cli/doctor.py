@@ -4,8 +4,6 @@ import json
 
 import click
 
-from hierarchical_lvae.presentation.environment import inspect_environment, lines
-
 
 @click.command(short_help="Report versions, devices, directories and missing parts.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
@@ -17,6 +15,8 @@ def doctor(as_json: bool) -> None:
       hlvae doctor
       hlvae doctor --json
     """
+    from hierarchical_lvae.presentation.environment import inspect_environment, lines
+
     report = inspect_environment()
     for line in [json.dumps(report, indent=2, ensure_ascii=False)] if as_json else lines(report):
         click.echo(line)

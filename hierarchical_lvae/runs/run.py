@@ -107,7 +107,11 @@ class Run:
 
 @single_precision()
 def prepare(options: FitOptions, dataset: FactorImages | None = None) -> Run:
-    """Build an untrained run, with parameters initialised from the seed; load the data set if none is given."""
+    """Build an untrained run, with parameters initialised from the seed; load the data set if none is given.
+
+    Raises:
+        ValueError: alpha "auto" and Laplace posteriors need local weights in the decoder, and `local_layers` has none.
+    """
     size, options = options.image_size, replace(options, device=resolve_device(options.device))
     if dataset is None:
         loaded = load_dataset(options.dataset, options.data_dir, size, options.frame, options.skip_bad)
