@@ -47,7 +47,7 @@ def test_nothing_moves_where_alpha_is_zero(name, double):
     vae = LocalVAE(0.0, K, SHAPE, 3)
     elbo, support = elbo_of(name), torch.rand(B, K, *SHAPE)
     if name.startswith("laplace") or name == "exact":
-        with pytest.raises(ValueError, match="there are none: |has none: "):
+        with pytest.raises(ValueError, match=r"there are none: |has none: "):
             elbo.local_posterior(vae.model, vae.guide, support)
         return
     assert elbo.local_posterior(vae.model, vae.guide, support) == {}
