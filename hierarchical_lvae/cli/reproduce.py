@@ -127,7 +127,7 @@ def reproduce(
         raise Interrupted(error.signal, "stopped after a checkpoint: run the same command again to resume") from None
     if figure:
         drawn = {result.row.name: load_run(result.path, device, data_dir) for result in results if not result.remark}
-        click.echo(compose(name, [(row, drawn[row]) for row in figure.rows if row in drawn], out))
+        click.echo(compose(name, [(row.label, drawn[row.name]) for row in table.rows if row.name in drawn], out))
     else:
         for line in lines(table, results):
             click.echo(in_flags(line))

@@ -92,9 +92,9 @@ class ExactMAP:
         if not local_loss.differentiable:
             mean, tau = mean.detach(), tau.detach()
         value = mean + tau * u
-        found = local_loss(
-            {site: value if value.requires_grad else value.requires_grad_()}
-        )  # advances the random state
+        if not value.requires_grad:
+            value.requires_grad_()
+        found = local_loss({site: value})  # only this call advances the random state
         slope = tau * _gradient(found, site, local_loss.differentiable) + u
         step = _Solve.apply(slope, partial(_solve, _precision(found, site, tau.detach())))
         return {site: dist.Delta(mean + tau * (u - step), event_dim=start.prior[site].event_dim)}
@@ -111,9 +111,7 @@ class ExactMAP:
             if number == 0:
                 _check_linear(at, here, mean, tau * slope)
             norm = slope.norm(dim=-1, keepdim=True)
-            if (
-                norm <= self.tolerance
-            ).all() or not norm.isfinite().all():  # what is not finite is the caller's to find
+            if not norm.isfinite().all() or (norm <= self.tolerance).all():  # the caller finds what is not finite
                 return u
             direction = -_solve(_precision(here, site, tau), slope)
             descent = (slope * direction).sum(-1, keepdim=True)

@@ -94,7 +94,7 @@ def compose(name: str, runs: "Sequence[tuple[str, Run]]", out: str | Path) -> Pa
         with seeded(run, None):
             samples.append(_prior_samples(run, 12))
     title = describe(first).partition(", ")[2]
-    figure = plots.image_grid(torch.stack(samples), title, rows=[label.replace("alpha-", "α = ") for label, _ in runs])
+    figure = plots.image_grid(torch.stack(samples), title, rows=[label for label, _ in runs])
     return save(figure, out, name)
 
 

@@ -12,7 +12,7 @@ PRETRAINED = {
         "hlvae fit --dataset 3dshapes --preset quick --alpha 0 --neighbourhood noise-mean --seed 3",
     ),
     "3dshapes-alpha-1": (
-        "too large a step: the local weights encode the shape as well (α = 1; on an H100, in TF32)",
+        "too large a step without noise: the local weights encode the shape as well (α = 1; on an H100, in TF32)",
         "hlvae fit --dataset 3dshapes --preset quick --alpha 1 --neighbourhood noise-mean --device cuda --precision high",  # noqa: E501
     ),
     "3dshapes-64-local": (
