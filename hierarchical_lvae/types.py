@@ -15,6 +15,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from fnmatch import fnmatchcase
@@ -157,25 +158,46 @@ class ParameterLayout:
     def positions(self, *names: str) -> Tensor:
         """Positions in the flat vector of the parameters that match any of the patterns `names`: (p,), ascending.
 
-        The pattern "last" stands for the last layer.
+        The pattern "last" stands for the last layer. An index selects entries: "2.weight[:,0]".
 
         >>> layout = ParameterLayout({"0.weight": (2, 3), "0.bias": (2,), "2.weight": (1, 2), "2.bias": (1,)})
-        >>> layout.positions("*.bias"), layout.positions("last")
-        (tensor([ 6,  7, 10]), tensor([ 8,  9, 10]))
+        >>> layout.positions("*.bias"), layout.positions("last"), layout.positions("0.weight[:,0]", "0.bias[1]")
+        (tensor([ 6,  7, 10]), tensor([ 8,  9, 10]), tensor([0, 3, 7]))
 
         Raises:
-            ValueError: no parameter matches.
+            ValueError: no parameter matches, or an index is out of range.
         """
         import torch
 
         last = list(self.shapes)[-1].rpartition(".")[0] + ".*"
-        patterns = [last if name == "last" else name for name in names]
         chosen = torch.zeros(self.size, dtype=torch.bool)
-        for name, part in self.split(chosen).items():
-            part.fill_(any(fnmatchcase(name, pattern) for pattern in patterns))
+        parts = self.split(chosen)
+        for pattern in names:
+            found = re.fullmatch(r"(.*)\[([\d:, ]+)\]", last if pattern == "last" else pattern)
+            name_pattern, index = found.groups() if found else (last if pattern == "last" else pattern, "...")
+            entries = tuple(... if i == "..." else slice(None) if i == ":" else int(i) for i in index.split(","))
+            for name in [name for name in self.shapes if fnmatchcase(name, name_pattern)]:
+                try:
+                    parts[name][entries] = True
+                except IndexError:
+                    raise ValueError(f"{pattern}: {name} has the shape {self.shapes[name]}") from None
         if not chosen.any():
             raise ValueError(f"no parameter matches {' or '.join(names)}: choose from {', '.join(self.shapes)}")
         return chosen.nonzero().squeeze(1)
+
+    def channels(self) -> list[tuple[str, ...]]:
+        """The patterns of the parameters of each output channel of the last layer.
+
+        The channels of a transposed convolution's weight are its second dimension, those of a matrix its first.
+
+        >>> ParameterLayout({"9.weight": (32, 2, 4, 4), "9.bias": (2,)}).channels()
+        [('9.weight[:,0]', '9.bias[0]'), ('9.weight[:,1]', '9.bias[1]')]
+        """
+        layer = list(self.shapes)[-1].rpartition(".")[0]
+        shape = self.shapes[f"{layer}.weight"]
+        before, number = (":,", shape[1]) if len(shape) > 2 else ("", shape[0])
+        biases = f"{layer}.bias" in self.shapes
+        return [(f"{layer}.weight[{before}{c}]", *[f"{layer}.bias[{c}]"] * biases) for c in range(number)]
 
     def split(self, flat: Tensor) -> dict[str, Tensor]:
         """Split `flat` (..., P) into views (..., *shape) by name.

@@ -3,4 +3,4 @@
 
 def layers_for(local):
     """Options of a Local VAE: the exact mode needs a likelihood that is linear in the local weights."""
-    return {"local_layers": "head"} if local == "exact" else {}
+    return {"local_layers": "head"} if local in ("exact", "laplace-exact") else {}

@@ -85,6 +85,16 @@ def test_an_interrupted_row_goes_on(run, tmp_path):
     assert (tmp_path / "local-0/model.safetensors").read_bytes() == model
 
 
+def test_a_finished_row_needs_no_checkpoint(run, tmp_path):
+    """Such as one copied from another machine without it; only to train further does it."""
+    whole = run(rows=("local",))[0]
+    (tmp_path / "local-0/state.safetensors").unlink()
+    (tmp_path / "local-0/metrics.json").unlink()
+    again = run(rows=("local",))[0]
+    assert (again.remark, again.values) == ("", whole.values)
+    assert "no checkpoint to resume from" in run(rows=("local",), steps=4)[0].remark
+
+
 def test_a_row_that_ended_before_its_first_checkpoint_begins_anew(run, tmp_path):
     whole = run(rows=("local",))[0]
     kept = ("options.json", ".hlvae.lock")

@@ -21,7 +21,7 @@ FEATURES = ("auto", "inception", "factors")
 """Features of the Fréchet distance: Inception's, those of a factor classifier, or the first that is available."""
 
 BLOCK_METHODS = ("laplace-block", "nuts")
-"""Methods for a block of a few dozen local weights; the others are the keys of `LOCAL_INFERENCE`."""
+"""Methods for a block of the local weights; the others are the keys of `LOCAL_INFERENCE`."""
 DEFAULT_METHODS = ("shared", "one-step", "multi-step", "laplace", "laplace-low-rank", *BLOCK_METHODS)
 
 __getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -1,7 +1,8 @@
-"""Laplace and NUTS for a block of the local weights, with the others held at the one-step estimate.
+"""Laplace and NUTS for a block of the local weights, with the others held at a point.
 
-In a few dozen dimensions, unlike in hundreds of thousands, NUTS can sample the true posterior, and importance ratios
-are meaningful.
+In a few hundred dimensions, unlike in hundreds of thousands, NUTS can sample the true posterior, and importance ratios
+can be meaningful. If only the head is local, the point is the exact mode, and the block is the first output channel.
+Otherwise the point is the one-step estimate, and the block consists of biases.
 """
 
 import statistics
@@ -13,13 +14,13 @@ from torch import Tensor
 from hierarchical_lvae.analysis.measure import Measured, Points, Values, predict, timed
 from hierarchical_lvae.analysis.settings import ComparisonSettings
 from hierarchical_lvae.evaluation import loo, pareto_k, to_arviz
-from hierarchical_lvae.inference import Dense, Laplace, LocalELBO, OneStepMAP, estimate_evidence
+from hierarchical_lvae.inference import Dense, ExactMAP, Laplace, LocalELBO, OneStepMAP, estimate_evidence
 from hierarchical_lvae.inference.gaussians import Embedded
 from hierarchical_lvae.inference.nuts import nuts
 from hierarchical_lvae.inference.predictive import log_likelihoods
 from hierarchical_lvae.runs import Run
 
-LARGEST = 50
+LARGEST, BIASES = 550, 50  # NUTS takes at most 600 dimensions, with the codes
 DIMS = {
     "theta_N": ["neighbourhood", "parameter"],
     "z": ["neighbourhood", "point", "latent"],
@@ -28,16 +29,33 @@ DIMS = {
 }
 
 
-def last_biases(run: Run) -> tuple[str, ...]:
-    """The names of the biases of the decoder's last layers, as many as fit in a block of 50."""
-    biases = [(name, shape) for name, shape in run.vae.decoder.layout.shapes.items() if name.endswith(".bias")]
+def default_block(run: Run) -> tuple[str, ...]:
+    """The patterns of the first channel of a local head, if it is small enough; else biases of the last layers.
+
+    Raises:
+        ValueError: none of the local layers has a bias.
+    """
+    layout = run.vae.decoder.layout
+    if has_exact_mode(run) and len(layout.positions(*layout.channels()[0])) <= LARGEST:
+        return layout.channels()[0]
+    biases = [(name, shape) for name, shape in layout.shapes.items() if name.endswith(".bias")]
     names, size = list[str](), 0
     for name, (number,) in reversed(biases):
         size += number
-        if size > LARGEST:
+        if size > BIASES:
             break
         names.append(name)
+    if not names:
+        raise ValueError(
+            f"none of the local layers has few enough biases for a block ({BIASES}): choose a block among "
+            + ", ".join(layout.shapes)
+        )
     return tuple(names)
+
+
+def has_exact_mode(run: Run) -> bool:
+    """Whether only the head is local, so that `ExactMAP` applies."""
+    return run.options.local_layers == "head"
 
 
 def find_block(run: Run, patterns: tuple[str, ...]) -> Tensor:
@@ -50,8 +68,8 @@ def find_block(run: Run, patterns: tuple[str, ...]) -> Tensor:
     positions = layout.positions(*patterns).to(run.options.device)
     if len(positions) > LARGEST:
         raise ValueError(
-            f"the block {' '.join(patterns)} has {len(positions):,} parameters, but importance ratios are "
-            f"unreliable beyond {LARGEST}: choose biases of the last layers, such as {list(layout.shapes)[-1]}"
+            f"the block {' '.join(patterns)} has {len(positions):,} parameters, more than {LARGEST}: choose biases "
+            f"of the last layers, such as {list(layout.shapes)[-1]}, or one channel, such as {layout.channels()[0][0]}"
         )
     return positions
 
@@ -63,13 +81,15 @@ class Block:
         self.run, self.points, self.settings, self.patterns = run, points, settings, patterns
         self.positions = find_block(run, patterns)
         pair = run.vae.model, run.vae.guide
-        point = LocalELBO(OneStepMAP(), beta=run.elbo.beta)
+        centre = ExactMAP() if has_exact_mode(run) else OneStepMAP()
+        self.centre_name = "exact" if has_exact_mode(run) else "one-step"
+        point = LocalELBO(centre, beta=run.elbo.beta)
         _, self.point_seconds = timed(lambda: point.local_posterior(*pair, points.support), 5)
-        self.elbo = LocalELBO(Laplace(OneStepMAP(), Dense(), patterns), beta=run.elbo.beta)
+        self.elbo = LocalELBO(Laplace(centre, Dense(), patterns), beta=run.elbo.beta)
         self.posterior, self.laplace_seconds = timed(lambda: self.elbo.local_posterior(*pair, points.support), 1)
 
-    def one_step(self) -> Measured:
-        """The one-step estimate, at which the other weights are held."""
+    def centre(self) -> Measured:
+        """The point estimate at which the other weights are held: the exact mode or the one-step estimate."""
         values = {name: q.mean for name, q in self.posterior.items()}
         codes = self.settings.num_codes * self.settings.num_draws
         result = predict(self.run, [values], self.points, codes)
@@ -77,7 +97,7 @@ class Block:
         block = values["theta_N"][..., self.positions]
         result.arviz = to_arviz(
             {"theta_N": block.cpu().movedim(1, 0).expand(1, self.settings.num_draws, -1, -1)},
-            inference_method="one-step",
+            inference_method=self.centre_name,
             dims=DIMS,
             coords={"parameter": self._names()},
         )

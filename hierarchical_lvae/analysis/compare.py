@@ -4,7 +4,7 @@ Methods are compared on R neighbourhoods of a run. Each has support points, whic
 which are not. There are two tables:
 
 - *all weights*: methods that infer all of θ_N, by held-out density, evidence, calibration and cost;
-- *a block*: a few dozen weights, with the others held at the one-step estimate (`block`), and NUTS as ground truth.
+- *a block*: some of the weights, with the others held at a point estimate (`block`), and NUTS as ground truth.
 
 Gains over one-step are computed on the same neighbourhoods and points.
 """
@@ -19,7 +19,7 @@ from torch import Tensor
 
 from hierarchical_lvae import progress
 from hierarchical_lvae.analysis import BLOCK_METHODS, DEFAULT_METHODS
-from hierarchical_lvae.analysis.block import Block, find_block, last_biases
+from hierarchical_lvae.analysis.block import Block, default_block, find_block, has_exact_mode
 from hierarchical_lvae.analysis.measure import Measured, Points, draw_points, measure
 from hierarchical_lvae.analysis.settings import ComparisonSettings
 from hierarchical_lvae.evaluation import calibration_error, coverage
@@ -27,7 +27,7 @@ from hierarchical_lvae.inference import LOCAL_INFERENCE
 from hierarchical_lvae.runs import Run
 from hierarchical_lvae.types import random_state_kept, reason, single_precision, suggestion
 
-BASELINE, OF_BLOCK = "one-step", "one-step (block)"
+BASELINE = "one-step"
 
 log = logging.getLogger(__name__)
 
@@ -97,7 +97,8 @@ def compare(
         run: a run with α > 0.
         methods: keys of `LOCAL_INFERENCE`, "laplace-block" and "nuts".
         settings: how much to compute.
-        block: patterns of decoder parameter names; if empty, the biases of the last layers, up to 50 in all.
+        block: patterns of decoder parameter names; if empty, the first channel of a local head, and otherwise the
+            biases of the last layers, up to 50 in all.
 
     Raises:
         ValueError: the run has no local parameters, a method does not exist, or the block is too large.
@@ -113,21 +114,23 @@ def compare(
         points = draw_points(run, settings.neighbourhoods)
         few = Points(*(t[: settings.reference_neighbourhoods] for t in points))
         everything = [m for m in dict.fromkeys([BASELINE, *methods]) if m not in BLOCK_METHODS]
-        patterns = block or last_biases(run)
+        narrow = [m for m in dict.fromkeys(methods) if m in BLOCK_METHODS]
+        patterns = block or (default_block(run) if narrow else ())
+        point = f"{'exact' if has_exact_mode(run) else BASELINE} (block)"
         tasks: dict[str, Any] = {m: lambda m=m: measure(run, m, points, settings) for m in everything}
         measured, rows, failed = dict[str, Measured](), dict[str, ComparisonRow](), dict[str, str]()
-        if narrow := [m for m in dict.fromkeys(methods) if m in BLOCK_METHODS]:
+        if narrow:
             find_block(run, patterns)  # raises on a wrong block before anything is computed
             try:
                 reference = Block(run, patterns, few, settings)
             except Exception as error:
                 log.debug("the block failed", exc_info=True)
-                failed |= dict.fromkeys((OF_BLOCK, *narrow), reason(error))
+                failed |= dict.fromkeys((point, *narrow), reason(error))
             else:
                 of_block = {"laplace-block": reference.laplace, "nuts": reference.nuts}
-                tasks |= {OF_BLOCK: reference.one_step, **{m: of_block[m] for m in BLOCK_METHODS if m in narrow}}
+                tasks |= {point: reference.centre, **{m: of_block[m] for m in BLOCK_METHODS if m in narrow}}
         for name, task in _with_bar(tasks):
-            baseline, on = (BASELINE, points) if name in everything else (OF_BLOCK, few)
+            baseline, on = (BASELINE, points) if name in everything else (point, few)
             torch.manual_seed(settings.seed)  # a method's results do not depend on which others are compared
             try:
                 if baseline in failed:

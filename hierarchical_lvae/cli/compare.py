@@ -1,5 +1,6 @@
 """`hlvae compare`: compare the local posteriors of a run."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -33,8 +34,8 @@ KNOWN = (*LOCAL_INFERENCE, *BLOCK_METHODS)
 )
 @click.option(
     "--block",
-    help="Comma-separated patterns of decoder parameter names that select the block of weights "
-    "[default: the biases of the last layers, up to 50 in all]",
+    help="Comma-separated patterns of decoder parameter names, such as 9.bias or 9.weight[:,0], that select the block "
+    "[default: the first channel of a local head; else the biases of the last layers, up to 50 in all]",
 )
 @option_of(ComparisonSettings, "num_draws", "--draws", help="Draws from each posterior.")
 @option_of(ComparisonSettings, "warmup_steps", "--warmup", help="Warm-up steps of each NUTS chain.")
@@ -63,7 +64,7 @@ def compare(
     loaded = load_run(own_copy(run), **where)
     few, even = min(reference_neighbourhoods, neighbourhoods), num_draws + num_draws % 2
     settings = ComparisonSettings(neighbourhoods, few, even, warmup_steps=warmup_steps, seed=seed)
-    result = compare_run(loaded, local, settings, () if block is None else tuple(block.split(",")))
+    result = compare_run(loaded, local, settings, () if block is None else tuple(re.split(r",(?![^\[]*\])", block)))
     click.echo(describe(loaded))
     for line in table(result, settings):
         click.echo(line)

@@ -147,7 +147,8 @@ def run_row(
                 if (state := read_state(path)).status == "diverged":
                     raise Diverged(state.why or "its state.json gives no reason")
                 steps = max(options.steps, read_options(path).steps)
-                resume(path, steps, options.data_dir, device=options.device)
+                if state.status != "finished" or (state.step or 0) < steps:  # a finished run may lack a checkpoint
+                    resume(path, steps, options.data_dir, device=options.device)
             run = load_run(path, options.device, options.data_dir)
             scores = dict(score(run, table.metrics, settings))
     except Interrupted:

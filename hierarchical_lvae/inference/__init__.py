@@ -7,6 +7,7 @@ LOCAL_INFERENCE = {
     "one-step": "hierarchical_lvae.inference.adaptation:OneStepMAP",
     "multi-step": "hierarchical_lvae.inference.adaptation:MultiStepMAP",
     "exact": "hierarchical_lvae.inference.exact:ExactMAP",
+    "laplace-exact": "hierarchical_lvae.inference.laplace:laplace_exact",
     "laplace": "hierarchical_lvae.inference.laplace:laplace_diagonal",
     "laplace-low-rank": "hierarchical_lvae.inference.laplace:laplace_low_rank",
     "laplace-last-layer": "hierarchical_lvae.inference.laplace:laplace_last_layer",

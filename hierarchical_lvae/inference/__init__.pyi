@@ -8,6 +8,7 @@ from .evidence import Evidence as Evidence
 from .evidence import estimate_evidence as estimate_evidence
 from .evidence import reestimate as reestimate
 from .exact import ExactMAP as ExactMAP
+from .laplace import ByChannel as ByChannel
 from .laplace import Dense as Dense
 from .laplace import Diagonal as Diagonal
 from .laplace import Laplace as Laplace

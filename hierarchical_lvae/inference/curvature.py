@@ -13,6 +13,7 @@ results are detached: they carry no third derivatives.
 | `fisher_diagonal` | unbiased estimate of diag H | one backward pass (two passes) per draw |
 | `ggn_product` | v ↦ H v | two to set up, then three per product |
 | `ggn_matrix` | H, or a p × p block of it | two per output, or three per column |
+| `ggn_blocks` | the blocks of a block-diagonal H | three per column of a block |
 | `ggn_factor` | W with W Wᵀ ≈ H, of rank r | six per column, for r + 5 columns |
 
 There are no Kronecker factors, because they need each layer's inputs and the gradients at its outputs. Inference has
@@ -84,6 +85,23 @@ def ggn_matrix(at: LocalLossAt, site: str, positions: Tensor | None = None) -> T
             row = torch.autograd.grad(entry.sum(), value, retain_graph=True)[0][..., positions]
             H += f.view(-1, 1, 1, 1) * row.unsqueeze(-1) * row.unsqueeze(-2)
     return H
+
+
+def ggn_blocks(at: LocalLossAt, site: str, groups: Tensor) -> Tensor:
+    """Compute the diagonal blocks of H of G groups of g parameters at once, at positions (G, g): (B, 1, G, g, g).
+
+    A product with the i-th parameter of every group yields a column of every block, if the groups do not interact.
+
+    Raises:
+        ValueError: the groups interact, so that H is not block-diagonal.
+    """
+    value, product = at.values[site], ggn_product(at, site)
+    first = torch.zeros_like(value).index_fill_(-1, groups[0], 1.0)
+    outside = product(first)[..., groups[1:]].abs()
+    if len(groups) > 1 and outside.max() > 0:
+        raise ValueError("these groups of parameters interact: their curvature is not block-diagonal; use Dense()")
+    units = (torch.zeros_like(value).index_fill_(-1, column, 1.0) for column in groups.unbind(1))
+    return torch.stack([product(unit)[..., groups] for unit in units], -1)
 
 
 def ggn_factor(at: LocalLossAt, site: str, rank: int, positions: Tensor | None = None) -> Tensor:

@@ -21,7 +21,7 @@ from torch import Tensor
 from hierarchical_lvae.inference.bound import PyroProgram
 from hierarchical_lvae.inference.elbo import LocalELBO, SupportLoss
 from hierarchical_lvae.inference.gaussians import Embedded, covariance_times, log_det_precision
-from hierarchical_lvae.inference.laplace import Laplace, LowRank
+from hierarchical_lvae.inference.laplace import ByChannel, Dense, Laplace, LowRank
 from hierarchical_lvae.inference.sites import base
 
 
@@ -40,16 +40,19 @@ def reestimate(elbo: LocalELBO, model: PyroProgram, guide: PyroProgram, support:
     """Return the factor by which to multiply τ², and so α: MacKay's rule, damped and limited to [½, 2].
 
     The factor is the square root of MacKay's, that is, halfway to the fixed point in log τ². If the estimate is not
-    finite, the factor is ½. The curvature is approximated at low rank; its diagonal is not enough, because a step
-    scaled by the diagonal overshoots where H has strong correlations.
+    finite, the factor is ½. The curvature is that of `elbo.local` if it is exact (`Dense`, `ByChannel`), and otherwise
+    approximated at low rank; its diagonal is not enough, because a step scaled by the diagonal overshoots where H has
+    strong correlations.
 
     Args:
         elbo: the bound, whose `local` finds the centres.
         model, guide, support: as for `estimate_evidence`.
-        rank: number of directions of the curvature to keep.
+        rank: number of directions of the curvature to keep, if it is approximated.
     """
-    centre = elbo.local.centre if isinstance(elbo.local, Laplace) else elbo.local
-    probe = LocalELBO(Laplace(centre, LowRank(rank)), elbo.sites, elbo.beta, num_particles=elbo.num_particles)
+    local = elbo.local if isinstance(elbo.local, Laplace) else Laplace(elbo.local)
+    if local.block is not None or not isinstance(local.structure, Dense | ByChannel):
+        local = Laplace(local.centre, LowRank(rank))
+    probe = LocalELBO(local, elbo.sites, elbo.beta, num_particles=elbo.num_particles)
     found = estimate_evidence(probe, model, guide, support)
     ratio = (found.displacement.sum() / found.effective_parameters.sum()).sqrt().item()
     return min(max(ratio, 0.5), 2.0) if math.isfinite(ratio) else 0.5

@@ -40,8 +40,9 @@ from hierarchical_lvae.inference.curvature import ggn_product, likelihood_parame
 from hierarchical_lvae.inference.sites import base, variance
 from hierarchical_lvae.types import LocalLoss, LocalLossAt, random_state_kept
 
-HALVINGS, SUFFICIENT = 20, 1e-4
-"""Maximum number of halvings in a line search, and its sufficient-decrease constant (Armijo)."""
+HALVINGS, SUFFICIENT, FORCING = 20, 1e-4, 0.1
+"""Maximum number of halvings in a line search, its sufficient-decrease constant (Armijo), and the relative residual up
+to which a Newton step is solved: a direction far from the mode need not be precise (inexact Newton)."""
 
 
 @dataclass(frozen=True)
@@ -113,7 +114,7 @@ class ExactMAP:
             norm = slope.norm(dim=-1, keepdim=True)
             if not norm.isfinite().all() or (norm <= self.tolerance).all():  # the caller finds what is not finite
                 return u
-            direction = -_solve(_precision(here, site, tau), slope)
+            direction = -_solve(_precision(here, site, tau), slope, FORCING)
             descent = (slope * direction).sum(-1, keepdim=True)
             energy = _energy(here, u)
             at_rounding = (-descent <= _rounding(energy)) & (norm > before / 2)
@@ -181,15 +182,14 @@ def _precision(at: LocalLossAt, site: str, tau: Tensor) -> Callable[[Tensor], Te
     return lambda v: tau * product(tau * v) + v
 
 
-def _solve(product: Callable[[Tensor], Tensor], v: Tensor) -> Tensor:
+def _solve(product: Callable[[Tensor], Tensor], v: Tensor, reduction: float = 0.0) -> Tensor:
     """(I + τ H τ)⁻¹ v by conjugate gradients, for each neighbourhood: v (B, 1, P).
 
-    Stops when each squared residual is at most ε^1.5 times its initial value, for a machine precision of ε.
+    Stops when each residual is at most `reduction` times its initial value, or ε^¾ times, for a machine precision of ε.
     """
-    floor = torch.finfo(v.dtype).eps
     x, residual = torch.zeros_like(v), v.detach().clone()
     direction, square = residual, residual.square().sum(-1, keepdim=True)
-    enough = square * floor**1.5
+    enough = square * max(reduction**2, torch.finfo(v.dtype).eps ** 1.5)
     for _ in range(v.shape[-1]):
         active = square > enough
         if not active.any():

@@ -2,8 +2,9 @@
 
 Curvature makes a posterior *precise* in a few of many directions: Λ = D + W Wᵀ with D the precision of the prior.
 Pyro's `LowRankMultivariateNormal` cannot represent this: its *covariance* is D + W Wᵀ, so it is wide in a few
-directions. Another posterior that Pyro lacks is random in a few of the weights only, with the others fixed at a point;
-it has no density over all weights.
+directions. Other posteriors that Pyro lacks: groups of weights that are independent of each other, with a dense
+covariance within each; and one that is random in a few of the weights only, with the others fixed at a point, which has
+no density over all weights.
 """
 
 import math
@@ -91,6 +92,58 @@ class LowRankPrecisionNormal(dist.TorchDistribution):
         return (scaled - (along @ self._V.mT).squeeze(-2)) * self.precision_diag.rsqrt()
 
 
+class BlockDiagonalNormal(dist.TorchDistribution):
+    """A Normal whose covariance is block-diagonal: groups of parameters that are independent of each other.
+
+    Args:
+        blocks: the distribution of each of G groups of g parameters: batch (..., G), event (g,).
+        positions: the positions of their parameters among all P = G·g: (G, g).
+
+    >>> blocks = dist.MultivariateNormal(torch.tensor([[0.0, 2.0], [1.0, 3.0]]), torch.eye(2))
+    >>> BlockDiagonalNormal(blocks, torch.tensor([[0, 2], [1, 3]])).mean
+    tensor([0., 1., 2., 3.])
+    """
+
+    arg_constraints: ClassVar[dict[str, constraints.Constraint]] = {}
+    support = constraints.real_vector
+    has_rsample = True
+
+    def __init__(self, blocks: dist.MultivariateNormal, positions: Tensor) -> None:
+        self.blocks, self.positions = blocks, positions
+        self._order = positions.flatten().argsort()
+        super().__init__(blocks.batch_shape[:-1], torch.Size([positions.numel()]), validate_args=False)
+
+    @property
+    def mean(self) -> Tensor:
+        """(..., P)."""
+        return self._join(self.blocks.mean)
+
+    @property
+    def variance(self) -> Tensor:
+        """The diagonal of the covariance: (..., P)."""
+        return self._join(self.blocks.variance)
+
+    def rsample(self, sample_shape: torch.Size = torch.Size()) -> Tensor:  # noqa: B008  # as in torch
+        """Draw all groups: (..., P)."""
+        return self._join(self.blocks.rsample(sample_shape))
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        """The log density: (...)."""
+        return self.blocks.log_prob(value[..., self.positions]).sum(-1)
+
+    def log_det_precision(self, scale: Tensor) -> Tensor:
+        """log det(scale Λ) for a `scale` per dimension, broadcastable to (..., P): (...)."""
+        whole = scale.expand(*scale.shape[:-1], self.event_shape[0])
+        return log_det_precision(self.blocks, whole[..., self.positions]).sum(-1)
+
+    def covariance_times(self, vector: Tensor) -> Tensor:
+        """Λ⁻¹ v for v of shape (..., P)."""
+        return self._join(covariance_times(self.blocks, vector[..., self.positions]))
+
+    def _join(self, groups: Tensor) -> Tensor:
+        return groups.flatten(-2)[..., self._order]
+
+
 class Embedded(dist.TorchDistribution):
     """A posterior over some of the local parameters; the others are fixed at a point.
 
@@ -139,7 +192,7 @@ class Embedded(dist.TorchDistribution):
 def covariance_times(q: dist.TorchDistribution, vector: Tensor) -> Tensor:
     """Σ v for a Gaussian q with covariance Σ, and v of shape (..., P)."""
     match q:
-        case LowRankPrecisionNormal():
+        case LowRankPrecisionNormal() | BlockDiagonalNormal():
             return q.covariance_times(vector)
         case dist.MultivariateNormal():
             return (q.scale_tril @ (q.scale_tril.mT @ vector.unsqueeze(-1))).squeeze(-1)
@@ -153,7 +206,7 @@ def log_det_precision(q: dist.TorchDistribution, scale: Tensor) -> Tensor:
     (If P is large, computing log det Λ and P log τ² separately would lose all digits of single precision.)
     """
     match q:
-        case LowRankPrecisionNormal():
+        case LowRankPrecisionNormal() | BlockDiagonalNormal():
             return q.log_det_precision(scale)
         case dist.MultivariateNormal():
             return -2 * (q.scale_tril.diagonal(dim1=-2, dim2=-1) / scale.sqrt()).log().sum(-1)
@@ -161,6 +214,7 @@ def log_det_precision(q: dist.TorchDistribution, scale: Tensor) -> Tensor:
 
 
 @register_kl(LowRankPrecisionNormal, torch.distributions.Independent)
+@register_kl(BlockDiagonalNormal, torch.distributions.Independent)
 @register_kl(torch.distributions.MultivariateNormal, torch.distributions.Independent)
 def _kl_to_prior(q: dist.TorchDistribution, prior: dist.TorchDistribution) -> Tensor:
     """KL(q ‖ prior) from a Gaussian to a Gaussian with independent entries: (...), nats.

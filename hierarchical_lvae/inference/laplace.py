@@ -24,8 +24,9 @@ import torch
 from torch import Tensor
 
 from hierarchical_lvae.inference.adaptation import OneStepMAP
-from hierarchical_lvae.inference.curvature import fisher_diagonal, ggn_factor, ggn_matrix
-from hierarchical_lvae.inference.gaussians import Embedded, LowRankPrecisionNormal
+from hierarchical_lvae.inference.curvature import fisher_diagonal, ggn_blocks, ggn_factor, ggn_matrix
+from hierarchical_lvae.inference.exact import ExactMAP
+from hierarchical_lvae.inference.gaussians import BlockDiagonalNormal, Embedded, LowRankPrecisionNormal
 from hierarchical_lvae.inference.sites import variance
 from hierarchical_lvae.types import LocalInference, LocalLoss, LocalLossAt
 
@@ -127,12 +128,41 @@ class Dense:
 
 
 @dataclass(frozen=True)
+class ByChannel:
+    """The full matrix H of a last layer, where weights of different output channels do not interact.
+
+    An output channel c of such a layer depends only on its own weights `weight[:, c]` and its bias, and the likelihood
+    factorises over channels. H therefore has one dense block per channel.
+    """
+
+    capturable = False
+
+    def __call__(
+        self, at: LocalLossAt, site: str, positions: Tensor | None, mean: Tensor, precision: Tensor
+    ) -> dist.TorchDistribution:
+        """Normal(mean, (τ⁻² I + H)⁻¹): batch (B, 1), event (p,).
+
+        Raises:
+            ValueError: the site has other weights than those of one last layer, or only some of its weights are random.
+        """
+        layout = at.parameters[site]
+        if layout is None or positions is not None or len({name.rpartition(".")[0] for name in layout.shapes}) > 1:
+            raise ValueError(
+                "the curvature has a block per channel only if all local weights are those of the last layer: for the "
+                "Local VAE give `local_layers` head, or choose another structure"
+            )
+        groups = torch.stack([layout.positions(*patterns) for patterns in layout.channels()]).to(mean.device)
+        matrix = ggn_blocks(at, site, groups) + torch.diag_embed(precision.expand_as(mean)[..., groups])
+        return BlockDiagonalNormal(dist.MultivariateNormal(mean[..., groups], precision_matrix=matrix), groups)
+
+
+@dataclass(frozen=True)
 class Laplace:
     """A Gaussian local posterior of θ_N around the point found by `centre`.
 
     Args:
         centre: finds the point: `OneStepMAP()`, or `MultiStepMAP(…)` for the mode.
-        structure: how the curvature is approximated: `Diagonal()`, `LowRank()` or `Dense()`.
+        structure: how the curvature is approximated: `Diagonal()`, `LowRank()`, `Dense()` or `ByChannel()`.
         block: the random parameters, as one or several name patterns of the program's layout ("*.bias"; "last" is the
             last layer); the others stay fixed at the centre. None makes all parameters random.
 
@@ -203,6 +233,11 @@ def laplace_low_rank(first_order: bool = False) -> Laplace:
 def laplace_last_layer(first_order: bool = False) -> Laplace:
     """Laplace around the one-step estimate, with the full matrix of the last layer; the other layers stay points."""
     return Laplace(OneStepMAP(first_order), Dense(), block="last")
+
+
+def laplace_exact() -> Laplace:
+    """Laplace around the exact mode of a local head, with the full matrix of each output channel."""
+    return Laplace(ExactMAP(), ByChannel())
 
 
 def laplace_diagonal(first_order: bool = False) -> Laplace:

@@ -24,7 +24,7 @@ from hierarchical_lvae.inference.curvature import ggn_matrix
 from hierarchical_lvae.inference.sites import LocalSites, base
 from hierarchical_lvae.types import random_state_kept
 
-LARGEST, LARGEST_DEPTH = 500, 8
+LARGEST, LARGEST_DEPTH = 600, 8
 
 
 def nuts(
@@ -58,7 +58,7 @@ def nuts(
         Draws by site: (chains, draws, p) for the local site's parameters, (chains, draws, 1, K, D) for the codes.
 
     Raises:
-        ValueError: there are more than 500 dimensions, more than one neighbourhood, or no such local site.
+        ValueError: there are more than 600 dimensions, more than one neighbourhood, or no such local site.
     """
     centre = dict(centre or {})
     with torch.enable_grad(), random_state_kept():

@@ -42,7 +42,8 @@ def table(result: "Comparison", settings: "ComparisonSettings") -> list[str]:
         lines += _aligned(result.all_weights)
     if result.block:
         names, number = ", ".join(result.patterns), settings.reference_neighbourhoods
-        lines += ["", f"The block {names}, the other weights at the one-step estimate (neighbourhoods: {number})"]
+        point = "the exact mode" if result.block[0].method.startswith("exact") else "the one-step estimate"
+        lines += ["", f"The block {names}, the other weights at {point} (neighbourhoods: {number})"]
         lines += _aligned(result.block)
     failed = [f"{method}: – ({why})" for method, why in result.failed.items()]
     return [*lines, *(["", *failed] if failed else []), "", *NOTES]

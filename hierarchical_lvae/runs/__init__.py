@@ -15,6 +15,10 @@ PRETRAINED = {
         "too large a step without noise: the local weights encode the shape as well (α = 1; on an H100, in TF32)",
         "hlvae fit --dataset 3dshapes --preset quick --alpha 1 --neighbourhood noise-mean --device cuda --precision high",  # noqa: E501
     ),
+    "3dshapes-head": (
+        "only the last layer is local: its 1,539 weights carry the colours, and their posterior is computable (on a CPU)",
+        "hlvae fit --dataset 3dshapes --preset quick --local-layers head",
+    ),
     "3dshapes-64-local": (
         "64×64 images, as in the paper (α = 0.2, β = 1, 12,000 steps; on an H100, in TF32)",
         "hlvae fit --dataset 3dshapes --preset quick --neighbourhood noise-mean --image-size 64 --steps 12000 --seed 1 --device cuda --precision high",  # noqa: E501

@@ -145,8 +145,10 @@ class FitOptions:
             raise ValueError(f"alpha is {self.alpha!r}: it must be a number or {AUTO!r}")
         if self.alpha == AUTO and self.local == "shared":
             raise ValueError("alpha 'auto' needs local weights, but with `local` shared there are none: leave one out")
-        if self.local == "exact" and self.local_layers in ("all", "decoder", "encoder"):
-            raise ValueError("exact needs a likelihood that is linear in the local weights: give `local_layers` head")
+        if self.local in ("exact", "laplace-exact") and self.local_layers in ("all", "decoder", "encoder"):
+            raise ValueError(
+                f"{self.local} needs a likelihood that is linear in the local weights: give `local_layers` head"
+            )
         if self.alpha == 0 and self.local.startswith(("laplace", "exact")):
             raise ValueError(
                 f"{self.local} needs local weights, but with alpha 0 there are none: "

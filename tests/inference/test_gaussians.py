@@ -8,6 +8,7 @@ import torch
 from torch.distributions import kl_divergence
 
 from hierarchical_lvae.inference.gaussians import (
+    BlockDiagonalNormal,
     Embedded,
     LowRankPrecisionNormal,
     covariance_times,
@@ -15,7 +16,8 @@ from hierarchical_lvae.inference.gaussians import (
 )
 
 pytestmark = pytest.mark.usefixtures("double")
-B, P, R = 3, 5, 2
+B, P, R = 3, 6, 2
+GROUPS = torch.tensor([[4, 0, 2], [1, 5, 3]])
 
 
 def structures():
@@ -27,10 +29,21 @@ def structures():
         "diagonal": (dist.Normal(mean, precision.rsqrt()).to_event(1), torch.diag_embed(precision)),
         "low-rank": (LowRankPrecisionNormal(mean, precision, factor), matrix),
         "dense": (dist.MultivariateNormal(mean, precision_matrix=matrix), matrix),
+        "blocks": blocks(mean, matrix),
     }
 
 
-NAMES = ["diagonal", "low-rank", "dense"]
+def blocks(mean, matrix):
+    """The dense one without what lies between the groups."""
+    within = torch.zeros(P, P)
+    for group in GROUPS:
+        within[group.unsqueeze(1), group] = 1
+    inside = matrix[:, :, GROUPS.unsqueeze(2), GROUPS.unsqueeze(1)]
+    groups = dist.MultivariateNormal(mean[..., GROUPS], precision_matrix=inside)
+    return BlockDiagonalNormal(groups, GROUPS), matrix * within
+
+
+NAMES = ["diagonal", "low-rank", "dense", "blocks"]
 each = pytest.mark.parametrize("name", NAMES)
 
 
@@ -105,6 +118,7 @@ def test_kl_to_itself_is_zero(name, prior):
         "diagonal": prior,
         "low-rank": LowRankPrecisionNormal(prior.mean, prior.variance.reciprocal(), torch.zeros(B, 1, P, R)),
         "dense": dist.MultivariateNormal(prior.mean, torch.diag_embed(prior.variance)),
+        "blocks": blocks(prior.mean, torch.diag_embed(1 / prior.variance))[0],
     }[name]
     torch.testing.assert_close(kl_divergence(same, prior), torch.zeros(B, 1), rtol=0, atol=1e-12)
 
@@ -136,11 +150,11 @@ def test_an_embedded_block_is_random_there_and_a_point_elsewhere(prior):
     q = Embedded(block, point, positions)
     x = q.rsample((6,))
     assert x.shape == (6, B, 1, P)
-    rest = torch.tensor([0, 2, 4])
-    torch.testing.assert_close(x[..., rest], point[..., rest].expand(6, B, 1, 3))
+    rest = torch.tensor([0, 2, 4, 5])
+    torch.testing.assert_close(x[..., rest], point[..., rest].expand(6, B, 1, 4))
     assert (x[..., positions].std(0) > 0).all()
     torch.testing.assert_close(q.mean[..., positions], block.mean)
-    torch.testing.assert_close(q.variance, torch.tensor([0.0, 0.3, 0.0, 0.3, 0.0]).expand(B, 1, P))
+    torch.testing.assert_close(q.variance, torch.tensor([0.0, 0.3, 0.0, 0.3, 0.0, 0.0]).expand(B, 1, P))
     torch.testing.assert_close(q.log_prob(x), block.log_prob(x[..., positions]))
     part = dist.Normal(prior.mean[..., positions], prior.variance[..., positions].sqrt()).to_event(1)
     torch.testing.assert_close(kl_divergence(q, prior), kl_divergence(block, part))

@@ -80,7 +80,7 @@ def test_impossible_options_are_refused(name, value):
 
 @pytest.mark.parametrize("local", LOCAL_INFERENCE)
 def test_a_fit_lowers_the_loss_and_leaves_a_run(local, tmp_path):
-    slow = local in ("laplace-low-rank", "laplace-last-layer")
+    slow = local in ("laplace-low-rank", "laplace-last-layer", "laplace-exact")
     run = fit(options(2 if slow else 60, local=local, alpha=1.0, **layers_for(local)), tmp_path / "run")
     log = [json.loads(line) for line in (tmp_path / "run/log.jsonl").read_text().splitlines()]
     assert [entry["step"] for entry in log] == ([2] if slow else [50, 60])
