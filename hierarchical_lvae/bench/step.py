@@ -225,6 +225,8 @@ PEERS = {"loop": _loop, "higher": _higher, "torchopt": _torchopt}
 def _wait(device: str) -> None:
     if device.startswith("cuda"):
         torch.cuda.synchronize(device)
+    elif device == "mps":
+        torch.mps.synchronize()
 
 
 def _forget_peak(device: str) -> None:
