@@ -180,7 +180,7 @@ def _tasks(query: Tensor, support: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
 
 
 def _loop(module: nn.Module, query: Tensor, support: Tensor, size: float) -> Tensor:
-    meta = dict(module.named_parameters())
+    meta: dict[str, Tensor] = dict(module.named_parameters())
     losses = []
     for x, x_N in _tasks(query, support):
         inner = torch.func.functional_call(module, meta, (x_N,))
