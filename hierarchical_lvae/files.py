@@ -7,7 +7,7 @@ encoded as UTF-8 whatever the locale; permissions follow the umask.
 import atexit
 import contextlib
 import errno
-import fcntl
+import importlib
 import json
 import logging
 import math
@@ -31,8 +31,10 @@ TEMPORARY = ".hlvae-"
 """Prefix of the names of temporary files."""
 ABANDONED = 3600.0
 """Seconds since its last change after which a temporary file is taken to have no writer."""
-UNSUPPORTED = (errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK)
-"""Error numbers of file systems without locks."""
+UNSUPPORTED = (errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK, errno.EINVAL)
+"""Error numbers of file systems and platforms without locks."""
+ASK_EVERY = 0.1
+"""Seconds between two attempts to take a lock on Windows, which cannot wait for one without a limit."""
 
 log = logging.getLogger(__name__)
 
@@ -54,7 +56,7 @@ def atomic(path: str | Path) -> Iterator[Path]:
         os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))  # the umask applies
         made = True
         yield temporary
-        with temporary.open("rb") as file:
+        with temporary.open("r+b") as file:  # Windows syncs only files that are open for writing
             os.fsync(file.fileno())
         temporary.replace(path)
     except BaseException as error:
@@ -100,7 +102,9 @@ def sweep(directory: Path) -> None:
 
 @contextmanager
 def locked(path: Path, held: str = "") -> Iterator[bool]:
-    """Hold a lock on the file `path`, which is created and kept; yield whether the file system supports locks.
+    """Hold a lock on the file `path`, which is created and kept; yield whether there are locks here.
+
+    The system releases the lock if this process is killed. On Windows the lock is mandatory: give an empty file.
 
     Args:
         path: the lock file.
@@ -116,7 +120,7 @@ def locked(path: Path, held: str = "") -> Iterator[bool]:
         raise explained(path, error) from error
     with file:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | (fcntl.LOCK_NB if held else 0))
+            _lock(file.fileno(), wait=not held)
             supported = True
         except BlockingIOError:
             raise BlockingIOError(held) from None
@@ -124,10 +128,48 @@ def locked(path: Path, held: str = "") -> Iterator[bool]:
             if error.errno not in UNSUPPORTED:
                 raise
             log.warning("%s does not support locks (%s): do not use it from two processes", path.parent, error.strerror)
-            if file.tell() == 0:
+            supported, is_empty = False, file.tell() == 0
+            file.close()
+            if is_empty:
                 path.unlink(missing_ok=True)
-            supported = False
         yield supported
+
+
+def delete_lock(path: Path) -> None:
+    """Delete a lock file while holding its lock, except on Windows, which deletes no open file: there it stays."""
+    with contextlib.suppress(PermissionError):
+        path.unlink(missing_ok=True)
+
+
+def _lock(descriptor: int, wait: bool) -> None:
+    """Lock an open file until it is closed.
+
+    Raises:
+        BlockingIOError: another process holds the lock.
+        OSError: there are no locks here.
+    """
+    try:
+        import fcntl
+    except ImportError:
+        _lock_on_windows(descriptor, wait)
+    else:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+
+
+def _lock_on_windows(descriptor: int, wait: bool) -> None:
+    try:
+        msvcrt = importlib.import_module("msvcrt")
+    except ImportError:
+        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS)) from None
+    while True:
+        try:
+            os.lseek(descriptor, 0, os.SEEK_SET)
+            msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
+            return
+        except PermissionError:
+            if not wait:
+                raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN)) from None
+        time.sleep(ASK_EVERY)
 
 
 @cache

@@ -275,6 +275,12 @@ def random_state_kept() -> Iterator[None]:
     """Restore PyTorch's random states on exit, on all devices in use."""
     import torch
 
+    if torch.backends.mps.is_available():
+        on_mps = torch.mps.get_rng_state()
+        with torch.random.fork_rng(()):
+            yield
+        torch.mps.set_rng_state(on_mps)
+        return
     if torch.cuda.is_initialized():
         with torch.random.fork_rng(range(torch.cuda.device_count())):
             yield

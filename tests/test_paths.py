@@ -12,9 +12,9 @@ ROOMS = ("data", "models", "inference", "neighbourhoods", "penalties", "evaluati
          "training", "runs", "runs.run", "runs.directory", "files", "presentation.figures", "presentation.report",
          "presentation.graphical_model")  # fmt: skip
 INTERNAL = {
-    "append_json_line", "append_log", "claimed", "explained", "is_run", "load_data", "locked", "occupied",
-    "read_checkpoint", "read_json", "read_weights", "sweep", "truncate_log", "write_checkpoint", "write_options",
-    "write_state",
+    "append_json_line", "append_log", "claimed", "delete_lock", "explained", "is_run", "load_data", "locked",
+    "occupied", "read_checkpoint", "read_json", "read_weights", "sweep", "truncate_log", "write_checkpoint",
+    "write_options", "write_state",
 }  # fmt: skip
 """Parts of the writing of a run: they are given paths by the functions that people call."""
 

@@ -180,7 +180,7 @@ def _tasks(query: Tensor, support: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
 
 
 def _loop(module: nn.Module, query: Tensor, support: Tensor, size: float) -> Tensor:
-    meta = dict(module.named_parameters())
+    meta: dict[str, Tensor] = dict(module.named_parameters())
     losses = []
     for x, x_N in _tasks(query, support):
         inner = torch.func.functional_call(module, meta, (x_N,))
@@ -225,6 +225,8 @@ PEERS = {"loop": _loop, "higher": _higher, "torchopt": _torchopt}
 def _wait(device: str) -> None:
     if device.startswith("cuda"):
         torch.cuda.synchronize(device)
+    elif device == "mps":
+        torch.mps.synchronize()
 
 
 def _forget_peak(device: str) -> None:

@@ -26,6 +26,8 @@ from hierarchical_lvae.types import Diverged, Interrupted, reason
 FAILED, DIVERGED, INTERRUPTED = 1, 3, 130
 TOO_LARGE = re.compile("can't allocate memory|not enough memory|out of memory|overflow", re.IGNORECASE)
 """Matches PyTorch's errors, on CPU and GPU, about tensors that do not fit in memory or have too many elements."""
+NOT_ON_MPS = re.compile(r"The operator '([\w:.]+)' is not|(float64)|arguments from the 'MPS' backend|on MPS|MPS device")
+"""Matches PyTorch's errors about what MPS cannot compute."""
 
 
 class Failure(click.ClickException):
@@ -77,6 +79,12 @@ def failure(error: Exception) -> Failure:
             pass
         case RuntimeError() if TOO_LARGE.search(str(error)):
             pass
+        case RuntimeError() | TypeError() if "MPS" in str(error) and (found := NOT_ON_MPS.search(str(error))):
+            what = found[1] or found[2] or reason(error)[:200]
+            remedy = (
+                "set PYTORCH_ENABLE_MPS_FALLBACK=1 to compute operators that it lacks on the CPU, or use `device` cpu"
+            )
+            return Failure(f"PyTorch cannot compute this on MPS ({what}): {remedy}", FAILED)
         case OSError() | ValueError():
             return Failure(reason(error), FAILED)
         case _:

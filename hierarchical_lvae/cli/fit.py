@@ -224,6 +224,11 @@ def announce(run: "Run") -> None:
         f"{options.likelihood}, {f'penalty {options.penalty}, ' if options.penalty else ''}preset {options.preset}, "
         f"seed {options.seed}"
     )
+    if options.device == "mps":
+        click.echo(
+            "nothing has been run on MPS yet: compare the first losses in log.jsonl with those of --device cpu",
+            err=True,
+        )
     if options.penalty and options.batch < ENOUGH_CODES:
         click.echo(
             f"the penalty is estimated from the {options.batch} codes of a batch, which are few: "

@@ -192,7 +192,7 @@ def points_option(help: str) -> Callable[..., Any]:
 
 
 device_option = click.option(
-    "--device", type=Device(), default="auto", show_default=True, help="Device: auto, cpu, cuda, cuda:1, …"
+    "--device", type=Device(), default="auto", show_default=True, help="Device: auto, cpu, cuda, cuda:1, …, or mps."
 )
 """Shared by all commands."""
 

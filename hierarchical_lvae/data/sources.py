@@ -8,7 +8,7 @@ import zlib
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from hierarchical_lvae.files import explained, locked, occupied
+from hierarchical_lvae.files import delete_lock, explained, locked, occupied
 from hierarchical_lvae.types import suggestion
 
 log = logging.getLogger(__name__)
@@ -92,19 +92,20 @@ def download(name: str, data_dir: Path) -> list[Path]:
 
 
 def _retrieve(source: Source, directory: Path) -> Path:
-    path, part = directory / source.file, directory / f"{source.file}.hlvae-part"
+    path, part, lock = (directory / f"{source.file}{suffix}" for suffix in ("", ".hlvae-part", ".hlvae-lock"))
     if occupied(path):
         if not _is_whole(path, source):
             raise FileExistsError(f"{path} is not the published file: move it away, or give another `data_dir`")
         return path
     directory.mkdir(parents=True, exist_ok=True)
-    with locked(part, f"another process is downloading {path}: wait for it"):
+    with locked(lock, f"another process is downloading {path}: wait for it"):
         try:
             _fill(part, source)
             part.rename(path)
         finally:
             if part.exists() and part.stat().st_size == 0:
                 part.unlink()
+            delete_lock(lock)
     if not source.checksum:
         log.warning("no checksum is published for %s: only those inside the file were verified", source.file)
     return path

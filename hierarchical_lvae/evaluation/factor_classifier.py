@@ -35,6 +35,10 @@ class FactorClassifier(nn.Module):
     (torch.Size([5, 64]), [torch.Size([5, 10]), torch.Size([5, 4])])
     """
 
+    image_shape: Tensor
+    scale: Tensor
+    accuracy: Tensor
+
     def __init__(self, image_shape: Sequence[int], factor_sizes: Sequence[int]) -> None:
         super().__init__()
         channels, height, width = image_shape

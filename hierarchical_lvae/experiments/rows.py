@@ -201,7 +201,10 @@ def _run_apart(*arguments: Any) -> Result:
 
 @cache
 def _end_with(parent: int) -> None:
-    """End this worker when its parent has ended, for whatever reason; SIGTERM lets a fit write its checkpoint."""
+    """End this worker when its parent has ended, for whatever reason; SIGTERM lets a fit write its checkpoint.
+
+    On Windows the id of the parent never changes, so the worker finishes its run.
+    """
 
     def watch() -> None:
         while os.getppid() == parent:

@@ -190,7 +190,9 @@ class Lazy(Tensor):
             return func(*args, **kwargs)
 
     @classmethod
-    def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+    def __torch_dispatch__(  # type: ignore[override]  # as PyTorch documents it; its own is a function
+        cls, func: Any, types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
         """Stay lazy if possible; otherwise compute the values."""
         kwargs = kwargs or {}
         args = [x.dense() if isinstance(x, Lazy) and x.made is not None else x for x in args]

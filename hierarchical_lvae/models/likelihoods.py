@@ -96,4 +96,4 @@ def _continuous_bernoulli_logits(device: torch.device, dtype: torch.dtype) -> Te
         middle = (low + high) / 2
         below = LogitContinuousBernoulli(middle).mean < mean
         low, high = torch.where(below, middle, low), torch.where(below, high, middle)
-    return ((low + high) / 2).to(device, dtype)
+    return ((low + high) / 2).to(dtype).to(device)  # MPS has no float64

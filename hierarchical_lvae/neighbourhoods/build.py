@@ -125,5 +125,5 @@ def without_self(ids: Tensor, own: Tensor, number: int) -> Tensor:
     >>> without_self(torch.tensor([[3, 7, 1], [5, 4, 2]]), torch.tensor([7, 9]), 2).tolist()
     [[3, 1], [5, 4]]
     """
-    order = (ids == own[:, None]).to(int).argsort(dim=1, stable=True)
+    order = (ids == own[:, None]).long().argsort(dim=1, stable=True)
     return ids.gather(1, order)[:, :number]

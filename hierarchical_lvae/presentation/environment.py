@@ -51,7 +51,7 @@ def inspect_environment() -> Report:
                 "CPU cores": os.cpu_count,
                 "threads of PyTorch": lambda: _torch().get_num_threads(),
                 "matrix library": _blas,
-                "memory": lambda: _size(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")),
+                "memory": _memory,
             }
         ),
         "devices": _facts({"cpu": lambda: "available", "cuda": _cuda, "mps": _mps}),
@@ -108,6 +108,13 @@ def _torch() -> Any:
     import torch
 
     return torch
+
+
+def _memory() -> str:
+    from hierarchical_lvae.training.memory import memory_of_machine
+
+    there = memory_of_machine()
+    return "unknown" if there is None else _size(there)
 
 
 def _blas() -> str:

@@ -24,6 +24,8 @@ def pack(
     tensors["random.cpu"] = torch.get_rng_state()
     if torch.cuda.is_initialized():
         tensors["random.cuda"] = torch.cuda.get_rng_state()  # the current device is the fit's
+    if next(vae.parameters()).device.type == "mps":
+        tensors["random.mps"] = torch.mps.get_rng_state()
     return tensors
 
 
@@ -48,6 +50,8 @@ def unpack(
         torch.set_rng_state(tensors["random.cpu"])
         if "random.cuda" in tensors and torch.cuda.is_available():
             torch.cuda.set_rng_state(tensors["random.cuda"])
+        if "random.mps" in tensors and torch.backends.mps.is_available():
+            torch.mps.set_rng_state(tensors["random.mps"])
         return int(tensors["step"]), tensors["losses"].tolist()
     except (KeyError, IndexError, TypeError, RuntimeError, ValueError) as error:  # not what `pack` returned
         raise ValueError(f"it is not a checkpoint of this model ({_first_line(error)})") from error

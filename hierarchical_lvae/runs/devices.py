@@ -10,7 +10,7 @@ log = logging.getLogger(__name__)
 
 
 def resolve_device(name: str = AUTO) -> str:
-    """Check and return a device name ("cpu", "cuda:1", …); "auto" becomes "cuda" if there is a GPU, else "cpu".
+    """Check and return a device name ("cpu", "cuda:1", …); "auto" becomes "cuda" if there is one, else "cpu".
 
     >>> resolve_device("cpu")
     'cpu'
@@ -24,12 +24,13 @@ def resolve_device(name: str = AUTO) -> str:
     if name == AUTO:
         return "cuda" if torch.cuda.is_available() else "cpu"
     if not re.fullmatch(NAMES, name):
-        raise ValueError(f"{name!r} is not a device: give auto, cpu, cuda or cuda:1")
+        raise ValueError(f"{name!r} is not a device: give auto, cpu, cuda, cuda:1 or mps")
     kind, _, number = name.partition(":")
     if kind == "cuda" and int(number or 0) >= torch.cuda.device_count():  # creates no CUDA context
         raise OSError(f"device {name!r} is not available ({torch.cuda.device_count()} GPUs): use cpu instead")
     if kind == "mps" and not torch.backends.mps.is_available():
-        raise OSError("device 'mps' is not available: use cpu instead")
+        why = "no Apple GPU was found" if torch.backends.mps.is_built() else "this PyTorch is built without MPS"
+        raise OSError(f"device 'mps' is not available ({why}): use cpu instead")
     return name
 
 

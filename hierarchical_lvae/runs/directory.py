@@ -12,7 +12,7 @@
 import json
 import shlex
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, fields
 from importlib.metadata import version
 from pathlib import Path
@@ -24,6 +24,7 @@ from hierarchical_lvae.data import FactorImages
 from hierarchical_lvae.files import (
     TEMPORARY,
     append_json_line,
+    delete_lock,
     explained,
     locked,
     read_json,
@@ -205,8 +206,9 @@ def claimed(path: Path, new: bool) -> Iterator[None]:
             yield
         finally:
             if not there and [file.name for file in path.iterdir()] in ([], [LOCK]):
-                (path / LOCK).unlink(missing_ok=True)
-                path.rmdir()
+                delete_lock(path / LOCK)
+                with suppress(OSError):  # Windows keeps the lock file, and so the directory
+                    path.rmdir()
 
 
 def _is_ours(name: str) -> bool:

@@ -53,7 +53,7 @@ class Compiled:
         number = len([*vae.parameters()])
         parameters = [value.detach().requires_grad_() for value in values[:number]]
         given = dict(zip(names, [*parameters, *values[number:]], strict=True))
-        was, elbo.beta = elbo.beta, beta
+        was, elbo.beta = elbo.beta, beta  # type: ignore[assignment]  # an input of the graph, not a constant in it
         try:
             with pyro.get_param_store().scope(), torch.enable_grad():
                 pyro.clear_param_store()

@@ -27,12 +27,14 @@ def choose_gradient(run: Run, ranks: Ranks) -> Gradient:
     """Choose the gradient: in parts if requested or shared among processes, compiled if requested, else at once.
 
     Raises:
-        ValueError: the local inference cannot be compiled.
+        ValueError: the local inference cannot be compiled, or cannot be on this device.
     """
     if run.options.micro_batch is not None:
         return InParts(run, ranks)
     if not run.options.compiled:
         return Whole(run)
+    if run.options.device == "mps":
+        raise ValueError("the gradient cannot be compiled on mps: leave out `compiled`, or use the `device` cpu")
     if not getattr(run.elbo.local, "capturable", True):
         raise ValueError(f"{run.options.local} reads values on the host and cannot be compiled: leave out `compiled`")
     from hierarchical_lvae.training.compiled import Compiled

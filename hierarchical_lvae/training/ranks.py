@@ -71,10 +71,15 @@ def joined(device: str) -> Iterator[Ranks]:
 
     Args:
         device: of the fit; "cpu" uses no GPU, "cuda" and "auto" mean the GPU of this process.
+
+    Raises:
+        ValueError: several processes are to share a batch on "mps".
     """
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         yield Ranks()
         return
+    if device == "mps":
+        raise ValueError("several processes cannot share a batch on mps: train in one, or use the `device` cpu")
     on_gpus = torch.cuda.is_available() and device != "cpu"
     if on_gpus:
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))  # what "cuda" means in this process

@@ -126,7 +126,7 @@ class Step:
         self.outcome = torch.stack([loss, norm])
         if self.is_replayed:
             self.not_finite.copy_(torch.maximum(self.not_finite, 1 - self.outcome.isfinite().all().float()))
-            self.optimizer.found_inf = self.not_finite
+            self.optimizer.found_inf = self.not_finite  # type: ignore[attr-defined]  # as GradScaler sets it
             self.optimizer.step()
         elif Outcome(*self.outcome.tolist()).is_finite:
             self.optimizer.step()

@@ -50,7 +50,7 @@ def hlvae(*args):
         (["data", "infos"], 2, "no command is called 'infos': did you mean 'info'?"),
         (["data", "info", "digit"], 2, "did you mean 'digits'?"),
         ([*FIT, "--steps", "200", "--alpha-unit", "sum", "--alpha", "10000"], 3, "the fit diverged: the loss is"),
-        ([*FIT, "--device", "abacus"], 2, "is not a device: give auto, cpu, cuda or cuda:1"),
+        ([*FIT, "--device", "abacus"], 2, "is not a device: give auto, cpu, cuda, cuda:1 or mps"),
         (
             [*FIT, "--steps", "300", "--alpha", "1e6", "--lr", "0.1", "--clip", "1e9"],
             3,

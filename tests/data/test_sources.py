@@ -112,10 +112,10 @@ def test_a_directory_in_the_place_of_a_file_is_refused(server, tmp_path):
 
 
 def test_two_processes_do_not_write_one_file(server, tmp_path):
-    part = tmp_path / "data.bin.hlvae-part"
-    with locked(part), pytest.raises(BlockingIOError, match=r"another process is downloading .*data\.bin: wait for it"):
+    lock = tmp_path / "data.bin.hlvae-lock"
+    with locked(lock), pytest.raises(BlockingIOError, match=r"another process is downloading .*data\.bin: wait for it"):
         download("test", tmp_path)
-    assert part.exists()
+    assert lock.exists()
     assert server.asked == []
 
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -114,6 +115,8 @@ class TestDevice:
     def no_gpu(self, monkeypatch):
         monkeypatch.setattr("torch.cuda.is_available", lambda: False)
         monkeypatch.setattr("torch.cuda.device_count", lambda: 0)
+        monkeypatch.setattr("torch.backends.mps.is_available", cache(lambda: False))
+        monkeypatch.setattr("torch.backends.mps.is_built", lambda: False)
 
     def test_a_run_of_a_gpu_is_loaded_and_resumed_without_one(self, of_a_gpu, caplog):
         assert load_run(of_a_gpu).options.device == "cpu"
@@ -134,9 +137,10 @@ class TestDevice:
             "reproduce": ["reproduce", "table1", "--out", tmp_path / "new"],
         }.get(command, [command, of_a_gpu])
         for device, code, message in (
-            ("bogus", 2, "'bogus' is not a device: give auto, cpu, cuda or cuda:1"),
+            ("bogus", 2, "'bogus' is not a device: give auto, cpu, cuda, cuda:1 or mps"),
             ("meta", 2, "'meta' is not a device"),
-            ("cuda:9", 1, "device 'cuda:9' is not available"),
+            ("cuda:9", 1, "device 'cuda:9' is not available (0 GPUs): use cpu instead"),
+            ("mps", 1, "device 'mps' is not available (this PyTorch is built without MPS): use cpu instead"),
         ):
             result = hlvae(*words, "--device", device)
             assert result.exit_code == code, result.output
