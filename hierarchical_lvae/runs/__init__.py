@@ -16,7 +16,7 @@ PRETRAINED = {
         "hlvae fit --dataset 3dshapes --preset quick --alpha 1 --neighbourhood noise-mean --device cuda --precision high",  # noqa: E501
     ),
     "3dshapes-head": (
-        "only the last layer is local: its 1,539 weights carry the colours, and their posterior is computable (on a CPU)",
+        "only the last layer is local, so that its posterior can be computed (α = 0.2; on a CPU)",
         "hlvae fit --dataset 3dshapes --preset quick --local-layers head",
     ),
     "3dshapes-64-local": (

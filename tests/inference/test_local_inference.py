@@ -86,7 +86,7 @@ def test_it_knows_no_network(name):
     program = LocalLinearRegression(torch.randn(3), tau=0.1, sigma=1.0)
     data = torch.randn(B, 5, 3), 5 * torch.randn(B, 5)
     if name in ("laplace-last-layer", "laplace-exact"):
-        with pytest.raises(ValueError, match="the program states no layout|of the last layer"):
+        with pytest.raises(ValueError, match=r"the program states no layout|of the last layer"):
             elbo_of(name).loss(program.model, program.guide, data, data)
         return
     local, shared = (elbo_of(n).loss(program.model, program.guide, data, data) for n in (name, "shared"))
