@@ -43,13 +43,17 @@ def choose_gradient(run: Run, ranks: Ranks) -> Gradient:
 
 
 def is_capturable(run: Run) -> bool:
-    """Whether the step can be a CUDA graph: on a GPU, not in parts, with no penalty (that runs Python at each step)."""
-    return (
-        run.options.device.startswith("cuda")
-        and run.options.micro_batch is None
-        and run.elbo.penalty is None
-        and getattr(run.elbo.local, "capturable", True)
-    )
+    """Whether the step can be a CUDA graph: on a GPU, and without anything that `needs_host` names."""
+    return run.options.device.startswith("cuda") and not needs_host(run)
+
+
+def needs_host(run: Run) -> str:
+    """What keeps the step of a run from being a CUDA graph on a GPU; empty if nothing does."""
+    if run.options.micro_batch is not None:
+        return "its batch is split"
+    if run.elbo.penalty is not None:
+        return "its penalty runs Python at each step"
+    return "" if getattr(run.elbo.local, "capturable", True) else f"{run.options.local} reads values on the host"
 
 
 def shared(options: FitOptions, ranks: Ranks) -> FitOptions:

@@ -34,7 +34,7 @@ from hierarchical_lvae.runs.directory import (
 )  # fmt: skip
 from hierarchical_lvae.runs.options import AUTO, CHECKPOINT_EVERY, FitOptions
 from hierarchical_lvae.runs.run import Run, load_data, moved, prepare
-from hierarchical_lvae.training.gradient import is_capturable, precision, shared
+from hierarchical_lvae.training.gradient import is_capturable, needs_host, precision, shared
 from hierarchical_lvae.training.ranks import Ranks
 from hierarchical_lvae.training.step import Step
 from hierarchical_lvae.types import Diverged, Interrupted, random_state_kept, single_precision
@@ -167,6 +167,8 @@ def _train(run: Run, ranks: Ranks, checkpoint_every: float, watchers: tuple[Watc
     options, vae, elbo, dataset, out = run.options, run.vae, run.elbo, run.dataset, run.directory
     penalty = elbo.penalty
     step = Step(run, ranks)
+    if ranks.writes and options.device.startswith("cuda") and (why := needs_host(run)):
+        log.info("the step runs without a CUDA graph, more slowly: %s", why)
     done, losses = 0, list[float]()
     if (saved := read_checkpoint(out)) is not None:
         try:

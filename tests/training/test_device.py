@@ -20,6 +20,7 @@ from hierarchical_lvae.models import LIKELIHOODS, LocalVAE
 from hierarchical_lvae.runs import FitOptions, load_run, prepare
 from hierarchical_lvae.training import fit, loop, resume
 from hierarchical_lvae.training import step as step_module
+from hierarchical_lvae.training.gradient import is_capturable, needs_host
 from hierarchical_lvae.training.ranks import Ranks
 from hierarchical_lvae.training.step import Step
 from hierarchical_lvae.types import Diverged
@@ -258,3 +259,20 @@ def test_the_random_state_of_a_step_lies_between(share):
     state = step_module._between(before, after, share)
     assert state.view(torch.int64).tolist() == [7, 100 + round(50 * share)]
     assert before.view(torch.int64).tolist() == [7, 100]
+
+
+@pytest.mark.parametrize(
+    ("changes", "why"),
+    [
+        ({}, ""),
+        ({"micro_batch": 2}, "its batch is split"),
+        ({"penalty": "tc:1"}, "its penalty runs Python at each step"),
+        ({"local": "laplace-low-rank"}, "laplace-low-rank reads values on the host"),
+        ({"local": "exact", "local_layers": "head"}, "exact reads values on the host"),
+    ],
+)
+def test_what_keeps_a_step_from_being_a_graph_has_a_name(changes, why):
+    run = prepare(quick(**changes))
+    assert needs_host(run) == why
+    assert not is_capturable(run)  # on a CPU, in any case
+    assert is_capturable(replace(run, options=replace(run.options, device="cuda"))) == (not why)
