@@ -3,8 +3,8 @@
 It contains nothing of the real sets and does not imitate any of their images: only the names of the factors, most of
 their sizes, and the share of cars (27 %) are theirs. Both grids are row-major, with the last factor fastest:
 
-- *cars*, RGB on white: elevation (4: 5° to 50°), azimuth (24) and object (56: 8 bodies in 7 colours; Cars3D has 183);
-- *toys*, grey: category (5), instance (3; SmallNORB has 10), elevation (9: 30° to 70°), azimuth (18), lighting (6).
+- *cars*, RGB on white: elevation (4), azimuth (24) and object (56: 8 bodies in 7 colours; Cars3D has 183);
+- *toys*, grey: category (5), instance (3; SmallNORB has 10), elevation (9), azimuth (18) and lighting (6).
 
 As in SmallNORB, the *instance* is observed only: `factors` holds the other four. Unlike there, all toys of a category
 show the same side at azimuth 0. The two worlds share the meaning of elevation and azimuth (see `solids`).
@@ -39,13 +39,14 @@ BODY_COLOURS = (
 OTHER_COLOURS = ((45, 52, 62), (256, 256, 256), (150, 0, 20))  # of the paints DARK, WHITE and RED
 LIGHTINGS = ((320, 0, 0, 0), (0, 320, 0, 0), (0, 0, 320, 0), (0, 0, 0, 256), (176, 176, 0, 0), (96, 96, 96, 96))
 
-CAR_SIZES = (cars3d.ELEVATIONS, cars3d.AZIMUTHS, len(CARS), len(BODY_COLOURS))
-TOY_SIZES = (len(TOYS), len(STRETCHES), 9, 18, len(LIGHTINGS))
+CAR_ELEVATIONS, TOY_ELEVATIONS = range(5, 51, 15), range(10, 75, 8)  # in degrees; SmallNORB: 30, 35, …, 70
+CAR_SIZES = (len(CAR_ELEVATIONS), 24, len(CARS), len(BODY_COLOURS))
+TOY_SIZES = (len(TOYS), len(STRETCHES), len(TOY_ELEVATIONS), 18, len(LIGHTINGS))
 CAR_GEOMETRIES, TOY_GEOMETRIES = prod(CAR_SIZES[:-1]), prod(TOY_SIZES[:-1])
 LAYERS_SHAPE = (CAR_GEOMETRIES + TOY_GEOMETRIES, len(LAMPS), IMAGE_SIZE, IMAGE_SIZE)
 CHUNK = 250  # images composited at once
 
-RENDERER_VERSION = "1-" + hashlib.sha256(repr((CONSTANTS, CAR_SIZES, TOY_SIZES)).encode()).hexdigest()[:12]
+RENDERER_VERSION = "1-" + hashlib.sha256(repr((CONSTANTS, CAR_ELEVATIONS, TOY_ELEVATIONS)).encode()).hexdigest()[:12]
 """Part of the cache file's name: the number changes with the renderer's code, the digest with its constants."""
 
 
@@ -95,8 +96,8 @@ class StandInImages:
 
 def render_layers() -> Tensor:
     """The layers of all geometries, `LAYERS_SHAPE` uint8: those of the cars, then those of the toys."""
-    cars = itertools.product(range(5, 51, 15), range(0, 360, 360 // cars3d.AZIMUTHS), CARS)
-    toys = itertools.product(TOYS, range(len(STRETCHES)), range(30, 71, 5), range(0, 360, 20))
+    cars = itertools.product(CAR_ELEVATIONS, range(0, 360, 15), CARS)
+    toys = itertools.product(TOYS, range(len(STRETCHES)), TOY_ELEVATIONS, range(0, 360, 20))
     rendered = itertools.chain(
         (render_car(body, elevation, azimuth) for elevation, azimuth, body in cars),
         itertools.starmap(render_toy, toys),
