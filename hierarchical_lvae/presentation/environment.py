@@ -20,6 +20,12 @@ from hierarchical_lvae.types import reason
 PACKAGE = "hierarchical-lvae"
 Report = Mapping[str, Mapping[str, Any]]
 
+RENDERED = {
+    "3dshapes": "; the rendered replica is used instead",
+    "carsnorb": "; a rendered stand-in is used instead",
+}
+"""What is used while no file of a data set is available."""
+
 
 class Part(NamedTuple):
     """An optional part."""
@@ -138,7 +144,7 @@ def _data(name: str, place: Path) -> str:
     missing = [source.file for source in SOURCES[name] if not (place / source.file).is_file()]
     if not missing:
         return "available"
-    otherwise = "; the rendered replica is used instead" if name == "3dshapes" else ""
+    otherwise = RENDERED.get(name, "") if len(missing) == len(SOURCES[name]) else ""
     return f"not downloaded (hlvae data download {name}){otherwise}"
 
 

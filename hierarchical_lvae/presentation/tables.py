@@ -87,7 +87,10 @@ def protocol(results: "Sequence[Result]") -> list[str]:
             about["points"].add(
                 f"DCI of {points['codes']} codes, fitted on {points['train']:,} and tested on {points['test']:,}"
             )
-    papers = "the paper: 300,000 steps, B = 25, K = 10 (noise), Adam 0.0001; the real images; FID of 50,000 images"
+    papers = (
+        "the paper: 300,000 steps, B = 25, K = 10 (noise; nearest codes on CarsNORB), Adam 0.0001; the real images; "
+        "FID of 50,000 images"
+    )
     return [f"{kind}: {', '.join(sorted(values))}" for kind, values in about.items() if values] + [papers]
 
 

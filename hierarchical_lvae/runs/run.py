@@ -11,7 +11,7 @@ import pyro
 import torch
 from torch import Tensor
 
-from hierarchical_lvae.data import DATASETS, FactorImages, default_data_dir, load_dataset, shapes3d
+from hierarchical_lvae.data import DATASETS, FactorImages, carsnorb_stand_in, default_data_dir, load_dataset, shapes3d
 from hierarchical_lvae.data.directory import data_directory
 from hierarchical_lvae.data.factor_images import shrunk
 from hierarchical_lvae.data.sources import SOURCES
@@ -214,7 +214,8 @@ def moved(
 def load_data(options: FitOptions, path: Path) -> FactorImages:
     """Load the data of the run in `path` onto the device of the options.
 
-    A run that was trained on the replica of 3D Shapes keeps using it, even if the real images are available now.
+    A run that was trained on the replica of 3D Shapes, or on the stand-in for CarsNORB, keeps using those images, even
+    if the real ones are available now.
 
     Raises:
         FileNotFoundError: the data are missing.
@@ -235,6 +236,9 @@ def load_data(options: FitOptions, path: Path) -> FactorImages:
         if (directory / shapes3d.FILE).exists():
             log.info("%s was trained on the replica: ignoring %s", path, directory / shapes3d.FILE)
         dataset = shapes3d.replica(directory)
+        dataset = dataset.resized(shrunk(options.image_size, dataset.images.shape[2:]))
+    elif options.dataset == "carsnorb" and saved.get("source") == carsnorb_stand_in.SOURCE:
+        dataset = carsnorb_stand_in.load_stand_in(data_directory(options.data_dir))
         dataset = dataset.resized(shrunk(options.image_size, dataset.images.shape[2:]))
     else:
         dataset = load_dataset(options.dataset, options.data_dir, options.image_size, options.frame, options.skip_bad)

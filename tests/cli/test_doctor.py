@@ -39,6 +39,11 @@ def test_data_sets_are_looked_for_where_they_would_be(tmp_path, monkeypatch):
     before = json.loads(doctor("--json"))["data sets"]
     assert before["digits"] == "available"
     assert before["3dshapes"].endswith("the rendered replica is used instead")
+    assert before["carsnorb"].endswith("a rendered stand-in is used instead")
+    for source in SOURCES["cars3d"]:
+        (tmp_path / source.file).touch()
+    half = json.loads(doctor("--json"))["data sets"]
+    assert half["carsnorb"] == "not downloaded (hlvae data download carsnorb)"
     assert before["dsprites"] == "not downloaded (hlvae data download dsprites)"
     for source in SOURCES["dsprites"]:
         (tmp_path / source.file).write_bytes(b"12345")
