@@ -15,7 +15,6 @@
 from __future__ import annotations
 
 import difflib
-import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from fnmatch import fnmatchcase
@@ -165,24 +164,28 @@ class ParameterLayout:
         (tensor([ 6,  7, 10]), tensor([ 8,  9, 10]), tensor([0, 3, 7]))
 
         Raises:
-            ValueError: no parameter matches, or an index is out of range.
+            ValueError: a pattern matches no parameter, or its index does not fit.
         """
         import torch
 
         last = list(self.shapes)[-1].rpartition(".")[0] + ".*"
         chosen = torch.zeros(self.size, dtype=torch.bool)
         parts = self.split(chosen)
-        for pattern in names:
-            found = re.fullmatch(r"(.*)\[([\d:, ]+)\]", last if pattern == "last" else pattern)
-            name_pattern, index = found.groups() if found else (last if pattern == "last" else pattern, "...")
-            entries = tuple(... if i == "..." else slice(None) if i == ":" else int(i) for i in index.split(","))
-            for name in [name for name in self.shapes if fnmatchcase(name, name_pattern)]:
+        for pattern in map(str.strip, names):
+            name, bracket, index = pattern.partition("[") if pattern.endswith("]") else (pattern, "", "")
+            matches = [n for n in self.shapes if fnmatchcase(n, last if name == "last" else name)]
+            if not matches and bracket:  # a class of characters, as in "*.[bw]*[ts]"
+                matches, bracket = [n for n in self.shapes if fnmatchcase(n, pattern)], ""
+            if not matches:
+                raise ValueError(f"no parameter matches {pattern}: choose from {', '.join(self.shapes)}")
+            for match in matches:
                 try:
-                    parts[name][entries] = True
-                except IndexError:
-                    raise ValueError(f"{pattern}: {name} has the shape {self.shapes[name]}") from None
-        if not chosen.any():
-            raise ValueError(f"no parameter matches {' or '.join(names)}: choose from {', '.join(self.shapes)}")
+                    parts[match][_entries(index[:-1]) if bracket else ...] = True
+                except (IndexError, ValueError, RuntimeError):
+                    raise ValueError(
+                        f"the index of {pattern} must be numbers or `:`, separated by commas, and lie within {match}, "
+                        f"whose shape is {self.shapes[match]}"
+                    ) from None
         return chosen.nonzero().squeeze(1)
 
     def channels(self) -> list[tuple[str, ...]]:
@@ -192,8 +195,13 @@ class ParameterLayout:
 
         >>> ParameterLayout({"9.weight": (32, 2, 4, 4), "9.bias": (2,)}).channels()
         [('9.weight[:,0]', '9.bias[0]'), ('9.weight[:,1]', '9.bias[1]')]
+
+        Raises:
+            ValueError: the last layer has no weight.
         """
         layer = list(self.shapes)[-1].rpartition(".")[0]
+        if f"{layer}.weight" not in self.shapes:
+            raise ValueError(f"the last layer has no weight, only {list(self.shapes)[-1]}: it has no channels")
         shape = self.shapes[f"{layer}.weight"]
         before, number = (":,", shape[1]) if len(shape) > 2 else ("", shape[0])
         biases = f"{layer}.bias" in self.shapes
@@ -206,6 +214,11 @@ class ParameterLayout:
         """
         pieces = flat.split(self._sizes, dim=-1)
         return {n: p.unflatten(-1, s) for (n, s), p in zip(self.shapes.items(), pieces, strict=True)}
+
+
+def _entries(index: str) -> tuple[int | slice, ...]:
+    """The index of a tensor, from text such as ":,0"."""
+    return tuple(slice(None) if part.strip() == ":" else int(part) for part in index.split(","))
 
 
 class Diverged(ArithmeticError):

@@ -1,8 +1,8 @@
 """Laplace and NUTS for a block of the local weights, with the others held at a point.
 
 In a few hundred dimensions, unlike in hundreds of thousands, NUTS can sample the true posterior, and importance ratios
-can be meaningful. If only the head is local, the point is the exact mode, and the block is the first output channel.
-Otherwise the point is the one-step estimate, and the block consists of biases.
+can be meaningful. If only the head is local, the point is the exact mode, and the block is the first output channel
+where that is small enough. Otherwise the point is the one-step estimate, and the block consists of biases.
 """
 
 import statistics
@@ -16,11 +16,11 @@ from hierarchical_lvae.analysis.settings import ComparisonSettings
 from hierarchical_lvae.evaluation import loo, pareto_k, to_arviz
 from hierarchical_lvae.inference import Dense, ExactMAP, Laplace, LocalELBO, OneStepMAP, estimate_evidence
 from hierarchical_lvae.inference.gaussians import Embedded
-from hierarchical_lvae.inference.nuts import nuts
+from hierarchical_lvae.inference.nuts import LARGEST, nuts
 from hierarchical_lvae.inference.predictive import log_likelihoods
 from hierarchical_lvae.runs import Run
 
-LARGEST, BIASES = 550, 50  # NUTS takes at most 600 dimensions, with the codes
+BIASES = 50
 DIMS = {
     "theta_N": ["neighbourhood", "parameter"],
     "z": ["neighbourhood", "point", "latent"],
@@ -36,7 +36,7 @@ def default_block(run: Run) -> tuple[str, ...]:
         ValueError: none of the local layers has a bias.
     """
     layout = run.vae.decoder.layout
-    if has_exact_mode(run) and len(layout.positions(*layout.channels()[0])) <= LARGEST:
+    if has_exact_mode(run) and len(layout.positions(*layout.channels()[0])) <= room(run):
         return layout.channels()[0]
     biases = [(name, shape) for name, shape in layout.shapes.items() if name.endswith(".bias")]
     names, size = list[str](), 0
@@ -55,7 +55,14 @@ def default_block(run: Run) -> tuple[str, ...]:
 
 def has_exact_mode(run: Run) -> bool:
     """Whether only the head is local, so that `ExactMAP` applies."""
-    return run.options.local_layers == "head"
+    decoder = run.vae.decoder
+    head = list(decoder.whole.shapes)[-1].rpartition(".")[0]
+    return not run.vae.adapts["encoder"] and all(name.startswith(f"{head}.") for name in decoder.layout.shapes)
+
+
+def room(run: Run) -> int:
+    """The largest block: NUTS also samples the codes of the K neighbours."""
+    return max(BIASES, LARGEST - run.options.num_neighbours * run.options.latent_dim)
 
 
 def find_block(run: Run, patterns: tuple[str, ...]) -> Tensor:
@@ -66,10 +73,10 @@ def find_block(run: Run, patterns: tuple[str, ...]) -> Tensor:
     """
     layout = run.vae.decoder.layout
     positions = layout.positions(*patterns).to(run.options.device)
-    if len(positions) > LARGEST:
+    if len(positions) > room(run):
         raise ValueError(
-            f"the block {' '.join(patterns)} has {len(positions):,} parameters, more than {LARGEST}: choose biases "
-            f"of the last layers, such as {list(layout.shapes)[-1]}, or one channel, such as {layout.channels()[0][0]}"
+            f"the block {' '.join(patterns)} has {len(positions):,} parameters, more than {room(run)}: choose biases "
+            f"of the last layers, such as {list(layout.shapes)[-1]}"
         )
     return positions
 

@@ -6,7 +6,8 @@ which are not. There are two tables:
 - *all weights*: methods that infer all of θ_N, by held-out density, evidence, calibration and cost;
 - *a block*: some of the weights, with the others held at a point estimate (`block`), and NUTS as ground truth.
 
-Gains over one-step are computed on the same neighbourhoods and points.
+Gains and costs are relative to the point estimate of the table: the one step or, for a block of a local head, the exact
+mode. Gains are computed on the same neighbourhoods and points.
 """
 
 import logging
@@ -41,7 +42,7 @@ class ComparisonRow(NamedTuple):
     held_out: float
     """log p(x | N) of held-out points, in nats per image."""
     gain: float
-    """Gain in `held_out` over one-step, in nats per image."""
+    """Gain in `held_out` over the table's point estimate (one-step; exact for a block of a head), in nats per image."""
     gain_error: float | None
     """Standard error of the gain, over neighbourhoods."""
     evidence: float | None
@@ -57,7 +58,7 @@ class ComparisonRow(NamedTuple):
     """Leave-one-out density of the support points under the draws of the block, in nats per image. The other weights
     are held at an estimate from *all* support points, so this does not estimate `held_out`."""
     cost: float
-    """Time of the inference, in multiples of a one-step estimate."""
+    """Time of the inference, in multiples of that estimate's."""
 
 
 class Comparison(NamedTuple):
@@ -97,8 +98,8 @@ def compare(
         run: a run with α > 0.
         methods: keys of `LOCAL_INFERENCE`, "laplace-block" and "nuts".
         settings: how much to compute.
-        block: patterns of decoder parameter names; if empty, the first channel of a local head, and otherwise the
-            biases of the last layers, up to 50 in all.
+        block: patterns of decoder parameter names; if empty, the first channel of a local head (if NUTS can sample as
+            many weights), and otherwise the biases of the last layers, up to 50 in all.
 
     Raises:
         ValueError: the run has no local parameters, a method does not exist, or the block is too large.

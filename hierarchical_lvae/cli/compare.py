@@ -35,7 +35,7 @@ KNOWN = (*LOCAL_INFERENCE, *BLOCK_METHODS)
 @click.option(
     "--block",
     help="Comma-separated patterns of decoder parameter names, such as 9.bias or 9.weight[:,0], that select the block "
-    "[default: the first channel of a local head; else the biases of the last layers, up to 50 in all]",
+    "[default: the first channel of a local head, if small enough; else biases of the last layers]",
 )
 @option_of(ComparisonSettings, "num_draws", "--draws", help="Draws from each posterior.")
 @option_of(ComparisonSettings, "warmup_steps", "--warmup", help="Warm-up steps of each NUTS chain.")
@@ -48,9 +48,9 @@ def compare(
     """Compare local posteriors of RUN: point estimates, Laplace approximations and, for a block of weights, NUTS.
 
     Prints two tables and writes compare.csv, posterior.nc (for ArviZ) and figures to RUN. Held-out points belong to
-    the same neighbourhoods but are not adapted on; gains are relative to one-step, on the same points. If a method
-    fails, the reason is printed, the other methods still run, and the exit code is 1. A pretrained run (see `hlvae data
-    list`) is first copied to runs/NAME.
+    the same neighbourhoods but are not adapted on; gains are relative to the point estimate, on the same points. If a
+    method fails, the reason is printed, the other methods still run, and the exit code is 1. A pretrained run (see
+    `hlvae data list`) is first copied to runs/NAME.
 
     \b
     Examples:

@@ -100,8 +100,9 @@ def _retrieve(source: Source, directory: Path) -> Path:
     directory.mkdir(parents=True, exist_ok=True)
     with locked(lock, f"another process is downloading {path}: wait for it"):
         try:
-            _fill(part, source)
-            part.rename(path)
+            if not occupied(path):  # by a download that ended in the meantime
+                _fill(part, source)
+                part.rename(path)
         finally:
             if part.exists() and part.stat().st_size == 0:
                 part.unlink()

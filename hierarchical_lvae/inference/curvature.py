@@ -96,10 +96,10 @@ def ggn_blocks(at: LocalLossAt, site: str, groups: Tensor) -> Tensor:
         ValueError: the groups interact, so that H is not block-diagonal.
     """
     value, product = at.values[site], ggn_product(at, site)
-    first = torch.zeros_like(value).index_fill_(-1, groups[0], 1.0)
-    outside = product(first)[..., groups[1:]].abs()
-    if len(groups) > 1 and outside.max() > 0:
-        raise ValueError("these groups of parameters interact: their curvature is not block-diagonal; use Dense()")
+    for group in groups:
+        outside = product(torch.zeros_like(value).index_fill_(-1, group, 1.0)).index_fill(-1, group, 0.0)
+        if outside.abs().max() > 0:
+            raise ValueError("these groups of parameters interact: their curvature is not block-diagonal; use Dense()")
     units = (torch.zeros_like(value).index_fill_(-1, column, 1.0) for column in groups.unbind(1))
     return torch.stack([product(unit)[..., groups] for unit in units], -1)
 

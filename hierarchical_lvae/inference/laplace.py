@@ -143,10 +143,12 @@ class ByChannel:
         """Normal(mean, (τ⁻² I + H)⁻¹): batch (B, 1), event (p,).
 
         Raises:
-            ValueError: the site has other weights than those of one last layer, or only some of its weights are random.
+            ValueError: the site has other weights than those of one last layer, or there is a `block`.
         """
         layout = at.parameters[site]
-        if layout is None or positions is not None or len({name.rpartition(".")[0] for name in layout.shapes}) > 1:
+        if positions is not None:
+            raise ValueError("ByChannel() is for all weights of a layer and takes no `block`: use Dense() for a block")
+        if layout is None or len({name.rpartition(".")[0] for name in layout.shapes}) > 1:
             raise ValueError(
                 "the curvature has a block per channel only if all local weights are those of the last layer: for the "
                 "Local VAE give `local_layers` head, or choose another structure"
@@ -199,8 +201,8 @@ class Laplace:
         at = local_loss({name: q.mean.detach().requires_grad_() for name, q in posterior.items()})
         if not at.parameters:
             raise ValueError(
-                "Laplace needs local parameters with a prior variance, but there are none: α = 0 is the plain VAE, "
-                "whose local inference is Shared()"
+                "Laplace needs local parameters of the model with a prior variance, but there are none: α = 0 is the "
+                "plain VAE, whose local inference is Shared(); and some layer of the decoder must be local"
             )
         for name in at.parameters:
             mean = posterior[name].mean if name in posterior else at.prior[name].mean

@@ -29,7 +29,7 @@ NOTES = (
     "evidence: nats per neighbourhood, for a block given the other weights; comparable only within one structure",
     "calibration: error of pixel means at each point's own code, 0 is best · coverage: of their 90 % intervals",
     "k̂: good below 0.5, unreliable above 0.7 · LOO: leave-one-out density of support points, other weights fixed",
-    "cost: inference time in multiples of a one-step estimate",
+    "gain, cost (inference time): relative to the point estimate (one-step; for a block of a local head, exact)",
 )
 """What the columns mean."""
 
@@ -83,7 +83,7 @@ def write(run: "Run", result: "Comparison") -> Iterator[Path]:
         panels = plots.predictive_deviation(result.references, result.means, result.deviations, title)
         yield save(panels, out, "deviation")
         yield save(plots.posterior_draws(result.references[0], result.samples, title), out, "draws")
-    distributions = {name: data for name, data in result.posteriors.items() if not name.startswith("one-step")}
+    distributions = {name: data for name, data in result.posteriors.items() if not name.endswith("(block)")}
     if distributions:
         with atomic(out / "posterior.nc") as temporary:
             save_netcdf(merge(distributions), temporary)

@@ -2,14 +2,18 @@
 
 import math
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 
 from hierarchical_lvae.analysis import ComparisonSettings, compare
+from hierarchical_lvae.analysis.block import default_block, find_block, has_exact_mode
 from hierarchical_lvae.analysis.measure import draw_points
 from hierarchical_lvae.inference import Laplace, OneStepMAP
+from hierarchical_lvae.inference.nuts import LARGEST
+from hierarchical_lvae.models import LocalVAE
 from hierarchical_lvae.neighbourhoods import NEIGHBOURHOODS, Neighbourhood
 from hierarchical_lvae.presentation.compare import table
 from hierarchical_lvae.runs import FitOptions, prepare
@@ -220,6 +224,30 @@ def test_the_default_precision_is_left_to_the_caller(run, double):
     expected = compare(run, methods, SMALL)
     for a, b in zip(found.all_weights + found.block, expected.all_weights + expected.block, strict=True):
         assert a._replace(cost=0) == b._replace(cost=0)
+
+
+@pytest.mark.parametrize(
+    ("side", "layers", "neighbours", "expected"),
+    [
+        (32, "head", 1, ("9.weight[:,0]", "9.bias[0]")),
+        (32, "decoder.9.*", 1, ("9.weight[:,0]", "9.bias[0]")),
+        (32, "head", 10, ("9.bias",)),  # 513 weights and 100 codes are too many for NUTS
+        (8, "head", 1, ("5.bias",)),  # 1,025 weights
+        (32, "all", 1, ("9.bias", "7.bias")),
+    ],
+)
+def test_the_block_is_a_channel_where_nuts_can_sample_it(side, layers, neighbours, expected):
+    vae = LocalVAE(0.1, neighbours, (3, side, side), 10, local_layers=layers)
+    run = SimpleNamespace(vae=vae, options=SimpleNamespace(num_neighbours=neighbours, latent_dim=10, device="cpu"))
+    assert default_block(run) == expected
+    assert has_exact_mode(run) == (layers != "all")
+    assert len(find_block(run, expected)) + 10 * neighbours <= LARGEST
+
+
+def test_without_biases_a_block_must_be_named():
+    vae = LocalVAE(0.1, 1, (1, 8, 8), 3, local_layers="decoder.2.weight")
+    with pytest.raises(ValueError, match="none of the local layers has few enough biases for a block"):
+        default_block(SimpleNamespace(vae=vae))
 
 
 def test_a_head_has_an_exact_mode():

@@ -69,11 +69,19 @@ def test_reestimation_uses_the_exact_curvature():
     assert reestimate(elbo, model, guide, x) == pytest.approx(factor, rel=1e-9)
 
 
-@pytest.mark.parametrize(("layers", "patterns"), [("decoder", None), ("head", "*.bias")])
-def test_other_weights_than_those_of_a_last_layer_are_refused(layers, patterns):
+@pytest.mark.parametrize(
+    ("layers", "patterns", "why"),
+    [
+        ("decoder", None, "only if all local weights are those of the last layer: for the Local VAE"),
+        ("head", "*.bias", r"takes no `block`: use Dense\(\) for a block"),
+        ("decoder.5.bias", None, "the last layer has no weight, only 5.bias"),
+        ("decoder.2.*", None, r"these groups of parameters interact: .* use Dense\(\)"),
+    ],
+)
+def test_what_has_no_block_per_channel_is_refused(layers, patterns, why):
     vae = LocalVAE(1.0, 1, (1, 8, 8), 2, local_layers=layers)
     local = Laplace(OneStepMAP(), ByChannel(), patterns)
-    with pytest.raises(ValueError, match="only if all local weights are those of the last layer: for the Local VAE"):
+    with pytest.raises(ValueError, match=why):
         found(local, vae.model, vae.guide, torch.rand(2, 1, 1, 8, 8))
 
 
