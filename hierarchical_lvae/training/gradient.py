@@ -145,7 +145,13 @@ class InParts:
             if i % self.ranks.world == self.ranks.rank:
                 with random_state_kept():
                     torch.manual_seed(seed + i)
-                    loss = self.run.elbo.differentiable_loss(vae.model, vae.guide, query, support) / batch
+                    try:
+                        loss = self.run.elbo.differentiable_loss(vae.model, vae.guide, query, support) / batch
+                    except torch.linalg.LinAlgError:
+                        if self.ranks.world == 1:
+                            raise
+                        total += math.nan  # the other processes wait for the sum, and must skip this step, too
+                        continue
                 loss.backward()
                 total += loss.detach()
         self.ranks.sum([total, *(p.grad for p in vae.parameters() if p.grad is not None)])

@@ -34,16 +34,15 @@ from hierarchical_lvae.runs.directory import (
 )  # fmt: skip
 from hierarchical_lvae.runs.options import AUTO, CHECKPOINT_EVERY, FitOptions
 from hierarchical_lvae.runs.run import Run, load_data, moved, prepare
-from hierarchical_lvae.training.gradient import is_capturable, needs_host, precision, shared
+from hierarchical_lvae.training.gradient import needs_host, precision, shared
 from hierarchical_lvae.training.ranks import Ranks
-from hierarchical_lvae.training.step import Step
+from hierarchical_lvae.training.step import TOLERATED, Step
 from hierarchical_lvae.types import Diverged, Interrupted, random_state_kept, single_precision
 
 LOG_EVERY, DIAGNOSE_EVERY = 50, 500
 DIAGNOSE_EVERY_REPLAYED = 5_000
 """On a GPU, where step 500 and the last are diagnosed, too: a diagnosis takes 0.3 s of Python, 500 steps about 1 s."""
 REESTIMATE_EVERY, REESTIMATE_ON = 200, 4  # steps, neighbourhoods
-TRIED = 10  # steps timed for an estimate
 ALPHA_RANGE = 1e-3, 10.0  # of `alpha="auto"`: the paper's fits train in this range and overshoot at 100
 log = logging.getLogger(__name__)
 Watcher = Callable[[Run, dict[str, Any]], None]
@@ -62,6 +61,7 @@ def fit(
     The directory holds `options.json`, `model.safetensors`, the checkpoint (`state.safetensors`, `state.json`) and
     `log.jsonl`. Every 50 steps the log gets the loss and the norm of the meta-gradient (nats per image), the images per
     second and the last value of the penalty, if any; every 500 steps (5,000 on a GPU) it also gets the diagnosis.
+    A step whose loss or gradient is not finite is skipped: it changes no weight, and the log counts it.
 
     Args:
         options: the data, the model and the schedule.
@@ -71,7 +71,8 @@ def fit(
         ready: called with the run before the first step.
 
     Raises:
-        Diverged: the loss or its gradient is not finite, or the local step overshoots; the last checkpoint is kept.
+        Diverged: the loss or its gradient is not finite for ten steps in a row, a weight is not finite, or the local
+            step overshoots; the last checkpoint is kept.
         Interrupted: SIGINT or SIGTERM arrived; a checkpoint was written after the last step.
         OSError: `out` is not empty, is locked by another process, or cannot be written.
     """
@@ -125,44 +126,6 @@ def resume(
         return _train(run, ranks, checkpoint_every, watchers)
 
 
-@single_precision()
-def estimate_seconds(run: Run, options: FitOptions) -> float:
-    """Estimate how many seconds a fit with these options would take here, on the data of `run`.
-
-    On a CPU it times a step with at most 8 queries; on a GPU, ten replays of an uncompiled step.
-
-    Raises:
-        MemoryError: a step does not fit into the memory of the GPU.
-    """
-    with (
-        random_state_kept(),
-        precision(options.precision),
-        pyro.validation_enabled(False),
-        pyro.get_param_store().scope(),
-    ):
-        trial = prepare(replace(options, neighbourhood="noise", compiled=False), run.dataset)
-        if is_capturable(trial):
-            try:
-                return _replay_seconds(trial) * options.steps
-            except torch.cuda.OutOfMemoryError as error:
-                raise MemoryError("a step does not fit into the memory of the GPU") from error
-        index = torch.randint(len(run.dataset), (min(options.batch, 8),)).to(trial.options.device)
-        for _ in range(2):  # the first one warms up
-            start = time.perf_counter()
-            x = trial.dataset.batch(index)
-            trial.elbo.loss_and_grads(trial.vae.model, trial.vae.guide, x, trial.neighbourhood(index, x))
-            seconds = time.perf_counter() - start
-    return seconds * options.batch / len(index) * options.steps
-
-
-def _replay_seconds(trial: Run) -> float:
-    step = Step(trial, Ranks())
-    step.take(0, 1)
-    start = time.perf_counter()
-    step.take(1, TRIED)
-    return (time.perf_counter() - start) / TRIED
-
-
 def _train(run: Run, ranks: Ranks, checkpoint_every: float, watchers: tuple[Watcher, ...]) -> Run:
     options, vae, elbo, dataset, out = run.options, run.vae, run.elbo, run.dataset, run.directory
     penalty = elbo.penalty
@@ -198,7 +161,7 @@ def _train(run: Run, ranks: Ranks, checkpoint_every: float, watchers: tuple[Watc
 
     written = checkpoint("running" if done < options.steps else "finished")
     bar = progress.bar(desc="fit", total=options.steps, initial=done, unit="step", smoothing=0.05)
-    logged, start = done, time.perf_counter()
+    logged, start, in_a_row = done, time.perf_counter(), 0
     with (
         bar,
         _noted_divergence(out if ranks.writes else None),
@@ -211,23 +174,30 @@ def _train(run: Run, ranks: Ranks, checkpoint_every: float, watchers: tuple[Watc
             number = min(step.at_once, options.steps - done, LOG_EVERY - done % LOG_EVERY)
             for i, seen in enumerate(taken := step.take(done, number)):
                 done += 1
-                losses.append(seen.loss)
-                if not seen.is_finite:
+                losses.append(seen.loss if seen.is_finite else math.nan)
+                in_a_row = 0 if seen.is_finite else in_a_row + 1
+                is_logged = done % LOG_EVERY == 0 or done == options.steps
+                if in_a_row and (in_a_row == TOLERATED or not _may_recover(vae, losses, is_logged)):
                     raise Diverged(
-                        f"the loss is {seen.loss:g} nats and its gradient {seen.norm:g} at step {done} "
+                        f"the loss is {seen.loss:g} nats and its gradient {seen.norm:g} at step {done}"
+                        f"{f', as in the {in_a_row - 1} steps before it' if in_a_row > 1 else ''} "
                         f"(first non-finite quantity: {step.why(i, number)}): "
                         f"lower `alpha` (here {vae.alpha:g}) or `lr` (here {options.lr:g})"
                         f"{'' if options.clip else ', or clip the gradient with `clip`'}; "
                         "the last good checkpoint is kept"
                     )
-            if penalty is not None:
+            if penalty is not None and not in_a_row:
                 penalty.update()
             if options.alpha == AUTO and done % REESTIMATE_EVERY == 0:
                 factor = reestimate(elbo, vae.model, vae.guide, step.x_N[:REESTIMATE_ON])
                 vae.alpha = min(max(vae.alpha * factor, ALPHA_RANGE[0]), ALPHA_RANGE[1])
-            if done % LOG_EVERY == 0 or done == options.steps:
+            if is_logged:
                 seconds = time.perf_counter() - start
-                entry = {"step": done, "loss": sum(losses) / len(losses), "gradient_norm": taken[-1].norm}
+                finite = [loss for loss in losses if math.isfinite(loss)]
+                entry = {"step": done, "loss": sum(finite) / len(finite), "gradient_norm": taken[-1].norm}
+                if skipped := len(losses) - len(finite):
+                    entry["skipped"] = skipped
+                    log.warning("skipped %d of %d steps (loss or gradient not finite)", skipped, len(losses))
                 if options.alpha == AUTO:
                     entry["alpha"] = vae.alpha
                 if elbo.last_penalty is not None:
@@ -255,6 +225,13 @@ def _train(run: Run, ranks: Ranks, checkpoint_every: float, watchers: tuple[Watc
                 written = checkpoint("running")
     checkpoint("finished")
     return run
+
+
+def _may_recover(vae: torch.nn.Module, losses: list[float], is_logged: bool) -> bool:
+    """Whether a fit can go on after a step that was not finite: its weights are, and there is a loss to log."""
+    if not all(parameter.isfinite().all() for parameter in vae.parameters()):
+        return False
+    return not is_logged or any(map(math.isfinite, losses))
 
 
 def _is_diagnosed(done: int, steps: int, is_replayed: bool) -> bool:

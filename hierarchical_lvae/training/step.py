@@ -4,8 +4,9 @@ A graph can contain operations that never read values on the host and always hav
 noisy neighbours, both gradients, clipping, Adam. Such a step costs one launch. Python runs only for the capture and for
 a few trial steps before it.
 
-A non-finite step must not change the weights. On a CPU, loss and gradient are checked before Adam's update. In a graph,
-a flag on the device makes Adam skip the update. The flag stays set, so later steps change nothing either.
+A step whose loss or gradient is not finite must not change the weights: it is skipped. On a CPU, both are checked
+before Adam's update; in a graph, a flag on the device makes Adam skip the update. After `TOLERATED` such steps in a
+row, a graph changes nothing any more, and the fit stops.
 """
 
 import math
@@ -23,6 +24,10 @@ from hierarchical_lvae.types import random_state_kept
 AT_ONCE = 50
 """The largest number of replayed steps before their losses are read."""
 
+TOLERATED = 10
+"""After so many non-finite steps in a row, a fit has diverged. One batch can overshoot although the next does not. But
+skipped steps change no weights, so a long row is unlikely to end."""
+
 TRIALS = 3
 """Trial steps before a capture, in which libraries choose their kernels and caches fill."""
 
@@ -37,7 +42,7 @@ class Outcome(NamedTuple):
 
     @property
     def is_finite(self) -> bool:
-        """Whether both are finite. If not, Adam skipped this step and, in a graph, all later ones."""
+        """Whether both are finite. If not, Adam skipped this step."""
         return math.isfinite(self.loss) and math.isfinite(self.norm)
 
 
@@ -125,8 +130,10 @@ class Step:
         norm = torch.nn.utils.clip_grad_norm_(parameters, math.inf if options.clip is None else options.clip)
         self.outcome = torch.stack([loss, norm])
         if self.is_replayed:
-            self.not_finite.copy_(torch.maximum(self.not_finite, 1 - self.outcome.isfinite().all().float()))
-            self.optimizer.found_inf = self.not_finite  # type: ignore[attr-defined]  # as GradScaler sets it
+            bad = 1 - self.outcome.isfinite().all().float()
+            stopped = (self.in_a_row >= TOLERATED).float()
+            self.in_a_row.copy_(torch.maximum(stopped * self.in_a_row, bad * (self.in_a_row + 1)))
+            self.optimizer.found_inf = torch.maximum(bad, stopped)  # type: ignore[attr-defined]  # as GradScaler does
             self.optimizer.step()
         elif Outcome(*self.outcome.tolist()).is_finite:
             self.optimizer.step()
@@ -145,7 +152,7 @@ class Step:
 
     def _capture(self) -> None:
         """Capture a step, then restore weights, moments and random state."""
-        self.not_finite = torch.zeros((), device=self.run.options.device)
+        self.in_a_row = torch.zeros((), device=self.run.options.device)
         parameters = [*self.run.vae.parameters()]
         before = [p.detach().clone() for p in parameters]
         moments = {p: {k: v.clone() for k, v in slots.items()} for p, slots in self.optimizer.state.items()}
@@ -165,7 +172,7 @@ class Step:
                 p.copy_(old)
                 for name, value in self.optimizer.state[p].items():
                     value.copy_(moments[p][name]) if p in moments else value.zero_()
-            self.not_finite.zero_()
+            self.in_a_row.zero_()
         self.graph = graph
 
 

@@ -124,7 +124,7 @@ def test_the_whole_step_copies_nothing_from_the_host(neighbourhood, number, like
     run.vae.to("meta")
     step = Step(replace(run, options=replace(run.options, device="meta")), Ranks())
     step.is_replayed = step.draws_inside = True
-    step.not_finite = torch.zeros((), device="meta")
+    step.in_a_row = torch.zeros((), device="meta")
     assert traffic(step._take) == {}
 
 
@@ -139,7 +139,7 @@ class Graph:
 
 
 def capture(step):
-    step.not_finite = torch.zeros(())
+    step.in_a_row = torch.zeros(())
     step.graph = Graph(step)
 
 
@@ -170,32 +170,45 @@ def test_a_step_of_a_graph_is_the_step(graphs, monkeypatch):
     torch.testing.assert_close(parameters(run), parameters(own), rtol=1e-4, atol=1e-6)  # two forms of Adam
 
 
-def test_what_is_not_finite_changes_nothing_from_there_on(graphs):
-    """Weights and moments stay the last good ones, and the step that failed is named with what failed in it."""
-    run = prepare(quick(alpha=1.0))
+def spoiled(run, at):
+    """The step of a run whose loss is not finite at some calls, from 1, with the weights after each of its steps."""
     step = Step(run, Ranks())
     step.take(0, 2)
-    usual, calls = step.gradient, []
+    usual, calls, copies = step.gradient, [], []
 
-    def third_fails(x, x_N):
-        calls.append(x.sum().item())
-        loss = usual(x, x_N)
-        return loss * torch.nan if len(calls) == 3 else loss
+    def fails(x, x_N):
+        calls.append(None)
+        return usual(x, x_N) * (torch.nan if len(calls) in at else 1.0)
 
-    step.gradient = third_fails
-    copies = []
-    watched = step.optimizer.step
-    step.optimizer.step = lambda: (watched(), copies.append(parameters(run)))
-    seen = step.take(2, 5)
-    assert [one.is_finite for one in seen] == [True, True, False, True, True]
-    for later in copies[2:]:
-        torch.testing.assert_close(later, copies[1], rtol=0, atol=0)
-    assert not torch.equal(copies[0][0], copies[1][0])
+    step.gradient = fails
+    adam = step.optimizer.step
+    step.optimizer.step = lambda: (adam(), copies.append(parameters(run)))
+    return step, copies
+
+
+def test_what_is_not_finite_changes_nothing(graphs):
+    step, copies = spoiled(prepare(quick(alpha=1.0)), at={3})
+    assert [one.is_finite for one in step.take(2, 5)] == [True, True, False, True, True]
+    torch.testing.assert_close(copies[2], copies[1], rtol=0, atol=0)
+    for before, after in ((0, 1), (2, 3), (3, 4)):
+        assert not torch.equal(copies[before][0], copies[after][0])
+    assert {int(slots["step"]) for slots in step.optimizer.state.values()} == {6}
+
+
+def test_after_ten_in_a_row_nothing_changes_any_more(graphs):
+    """So that the weights are still those of the failed step when the host looks. Nine in a row are forgiven."""
+    step, copies = spoiled(prepare(quick(alpha=1.0)), at={*range(2, 11), *range(12, 22)})
+    seen = [one.is_finite for one in step.take(2, 25)]
+    assert seen == [True, *[False] * 9, True, *[False] * 10, *[True] * 4]
+    torch.testing.assert_close(copies[9], copies[0], rtol=0, atol=0)
+    assert not torch.equal(copies[10][0], copies[9][0])
+    for later in copies[11:]:
+        torch.testing.assert_close(later, copies[10], rtol=0, atol=0)
     assert {int(slots["step"]) for slots in step.optimizer.state.values()} == {4}
 
 
 def test_a_fit_by_graphs_diverges_with_its_step_named(graphs, tmp_path):
-    with pytest.raises(Diverged, match=r"at step 1 \(first non-finite quantity: .*of the queries, in the"):
+    with pytest.raises(Diverged, match=r"at step 10, as in the 9 .*quantity: .*of the queries, in the"):
         fit(quick(alpha=1e30, steps=60), tmp_path / "run")
 
 

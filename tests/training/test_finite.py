@@ -11,6 +11,7 @@ from hierarchical_lvae.data import FactorImages
 from hierarchical_lvae.files import read_tensors
 from hierarchical_lvae.models import LocalVAE
 from hierarchical_lvae.neighbourhoods.noise import ObservationNoise
+from hierarchical_lvae.penalties.factor import Factor
 from hierarchical_lvae.runs import FitOptions
 from hierarchical_lvae.training import fit, resume, step
 from hierarchical_lvae.types import Diverged
@@ -30,7 +31,7 @@ def diverge(out, spoil=lambda run: None, **changes):
 @pytest.mark.parametrize("micro_batch", [None, 2])
 def test_a_step_that_is_too_long_is_named_by_what_it_moves(tmp_path, micro_batch):
     message = diverge(tmp_path / "run", alpha=1e30, clip=None, micro_batch=micro_batch)
-    assert "at step 1" in message
+    assert "at step 3, as in the 2 steps before it" in message
     assert "of the queries, in the" in message
     assert read_tensors(tmp_path / "run/state.safetensors")["vae.theta"].isfinite().all()
     assert json.loads((tmp_path / "run/state.json").read_text())["step"] == 0
@@ -99,6 +100,78 @@ def test_a_gradient_that_is_not_finite_is_named(tmp_path, monkeypatch):
 
     monkeypatch.setattr(LocalVAE, "decode", rooted)
     assert "the gradient of theta)" in diverge(tmp_path / "run", local="shared", alpha=0.0)
+
+
+@pytest.fixture
+def spoiled(monkeypatch):
+    """A function that makes the gradient non-finite at some calls, counted from 1."""
+    usual, calls = torch.nn.utils.clip_grad_norm_, []
+
+    def spoil(at):
+        def clipped(parameters, *args):
+            calls.append(None)
+            if len(calls) in at:
+                parameters[0].grad[3] = math.nan
+            return usual(parameters, *args)
+
+        calls.clear()
+        monkeypatch.setattr(torch.nn.utils, "clip_grad_norm_", clipped)
+
+    return spoil
+
+
+def read_log(run):
+    return [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
+
+
+def test_a_step_that_is_not_finite_is_skipped(tmp_path, spoiled, caplog):
+    spoiled({2})
+    seen = []
+    fit(FitOptions.of("quick", **SMALL, steps=4), tmp_path / "run", ready=lambda run: seen.append(run))
+    checkpoint = read_tensors(tmp_path / "run/state.safetensors")
+    assert checkpoint["vae.theta"].isfinite().all()
+    assert {int(value) for name, value in checkpoint.items() if name.endswith(".step")} == {3}
+    (entry,) = read_log(tmp_path / "run")
+    assert (entry["step"], entry["skipped"]) == (4, 1)
+    assert math.isfinite(entry["loss"])
+    assert "skipped 1 of 4 steps" in caplog.text
+    assert json.loads((tmp_path / "run/state.json").read_text())["status"] == "finished"
+
+
+def test_it_changes_no_weight_and_no_mean(tmp_path, spoiled):
+    """After a last step that is skipped, everything but the random state is as before it."""
+    fit(FitOptions.of("quick", **SMALL, steps=3), tmp_path / "three")
+    spoiled({4})
+    fit(FitOptions.of("quick", **SMALL, steps=4), tmp_path / "four")
+    three, four = (tmp_path / name / "model.safetensors" for name in ("three", "four"))
+    assert three.read_bytes() == four.read_bytes()
+    assert read_log(tmp_path / "three")[0]["loss"] == read_log(tmp_path / "four")[0]["loss"]
+    assert read_log(tmp_path / "four")[0]["gradient_norm"] is None
+
+
+def test_a_fit_resumes_after_a_skipped_step_to_the_same_bytes(tmp_path, spoiled):
+    spoiled({2, 5})
+    fit(FitOptions.of("quick", **SMALL, steps=60), tmp_path / "whole")
+    spoiled({2, 5})
+    fit(FitOptions.of("quick", **SMALL, steps=3), tmp_path / "part")
+    resume(tmp_path / "part", steps=60)
+    for name in ("model.safetensors", "state.safetensors"):
+        assert (tmp_path / "whole" / name).read_bytes() == (tmp_path / "part" / name).read_bytes()
+    assert [entry.get("skipped") for entry in read_log(tmp_path / "whole")] == [2, None]
+
+
+def test_ten_in_a_row_are_a_divergence(tmp_path, spoiled):
+    spoiled({*range(3, 12), *range(14, 24)})  # nine, then ten
+    message = diverge(tmp_path / "run", steps=40)
+    assert "and its gradient nan at step 23, as in the 9 steps before it" in message
+
+
+def test_a_skipped_step_does_not_train_a_discriminator(tmp_path, spoiled, monkeypatch):
+    updates = []
+    monkeypatch.setattr(Factor, "update", lambda self: updates.append(None))
+    spoiled({2})
+    fit(FitOptions.of("quick", **SMALL, steps=4, penalty="factor", alpha=0.0), tmp_path / "run")
+    assert len(updates) == 3
 
 
 def test_looking_costs_a_step_nothing(tmp_path, monkeypatch):

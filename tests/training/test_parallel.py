@@ -65,6 +65,23 @@ def test_parts_draw_by_seeds_of_their_own():
     assert torch.equal(state, torch.get_rng_state())  # one number was drawn, by everyone
 
 
+def test_a_part_without_a_curvature_makes_all_processes_skip_the_step(monkeypatch):
+    """A process that raised alone would leave the others in the sum, which would then be of different steps."""
+    run = prepare(options(micro_batch=2))
+
+    def fails(*args):
+        raise torch.linalg.LinAlgError("not positive definite")
+
+    monkeypatch.setattr(run.elbo, "differentiable_loss", fails)
+    x, x_N = torch.rand(4, 1, 8, 8), torch.rand(4, 2, 1, 8, 8)
+    ranks, sums = Ranks(), []
+    ranks.world, ranks.sum = 2, sums.append
+    assert InParts(run, ranks)(x, x_N).isnan()
+    assert len(sums) == 1
+    with pytest.raises(torch.linalg.LinAlgError):  # alone, so that the reason can be named
+        InParts(run, Ranks())(x, x_N)
+
+
 def test_two_processes_give_what_one_gives(tmp_path):
     process = start(*TORCHRUN, *FIT, *FEW, "--steps", "30", "--out", tmp_path / "two")
     one = fit(options(micro_batch=2), tmp_path / "one")
