@@ -11,18 +11,19 @@ import pytest
 import hierarchical_lvae
 
 PACKAGE = Path(hierarchical_lvae.__file__).parent
-BELOW = {"evaluation", "files", "progress", "types"}
+BELOW = {"evaluation", "files", "layout", "progress", "types"}
 SCIENCE = BELOW | {"models", "inference", "data", "penalties"}
 RUNS = SCIENCE | {"neighbourhoods", "runs"}
 WORK = RUNS | {"analysis", "training"}
 ALLOWED = {
-    "types": set(),
+    "layout": set(),
+    "types": {"layout"},
     "files": set(),
     "progress": set(),
     "mini": set(),
     "evaluation": {"progress", "types"},
-    "models": {"types"},
-    "inference": {"progress", "types"},
+    "models": {"layout", "types"},
+    "inference": {"layout", "progress", "types"},
     "data": {"files", "progress", "types"},
     "penalties": {"files", "types"},
     "neighbourhoods": {"data", "files", "progress", "types"},

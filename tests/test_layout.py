@@ -2,7 +2,7 @@
 
 import pytest
 
-from hierarchical_lvae.types import ParameterLayout
+from hierarchical_lvae.layout import ParameterLayout
 
 LAYOUT = ParameterLayout({"0.weight": (2, 3), "0.bias": (2,), "2.weight": (1, 2), "2.bias": (1,)})
 

@@ -5,7 +5,7 @@ import signal
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import cache, partial
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,20 +24,20 @@ from hierarchical_lvae.cli.names import (
     device_option,
     option_of,
 )
+from hierarchical_lvae.cli.watchers import ContactSheets, tensorboard
 from hierarchical_lvae.data import DATASETS, FRAMES
 from hierarchical_lvae.data.paths import is_path
 from hierarchical_lvae.inference import LOCAL_INFERENCE
 from hierarchical_lvae.models import ACTIVATIONS, LIKELIHOODS
 from hierarchical_lvae.neighbourhoods import NEIGHBOURHOODS
 from hierarchical_lvae.penalties import PENALTIES
-from hierarchical_lvae.presentation.figures import alpha_text, draw_all, draw_reconstructions
+from hierarchical_lvae.presentation.figures import alpha_text, draw_all
 from hierarchical_lvae.runs.options import ALPHA_UNITS, CHECKPOINT_EVERY, PRECISIONS, PRESETS, FitOptions
 from hierarchical_lvae.types import Interrupted
 
 if TYPE_CHECKING:
     from hierarchical_lvae.runs import Run
 
-CONTACT_SHEET_EVERY = 300.0  # seconds
 MAY_CHANGE = ("steps", "dataset", "data_dir", "device")
 """Options that may change when a fit is resumed. Your own data may have moved; another named data set is refused."""
 ENOUGH_CODES = 64  # per batch, for a penalty: the batch size of Locatello et al. (2019)
@@ -268,36 +268,3 @@ def refuse_contradictions(path: Path, chosen: dict[str, Any]) -> None:
         if value != was and not elsewhere:
             why = f"`{name}` {value} contradicts {path}, which was started with {was}: leave it out"
             raise click.UsageError(in_flags(why))
-
-
-class ContactSheets:
-    """Redraws figures/reconstructions.png every few minutes during training."""
-
-    def __init__(self) -> None:
-        self.last = time.monotonic()
-
-    def __call__(self, run: "Run", entry: dict[str, Any]) -> None:
-        """Draw if enough time has passed."""
-        if time.monotonic() - self.last > CONTACT_SHEET_EVERY:
-            draw_reconstructions(run)
-            self.last = time.monotonic()
-
-
-def tensorboard() -> list[Any]:
-    """Also write the log for TensorBoard, if it is installed."""
-    try:
-        from torch.utils.tensorboard import SummaryWriter
-    except ImportError:
-        return []
-
-    @cache
-    def writer(out: Path) -> Any:  # created with the first log line: before that, the run directory may not be ours
-        return SummaryWriter(str(out / "tensorboard"))
-
-    def watch(run: "Run", entry: dict[str, Any]) -> None:
-        for name, value in entry.items():
-            if name != "step" and value is not None:
-                writer(run.directory).add_scalar(name, value, entry["step"])
-        writer(run.directory).flush()
-
-    return [watch]

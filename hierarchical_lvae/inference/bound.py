@@ -25,7 +25,8 @@ from torch import Tensor
 from torch.distributions import kl_divergence
 
 from hierarchical_lvae.inference.sites import LocalSites, base
-from hierarchical_lvae.types import Latent, LocalLossAt, Observation, ParameterLayout
+from hierarchical_lvae.layout import ParameterLayout
+from hierarchical_lvae.types import Latent, LocalLossAt, Observation
 
 PyroProgram = Callable[[Any], Any]
 

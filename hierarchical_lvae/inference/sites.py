@@ -20,7 +20,7 @@ import pyro.distributions as dist
 from pyro.poutine.messenger import Messenger
 from torch import Tensor
 
-from hierarchical_lvae.types import ParameterLayout
+from hierarchical_lvae.layout import ParameterLayout
 
 
 class LocalSites(Messenger):

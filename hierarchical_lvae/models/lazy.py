@@ -31,7 +31,7 @@ from torch import Tensor
 from torch.autograd import Function
 from torch.utils._pytree import tree_map_only
 
-from hierarchical_lvae.types import ParameterLayout
+from hierarchical_lvae.layout import ParameterLayout
 
 aten = torch.ops.aten
 Number: TypeAlias = Tensor | float

@@ -16,10 +16,11 @@ from math import prod
 import torch
 from torch import Tensor
 
+from hierarchical_lvae.layout import ParameterLayout
 from hierarchical_lvae.models import ACTIVATIONS
 from hierarchical_lvae.models.layers import Activation, Conv, Linear, Reshape, Shape, UpConv
 from hierarchical_lvae.models.lazy import split
-from hierarchical_lvae.types import ParameterLayout, lookup
+from hierarchical_lvae.types import lookup
 
 WIDTH = 256
 Layer = Linear | Conv | UpConv | Activation | Reshape

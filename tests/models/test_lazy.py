@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 from torch.autograd import gradcheck, gradgradcheck
 
+from hierarchical_lvae.layout import ParameterLayout
 from hierarchical_lvae.models.lazy import Lazy, Product, Sum, split
-from hierarchical_lvae.types import ParameterLayout
 
 K, G, I, O = 2, 3, 5, 4  # noqa: E741
 LAYOUT = ParameterLayout({"weight": (O, I), "bias": (O,)})
