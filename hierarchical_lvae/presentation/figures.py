@@ -93,8 +93,8 @@ def compose(name: str, runs: "Sequence[tuple[str, Run]]", out: str | Path) -> Pa
     for _, run in runs:
         with seeded(run, None):
             samples.append(_prior_samples(run, 12))
-    title = describe(first).partition(", ")[2]
-    figure = plots.image_grid(torch.stack(samples), title, rows=[label for label, _ in runs])
+    beta = "" if first.options.beta == 1 else f"β = {first.options.beta:g}, "
+    figure = plots.image_grid(torch.stack(samples), f"{beta}{protocol(first)}", rows=[label for label, _ in runs])
     return save(figure, out, name)
 
 
@@ -120,11 +120,16 @@ def draw_importance(run: "Run", values: dict[str, Any], codes: str, part: str) -
 
 def describe(run: "Run") -> str:
     """Describe in two lines what was trained, and on which data."""
+    reached = f" (now {run.vae.alpha:.2g})" if run.options.alpha == "auto" else ""
+    return f"{model(run.options, reached=reached)}, {protocol(run)}"
+
+
+def protocol(run: "Run") -> str:
+    """Describe in two lines how a run was trained, and on which data, without the model."""
     options = run.options
-    reached = f" (now {run.vae.alpha:.2g})" if options.alpha == "auto" else ""
     source = " ".join(run.dataset.source.encode("utf-8", "replace").decode().split())  # it may contain a file name
     return (
-        f"{model(options, reached=reached)}, {options.steps:,} steps, B = {options.batch}, "
+        f"{options.steps:,} steps, B = {options.batch}, "
         f"K = {options.num_neighbours} (preset {options.preset}, seed {options.seed})\n"
         f"{source}, {printable(options.neighbourhood)} neighbours"
     )

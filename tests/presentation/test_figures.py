@@ -4,7 +4,7 @@ import torch
 from matplotlib.text import Text
 
 from hierarchical_lvae.presentation import plots
-from hierarchical_lvae.presentation.figures import describe, draw_figure3, save
+from hierarchical_lvae.presentation.figures import compose, describe, draw_figure3, save
 from hierarchical_lvae.runs import FitOptions, prepare
 
 HOSTILE = [
@@ -120,3 +120,15 @@ def test_figures_do_not_depend_on_the_default_precision(double):
     torch.set_default_dtype(torch.float32)
     for a, b in zip(wide.axes, draw_figure3(run).axes, strict=True):
         np.testing.assert_array_equal(a.images[0].get_array(), b.images[0].get_array())
+
+
+@pytest.mark.parametrize("beta", [1.0, 0.25])
+def test_figure_2_tells_the_protocol_that_its_rows_share(beta, tmp_path, monkeypatch):
+    runs = [prepare(FitOptions("digits", alpha=alpha, local=local, beta=beta, num_neighbours=1, batch=4, steps=10))
+            for alpha, local in ((0.0, "shared"), (1.0, "one-step"))]  # fmt: skip
+    drawn = []
+    monkeypatch.setattr("hierarchical_lvae.presentation.figures.save", lambda figure, *_: drawn.append(figure))
+    compose("fig2", [("α = 0", runs[0]), ("α = 1", runs[1])], tmp_path)
+    title = drawn[0].get_suptitle()
+    assert title.startswith(("" if beta == 1 else "β = 0.25, ") + "10 steps, B = 4, K = 1 (preset ")
+    assert {"α = 0", "α = 1"} <= set(texts(drawn[0]))
