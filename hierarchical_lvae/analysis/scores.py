@@ -25,7 +25,8 @@ from hierarchical_lvae.types import accepted, lookup, reason, suggestion
 POINTS = ("seed", "codes", "train", "test")
 """The settings that scores of the codes depend on; scores of the whole run depend on their arguments."""
 VERSION = 2
-"""Version of the scores: increase it when one of them changes, and saved scores are computed again."""
+"""Version of the scores: increase it when one of them changes, and saved scores are computed again. A new release alone
+does not cause that."""
 
 log = logging.getLogger(__name__)
 

@@ -19,6 +19,7 @@ from hierarchical_lvae.analysis import (
     read_scores,
     score,
 )
+from hierarchical_lvae.analysis import scores as scores_module
 from hierarchical_lvae.analysis.images import choose_features
 from hierarchical_lvae.files import write_tensors
 
@@ -56,6 +57,21 @@ def test_what_is_there_is_not_computed_again(run, tmp_path, monkeypatch):
         with torch.no_grad():
             run.vae.theta -= 1
     assert read_scores(tmp_path) == first
+
+
+def test_a_score_outlives_a_release_but_not_a_change_of_the_score_or_of_numpy(run, tmp_path, monkeypatch):
+    first = dict(score(replace(run, path=tmp_path), ("mig",), FEW))
+    monkeypatch.setattr("hierarchical_lvae.analysis.scores.encode", None)
+    usual = scores_module.version
+    for other in ("hierarchical-lvae", "numpy"):
+        monkeypatch.setattr(scores_module, "version", lambda name, other=other: "99" if name == other else usual(name))
+        again = dict(score(replace(run, path=tmp_path), ("mig",), FEW))
+        assert failed(again) == ([] if other == "hierarchical-lvae" else ["mig"])
+        if other == "hierarchical-lvae":
+            assert again == first  # with the release that computed it
+    monkeypatch.setattr(scores_module, "version", usual)
+    monkeypatch.setattr(scores_module, "VERSION", scores_module.VERSION + 1)
+    assert failed(dict(score(replace(run, path=tmp_path), ("mig",), FEW))) == ["mig"]
 
 
 def test_a_score_is_of_the_weights_that_were_scored(run, tmp_path):
