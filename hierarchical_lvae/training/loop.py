@@ -197,7 +197,9 @@ def _train(run: Run, ranks: Ranks, checkpoint_every: float, watchers: tuple[Watc
                 entry = {"step": done, "loss": sum(finite) / len(finite), "gradient_norm": taken[-1].norm}
                 if skipped := len(losses) - len(finite):
                     entry["skipped"] = skipped
-                    log.warning("skipped %d of %d steps (loss or gradient not finite)", skipped, len(losses))
+                    if ranks.writes:
+                        why = "loss or gradient not finite"
+                        log.warning("skipped %d of %d steps up to step %d: %s", skipped, len(losses), done, why)
                 if options.alpha == AUTO:
                     entry["alpha"] = vae.alpha
                 if elbo.last_penalty is not None:
