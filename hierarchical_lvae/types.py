@@ -122,8 +122,14 @@ class Stateful(Protocol):
 
 
 class Penalty(Stateful, Protocol):
-    """An additional term of the global loss, computed from the codes of a batch; see `hierarchical_lvae.penalties`."""
+    """An additional term of the global loss, computed from the codes of a batch; see `hierarchical_lvae.penalties`.
 
+    A penalty that reads values on the host sets `capturable = False`, as a `LocalInference` does. `update` always runs
+    outside the CUDA graph.
+    """
+
+    capturable: ClassVar[bool] = True
+    """Whether a CUDA graph can contain the penalty."""
     replaces_kl: ClassVar[bool] = False
     """Whether the penalty replaces β KL(q(z | x, φ_N) ‖ p(z)) of the queries instead of being added to it."""
 

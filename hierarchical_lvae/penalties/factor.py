@@ -34,7 +34,9 @@ class Factor(Penalty):
 
     def __call__(self, codes: Codes) -> Tensor:
         """γ times the total correlation: a scalar, in nats per image. The discriminator gets no gradient."""
-        self.last = codes.value.detach()
+        if self.last is None or self.last.shape != codes.value.shape:
+            self.last = torch.empty_like(codes.value, requires_grad=False)
+        self.last.copy_(codes.value.detach())  # in place: a CUDA graph writes where it wrote when it was captured
         return self.weight * self.discriminator(codes.value).mean()
 
     def update(self) -> None:

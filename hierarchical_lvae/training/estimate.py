@@ -32,7 +32,7 @@ def estimate_seconds(run: Run, options: FitOptions) -> float:
         pyro.get_param_store().scope(),
     ):
         trial = prepare(replace(options, neighbourhood="noise", compiled=False), run.dataset)
-        if is_capturable(trial):
+        if is_capturable(trial, Ranks()):
             try:
                 return _replay_seconds(trial) * options.steps
             except torch.cuda.OutOfMemoryError as error:

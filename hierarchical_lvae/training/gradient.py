@@ -1,7 +1,8 @@
 """The meta-gradient, of Equation 6 over a batch: at once, in parts, or over several processes.
 
 Each part draws its codes from its own seed, which is drawn from the common random state. The draws are therefore the
-same whichever process computes which part, and also if one process computes them all.
+same whichever process computes which part, and also if one process computes them all. In a CUDA graph, which cannot
+set a seed, one process computes all parts, and they draw one after the other.
 """
 
 import math
@@ -30,7 +31,7 @@ def choose_gradient(run: Run, ranks: Ranks) -> Gradient:
         ValueError: the local inference cannot be compiled, or cannot be on this device.
     """
     if run.options.micro_batch is not None:
-        return InParts(run, ranks)
+        return InParts(run, ranks, seeded=not is_capturable(run, ranks))
     if not run.options.compiled:
         return Whole(run)
     if run.options.device == "mps":
@@ -42,17 +43,17 @@ def choose_gradient(run: Run, ranks: Ranks) -> Gradient:
     return Compiled(run)
 
 
-def is_capturable(run: Run) -> bool:
+def is_capturable(run: Run, ranks: Ranks) -> bool:
     """Whether the step can be a CUDA graph: on a GPU, and without anything that `needs_host` names."""
-    return run.options.device.startswith("cuda") and not needs_host(run)
+    return run.options.device.startswith("cuda") and not needs_host(run, ranks)
 
 
-def needs_host(run: Run) -> str:
+def needs_host(run: Run, ranks: Ranks) -> str:
     """What keeps the step of a run from being a CUDA graph on a GPU; empty if nothing does."""
-    if run.options.micro_batch is not None:
-        return "its batch is split"
-    if run.elbo.penalty is not None:
-        return "its penalty runs Python at each step"
+    if ranks.world > 1:
+        return "several processes share its batch"
+    if not getattr(run.elbo.penalty, "capturable", True):
+        return f"the penalty {run.options.penalty} reads values on the host"
     return "" if getattr(run.elbo.local, "capturable", True) else f"{run.options.local} reads values on the host"
 
 
@@ -67,7 +68,7 @@ def shared(options: FitOptions, ranks: Ranks) -> FitOptions:
     return replace(options, micro_batch=math.ceil(options.batch / ranks.world))
 
 
-def first_not_finite(run: Run, x: Tensor, x_N: Tensor) -> str:
+def first_not_finite(run: Run, ranks: Ranks, x: Tensor, x_N: Tensor) -> str:
     """Name the first non-finite quantity (meta-parameter, site or gradient) of a step.
 
     This process runs the step alone, on x (B, C, H, W), x_N (B, K, C, H, W), from the current random state.
@@ -76,10 +77,12 @@ def first_not_finite(run: Run, x: Tensor, x_N: Tensor) -> str:
     for name, parameter in names.items():
         if not parameter.isfinite().all():
             return f"the meta-parameter {name}"
-    alone = Ranks()
-    alone.rank, alone.world = 0, 1
     watched = replace(run, elbo=Watched(run.elbo))  # type: ignore[arg-type]  # it has what a gradient needs
-    gradient = InParts(watched, alone) if run.options.micro_batch is not None else Whole(watched)
+    gradient: Gradient = Whole(watched)
+    if run.options.micro_batch is not None:
+        alone = Ranks()
+        alone.rank, alone.world = 0, 1
+        gradient = InParts(watched, alone, seeded=not is_capturable(run, ranks))
     try:
         loss = gradient(x, x_N)
     except NotFinite as found:
@@ -128,23 +131,23 @@ class InParts:
     Args:
         run: its option `micro_batch` is the size of a part.
         ranks: the processes.
+        seeded: draw the codes of each part from a seed of its own.
     """
 
-    def __init__(self, run: Run, ranks: Ranks) -> None:
-        self.run, self.ranks = run, ranks
+    def __init__(self, run: Run, ranks: Ranks, seeded: bool = True) -> None:
+        self.run, self.ranks, self.seeded = run, ranks, seeded
         self.size = run.options.micro_batch or run.options.batch
 
     def __call__(self, x: Tensor, x_N: Tensor) -> Tensor:
         """One backward pass for each of this process's parts of x (B, …), x_N (B, K, …) ↦ the whole loss, a scalar."""
         vae, batch = self.run.vae, len(x)
-        seed = int(torch.randint(2**31, ()))
+        seed = int(torch.randint(2**31, ())) if self.seeded else None
         for parameter in vae.parameters():
             parameter.grad = torch.zeros_like(parameter)
         total = x.new_zeros(())
         for i, (query, support) in enumerate(zip(x.split(self.size), x_N.split(self.size), strict=True)):
             if i % self.ranks.world == self.ranks.rank:
-                with random_state_kept():
-                    torch.manual_seed(seed + i)
+                with _seeded(None if seed is None else seed + i):
                     try:
                         loss = self.run.elbo.differentiable_loss(vae.model, vae.guide, query, support) / batch
                     except torch.linalg.LinAlgError:
@@ -156,3 +159,14 @@ class InParts:
                 total += loss.detach()
         self.ranks.sum([total, *(p.grad for p in vae.parameters() if p.grad is not None)])
         return total
+
+
+@contextmanager
+def _seeded(seed: int | None) -> Iterator[None]:
+    """Set a seed, and restore the random state afterwards; leave both alone without a seed."""
+    if seed is None:
+        yield
+        return
+    with random_state_kept():
+        torch.manual_seed(seed)
+        yield

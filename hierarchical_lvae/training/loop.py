@@ -130,7 +130,7 @@ def _train(run: Run, ranks: Ranks, checkpoint_every: float, watchers: tuple[Watc
     options, vae, elbo, dataset, out = run.options, run.vae, run.elbo, run.dataset, run.directory
     penalty = elbo.penalty
     step = Step(run, ranks)
-    if ranks.writes and options.device.startswith("cuda") and (why := needs_host(run)):
+    if ranks.writes and options.device.startswith("cuda") and (why := needs_host(run, ranks)):
         log.info("the step runs without a CUDA graph, more slowly: %s", why)
     done, losses = 0, list[float]()
     if (saved := read_checkpoint(out)) is not None:
@@ -202,8 +202,8 @@ def _train(run: Run, ranks: Ranks, checkpoint_every: float, watchers: tuple[Watc
                         log.warning("skipped %d of %d steps up to step %d: %s", skipped, len(losses), done, why)
                 if options.alpha == AUTO:
                     entry["alpha"] = vae.alpha
-                if elbo.last_penalty is not None:
-                    entry["penalty"] = elbo.last_penalty.item()
+                if taken[-1].penalty is not None:
+                    entry["penalty"] = taken[-1].penalty
                 entry["images_per_second"] = (done - logged) * options.batch * (options.num_neighbours + 1) / seconds
                 if _is_diagnosed(done, options.steps, step.is_replayed):
                     info = diagnose(elbo, vae.model, vae.guide, step.x_N)

@@ -19,7 +19,7 @@ from hierarchical_lvae.runs import Run
 from hierarchical_lvae.runs.options import FitOptions
 from hierarchical_lvae.training.gradient import choose_gradient, first_not_finite, is_capturable
 from hierarchical_lvae.training.ranks import Ranks
-from hierarchical_lvae.types import random_state_kept
+from hierarchical_lvae.types import Penalty, random_state_kept
 
 AT_ONCE = 50
 """The largest number of replayed steps before their losses are read."""
@@ -33,16 +33,18 @@ TRIALS = 3
 
 
 class Outcome(NamedTuple):
-    """Loss and gradient norm of a step."""
+    """Loss, gradient norm and penalty of a step."""
 
     loss: float
     """Nats per image."""
     norm: float
     """The norm of the meta-gradient before clipping, in nats per image."""
+    penalty: float | None = None
+    """The value of the penalty, in nats per image; None if there is none."""
 
     @property
     def is_finite(self) -> bool:
-        """Whether both are finite. If not, Adam skipped this step."""
+        """Whether loss and norm are finite. If not, Adam skipped this step."""
         return math.isfinite(self.loss) and math.isfinite(self.norm)
 
 
@@ -62,13 +64,15 @@ class Step:
     """The states of CPU and GPU before the codes were drawn or, if a graph draws the batch, before `take` began."""
 
     def __init__(self, run: Run, ranks: Ranks) -> None:
-        self.run, self.gradient = run, choose_gradient(run, ranks)
-        self.is_replayed = is_capturable(run)
+        self.run, self.ranks, self.gradient = run, ranks, choose_gradient(run, ranks)
+        self.is_replayed = is_capturable(run, ranks)
         """Whether the step is a CUDA graph."""
         self.draws_inside = self.is_replayed and not run.neighbourhood.of_data
         """Whether the graph also draws images and neighbours."""
-        self.at_once = AT_ONCE if self.draws_inside else 1
-        """How many steps may be taken before their losses are read."""
+        penalty = run.elbo.penalty
+        is_updated = penalty is not None and type(penalty).update is not Penalty.update
+        self.at_once = AT_ONCE if self.draws_inside and not is_updated else 1
+        """How many steps may be taken before their losses are read. A penalty is updated after each step."""
         if self.is_replayed:
             rate = torch.tensor(run.options.lr, device=run.options.device)
             self.optimizer = torch.optim.Adam(run.vae.parameters(), rate, fused=True, capturable=True)
@@ -103,7 +107,7 @@ class Step:
                 share = failed / number if self.draws_inside else 0.0
                 torch.cuda.set_rng_state(_between(gpu, torch.cuda.get_rng_state(), share))
             x, x_N = self._draw() if self.draws_inside else (self.x, self.x_N)
-            return first_not_finite(self.run, x, x_N)
+            return first_not_finite(self.run, self.ranks, x, x_N)
 
     def _put(self, x: Tensor, x_N: Tensor) -> None:
         """Set the batch; if there is a graph, copy it to where the graph reads it."""
@@ -128,9 +132,10 @@ class Step:
         except torch.linalg.LinAlgError:  # the curvature is not finite, or no mode was found
             loss = self.x.new_tensor(math.nan)
         norm = torch.nn.utils.clip_grad_norm_(parameters, math.inf if options.clip is None else options.clip)
-        self.outcome = torch.stack([loss, norm])
+        penalty = self.run.elbo.last_penalty
+        self.outcome = torch.stack([loss, norm] if penalty is None else [loss, norm, penalty])
         if self.is_replayed:
-            bad = 1 - self.outcome.isfinite().all().float()
+            bad = 1 - self.outcome[:2].isfinite().all().float()
             stopped = (self.in_a_row >= TOLERATED).float()
             self.in_a_row.copy_(torch.maximum(stopped * self.in_a_row, bad * (self.in_a_row + 1)))
             self.optimizer.found_inf = torch.maximum(bad, stopped)  # type: ignore[attr-defined]  # as GradScaler does

@@ -11,7 +11,7 @@ import torch
 from hierarchical_lvae.penalties import PENALTIES
 from hierarchical_lvae.runs import FitOptions, load_run, prepare
 from hierarchical_lvae.training import fit, resume
-from hierarchical_lvae.training.gradient import is_capturable
+from hierarchical_lvae.training.gradient import is_capturable, needs_host
 from hierarchical_lvae.training.ranks import Ranks
 from hierarchical_lvae.types import Interrupted
 
@@ -89,9 +89,11 @@ def test_it_needs_the_whole_batch(tmp_path, monkeypatch):
         FitOptions(dataset="digits", penalty="tcc")
 
 
-def test_it_is_not_captured():
-    for penalty, capturable in (("tc", False), (None, True)):
-        run = prepare(options(penalty=penalty))
-        on_gpu = replace(run, options=replace(run.options, device="cuda"))
-        assert is_capturable(on_gpu) == capturable
-        assert not is_capturable(run)
+@pytest.mark.parametrize("reads", [False, True])
+def test_a_penalty_that_reads_values_keeps_a_step_from_being_a_graph(reads, monkeypatch):
+    monkeypatch.setattr("hierarchical_lvae.penalties.total_correlation.TotalCorrelation.capturable", not reads)
+    run = prepare(options(penalty="tc"))
+    on_gpu = replace(run, options=replace(run.options, device="cuda"))
+    assert needs_host(on_gpu, Ranks()) == ("the penalty tc:4.0 reads values on the host" if reads else "")
+    assert is_capturable(on_gpu, Ranks()) == (not reads)
+    assert not is_capturable(run, Ranks())

@@ -17,10 +17,12 @@ from hierarchical_lvae.data import load_dataset
 from hierarchical_lvae.data.replica import LAYERS_SHAPE, ReplicaImages
 from hierarchical_lvae.inference import LOCAL_INFERENCE, LocalELBO, OneStepMAP
 from hierarchical_lvae.models import LIKELIHOODS, LocalVAE
+from hierarchical_lvae.penalties import PENALTIES, build_penalty
 from hierarchical_lvae.runs import FitOptions, load_run, prepare
 from hierarchical_lvae.training import fit, loop, resume
+from hierarchical_lvae.training import gradient as gradient_module
 from hierarchical_lvae.training import step as step_module
-from hierarchical_lvae.training.gradient import is_capturable, needs_host
+from hierarchical_lvae.training.gradient import Whole, is_capturable, needs_host
 from hierarchical_lvae.training.ranks import Ranks
 from hierarchical_lvae.training.step import Step
 from hierarchical_lvae.types import Diverged
@@ -113,19 +115,31 @@ class Images(ReplicaImages):
 @pytest.mark.parametrize("likelihood", LIKELIHOODS)
 def test_the_whole_step_copies_nothing_from_the_host(neighbourhood, number, likelihood, alpha, monkeypatch):
     """Images, neighbours, gradients, clipping, and the flag that Adam reads. (Adam itself does not support `meta`.)"""
+    local = "one-step" if alpha else "shared"
+    given = {"alpha": alpha, "local": local, "neighbourhood": neighbourhood, "num_neighbours": number}
+    assert traffic(on_meta(monkeypatch, **given, likelihood=likelihood)._take) == {}
+
+
+@pytest.mark.parametrize("changes", [{"micro_batch": 2}, *({"penalty": name} for name in PENALTIES)])
+def test_neither_parts_nor_penalties_copy_anything_from_the_host(changes, monkeypatch):
+    assert traffic(on_meta(monkeypatch, **changes)._take) == {}
+
+
+def on_meta(monkeypatch, **changes):
+    """A step as a graph would contain it, without numbers."""
     monkeypatch.setattr(Step, "_capture", lambda self: None)
     monkeypatch.setattr(torch.optim.Adam, "step", lambda self: None)
-    options = FitOptions(
-        "digits", alpha=alpha, local="one-step" if alpha else "shared", neighbourhood=neighbourhood,
-        num_neighbours=number, batch=3, likelihood=likelihood, clip=100.0,
-    )  # fmt: skip
+    monkeypatch.setattr(gradient_module, "is_capturable", lambda run, ranks: True)
     dataset = replace(load_dataset("digits"), images=Images(), image_size=16)
-    run = prepare(options, dataset)
+    run = prepare(quick(**{"batch": 3, "clip": 100.0, **changes}), dataset)
     run.vae.to("meta")
-    step = Step(replace(run, options=replace(run.options, device="meta")), Ranks())
+    options = replace(run.options, device="meta")
+    if options.penalty:
+        run.elbo.penalty = build_penalty(options.penalty, options.latent_dim, "meta")
+    step = Step(replace(run, options=options), Ranks())
     step.is_replayed = step.draws_inside = True
     step.in_a_row = torch.zeros((), device="meta")
-    assert traffic(step._take) == {}
+    return step
 
 
 # ------------------------------------------------------------- the step of a graph, taken by Python on the CPU
@@ -146,8 +160,13 @@ def capture(step):
 @pytest.fixture
 def graphs(monkeypatch):
     """Steps are as on a GPU."""
-    monkeypatch.setattr(step_module, "is_capturable", lambda run: True)
+    as_a_graph(monkeypatch, True)
     monkeypatch.setattr(Step, "_capture", capture)
+
+
+def as_a_graph(monkeypatch, yes):
+    for module in (step_module, gradient_module):
+        monkeypatch.setattr(module, "is_capturable", lambda run, ranks: yes)
 
 
 def quick(**changes):
@@ -158,16 +177,39 @@ def parameters(run):
     return [p.detach().clone() for p in run.vae.parameters()]
 
 
-def test_a_step_of_a_graph_is_the_step(graphs, monkeypatch):
-    run, own = prepare(quick(warm_up=4)), prepare(quick(warm_up=4))
+@pytest.mark.parametrize("penalty", [None, *PENALTIES])
+def test_a_step_of_a_graph_is_the_step(penalty, graphs, monkeypatch):
+    """Adam divides by |g|, so rounding decides the weights whose gradient is nearly zero; hence the norms."""
+    run, own = prepare(quick(warm_up=4, penalty=penalty)), prepare(quick(warm_up=4, penalty=penalty))
+    start = parameters(run)
     torch.manual_seed(3)
     seen = Step(run, Ranks()).take(0, 6)
-    monkeypatch.setattr(step_module, "is_capturable", lambda run: False)
+    as_a_graph(monkeypatch, False)
     torch.manual_seed(3)
     step = Step(own, Ranks())
     alike = [one for done in range(6) for one in step.take(done, 1)]
-    torch.testing.assert_close(seen, alike, rtol=1e-5, atol=0)
-    torch.testing.assert_close(parameters(run), parameters(own), rtol=1e-4, atol=1e-6)  # two forms of Adam
+    assert all((one.penalty is None) == (penalty is None) for one in seen)
+    torch.testing.assert_close([one[:2] for one in seen], [one[:2] for one in alike], rtol=1e-5, atol=0)
+    if penalty:  # may start at zero
+        torch.testing.assert_close([one.penalty for one in seen], [one.penalty for one in alike], rtol=1e-4, atol=1e-4)
+    for one, other, first in zip(parameters(run), parameters(own), start, strict=True):
+        assert (one - other).norm() < 1e-3 * (other - first).norm()
+
+
+def test_parts_in_a_graph_draw_one_after_the_other(graphs):
+    """And sum to the gradient of the mean, with an incomplete last part."""
+    run = prepare(quick(batch=5, micro_batch=2))
+    step, whole = Step(run, Ranks()), Whole(run)
+    x, x_N = step._draw()
+    before, expected = torch.get_rng_state(), []
+    for part in (slice(0, 2), slice(2, 4), slice(4, 5)):
+        loss = whole(x[part], x_N[part])
+        expected.append([len(x[part]) / 5 * value for value in (loss, *(p.grad for p in run.vae.parameters()))])
+    after = torch.get_rng_state()
+    torch.set_rng_state(before)
+    found = [step.gradient(x, x_N), *(p.grad for p in run.vae.parameters())]
+    torch.testing.assert_close(found, [sum(parts) for parts in zip(*expected, strict=True)])
+    assert torch.equal(torch.get_rng_state(), after)
 
 
 def spoiled(run, at):
@@ -212,24 +254,29 @@ def test_a_fit_by_graphs_diverges_with_its_step_named(graphs, tmp_path):
         fit(quick(alpha=1e30, steps=60), tmp_path / "run")
 
 
-def test_a_fit_by_graphs_resumes_to_the_same_bytes(graphs, tmp_path):
-    fit(quick(steps=120), tmp_path / "whole")
-    fit(quick(steps=70), tmp_path / "part")
+@pytest.mark.parametrize("penalty", [None, "annealed", "factor"])
+def test_a_fit_by_graphs_resumes_to_the_same_bytes(penalty, graphs, tmp_path, monkeypatch):
+    monkeypatch.setattr("hierarchical_lvae.penalties.discriminator.WIDTH", 10)
+    fit(quick(steps=120, penalty=penalty), tmp_path / "whole")
+    fit(quick(steps=70, penalty=penalty), tmp_path / "part")
     resume(tmp_path / "part", steps=120)
     whole, part = ((tmp_path / name / "model.safetensors").read_bytes() for name in ("whole", "part"))
     assert whole == part
     lines = (tmp_path / "whole/log.jsonl").read_text().splitlines()
     assert [json.loads(line)["step"] for line in lines] == [50, 100, 120]
+    assert all(("penalty" in json.loads(line)) == (penalty is not None) for line in lines)
+    if penalty == "annealed":  # an update after each step, not after each reading
+        assert load_run(tmp_path / "whole").elbo.penalty.steps == 120
 
 
 @pytest.mark.parametrize("first", ["graph", "plain"])
 def test_a_fit_moves_between_a_graph_and_a_plain_step(first, monkeypatch, tmp_path):
     """As between a GPU and a CPU: both forms of Adam go on from each other's moments."""
-    usual = step_module.is_capturable, Step._capture
+    usual = Step._capture
 
     def run_as(kind):
-        monkeypatch.setattr(step_module, "is_capturable", (lambda run: True) if kind == "graph" else usual[0])
-        monkeypatch.setattr(Step, "_capture", capture if kind == "graph" else usual[1])
+        as_a_graph(monkeypatch, kind == "graph")
+        monkeypatch.setattr(Step, "_capture", capture if kind == "graph" else usual)
 
     fit(quick(steps=60, warm_up=80), tmp_path / "whole")
     run_as(first)
@@ -258,7 +305,7 @@ def test_what_failed_is_looked_up_in_the_batch_that_failed(monkeypatch):
         step.take(done, 1)
     counted, x_N = run.neighbourhood.state_dict(), step.x_N.clone()
     looked_at = []
-    monkeypatch.setattr(step_module, "first_not_finite", lambda run, x, x_N: looked_at.append(x_N) or "it")
+    monkeypatch.setattr(step_module, "first_not_finite", lambda run, ranks, x, x_N: looked_at.append(x_N) or "it")
     assert step.why(0, 1) == "it"
     assert torch.equal(looked_at[0], x_N)
     for name, value in run.neighbourhood.state_dict().items():
@@ -278,14 +325,18 @@ def test_the_random_state_of_a_step_lies_between(share):
     ("changes", "why"),
     [
         ({}, ""),
-        ({"micro_batch": 2}, "its batch is split"),
-        ({"penalty": "tc:1"}, "its penalty runs Python at each step"),
+        ({"micro_batch": 2}, ""),
+        ({"penalty": "factor"}, ""),
         ({"local": "laplace-low-rank"}, "laplace-low-rank reads values on the host"),
         ({"local": "exact", "local_layers": "head"}, "exact reads values on the host"),
     ],
 )
 def test_what_keeps_a_step_from_being_a_graph_has_a_name(changes, why):
     run = prepare(quick(**changes))
-    assert needs_host(run) == why
-    assert not is_capturable(run)  # on a CPU, in any case
-    assert is_capturable(replace(run, options=replace(run.options, device="cuda"))) == (not why)
+    assert needs_host(run, Ranks()) == why
+    assert not is_capturable(run, Ranks())  # on a CPU, in any case
+    on_gpu = replace(run, options=replace(run.options, device="cuda"))
+    assert is_capturable(on_gpu, Ranks()) == (not why)
+    several = Ranks()
+    several.world = 2
+    assert needs_host(on_gpu, several) == "several processes share its batch"

@@ -55,7 +55,7 @@ def test_where_there_is_none_one_line_says_why(monkeypatch, tmp_path, built, why
 
 
 def test_what_it_cannot_do_is_refused(mps, monkeypatch):
-    assert not is_capturable(a_run())
+    assert not is_capturable(a_run(), Ranks())
     with pytest.raises(ValueError, match="cannot be compiled on mps: leave out `compiled`, or use the `device` cpu"):
         choose_gradient(a_run(compiled=True), Ranks())
     monkeypatch.setenv("WORLD_SIZE", "2")
