@@ -4,12 +4,12 @@
 
 Each part is a process with its own time limit; a failure is reported and does not stop the others:
 
-    exact          both gradients on the GPU against the CPU in float64: in float32, in TF32, with other forms of the layers
+    exact          both gradients against the CPU in float64: in float32, in TF32, with other forms of the layers
     graph          a step as a CUDA graph against the same step without a graph; run twice; not finite; resumed
     deterministic  what PyTorch's deterministic algorithms cost, and whether two fits then give the same bytes
     compile        the gradient compiled by Inductor: how long that takes, and whether it is correct
-    rates          steps per second, memory and kernels (graphs, compiled, a plain VAE, a loop over tasks); the card's peak
-    train          the fits in `runs.jsonl`, one object per line (`name`, and options for `quick`), `--workers` at a time
+    rates          steps per second, memory, kernels (graphs, compiled, plain VAE, loop over tasks); the card's peak
+    train          the fits in `runs.jsonl`, one object per line (`name`, options for `quick`), `--workers` at a time
 
 OUT then holds report.txt (read it first), a log of each part, and the run directories. `--device cpu --small` rehearses
 everything without a GPU, in seconds; graphs are then plain calls.
