@@ -1,0 +1,98 @@
+"""ℓ_N from a single pass through the network, for programs whose likelihood is linear in the local weights.
+
+Let the parameters η of the likelihood (means or logits) be affine in θ_N, with Jacobian J, and let no other term of ℓ_N
+depend on θ_N. Then one evaluation determines all others:
+
+    η(θ_N + v) = η(θ_N) + J v,
+    ℓ_N(θ_N + v) = ℓ_N(θ_N) + Σ_k w_k [log p(x_k | η_k(θ_N)) − log p(x_k | η_k(θ_N + v))].
+
+J v and its adjoint Jᵀ w pass only through the layers that follow θ_N. If these are the last one, the encoder and most
+of the decoder are computed only once.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from torch import Tensor
+from torch.autograd import Function
+
+from hierarchical_lvae.inference.curvature import (
+    LinearMap,
+    depends_on,
+    jacobian,
+    likelihood_parameters,
+    unused,
+    with_parameters,
+)
+from hierarchical_lvae.inference.sites import base
+from hierarchical_lvae.types import LocalLossAt, Observation
+
+
+class LinearLoss:
+    """ℓ_N as a function of one local site, for fixed meta-parameters and codes: a `LocalLoss` without the network.
+
+    If the program is not linear in the site, the results are wrong; compare one of them with the program's own.
+
+    Args:
+        at: ℓ_N where it was evaluated.
+        site: the name of the local site.
+
+    Raises:
+        ValueError: the likelihood does not depend on the site, or is not one of `likelihood_parameters`.
+
+    >>> import torch
+    >>> from hierarchical_lvae.inference.bound import negative_elbo
+    >>> from hierarchical_lvae.models import LocalLinearRegression
+    >>> program = LocalLinearRegression(torch.zeros(3), tau=1.0, sigma=1.0)
+    >>> data, values = (torch.randn(5, 4, 3), torch.randn(5, 4)), {"theta_N": torch.randn(5, 1, 3)}
+    >>> here = negative_elbo(program.model, program.guide, data, {"theta_N"})
+    >>> there = negative_elbo(program.model, program.guide, data, {"theta_N"}, values)
+    >>> torch.allclose(LinearLoss(here, "theta_N")(values).loss, there.loss)
+    True
+    """
+
+    differentiable = False
+
+    def __init__(self, at: LocalLossAt, site: str) -> None:
+        self.at, self.site, self.origin = at, site, at.values[site].detach()
+        parameters = [[p for p, _ in likelihood_parameters(base(o.distribution))] for o in at.observations]
+        self.depends = [[depends_on(p, at.values[site]) for p in of_one] for of_one in parameters]
+        self.parameters = [[p.detach() for p in of_one] for of_one in parameters]
+        outputs = [p for ps, ds in zip(parameters, self.depends, strict=True) for p, d in zip(ps, ds, strict=True) if d]
+        if not outputs:
+            raise unused(site)
+        self.push, self.pull = jacobian(outputs, at.values[site])
+        self.rest = (at.loss - _loss(at.observations)).detach()
+        """The terms of ℓ_N that do not depend on the site: (B,)."""
+
+    def __call__(self, values: Mapping[str, Tensor] | None = None) -> LocalLossAt:
+        """Evaluate ℓ_N at the value of the site, (B, 1, P), or else at the origin."""
+        value = self.origin.clone().requires_grad_() if values is None else values[self.site]
+        changes = iter(_Linear.apply(self.push, self.pull, value - self.origin))
+        observations = []
+        for observation, parameters, depends in zip(self.at.observations, self.parameters, self.depends, strict=True):
+            moved = [p + next(changes) if d else p for p, d in zip(parameters, depends, strict=True)]
+            factors = with_parameters(base(observation.distribution), moved)
+            event_dim = len(factors.batch_shape) - len(observation.distribution.batch_shape)
+            observations.append(observation._replace(distribution=factors.to_event(event_dim)))
+        loss = self.rest + _loss(observations)
+        return self.at._replace(loss=loss, values={self.site: value}, observations=tuple(observations))
+
+
+class _Linear(Function):
+    """A linear map that is given together with its adjoint: each is the other's derivative."""
+
+    @staticmethod
+    def forward(ctx: Any, linear: LinearMap, adjoint: LinearMap, *inputs: Tensor) -> tuple[Tensor, ...]:
+        ctx.maps = adjoint, linear
+        return linear(*inputs)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Any, ...]:
+        return None, None, *_Linear.apply(*ctx.maps, *gradients)
+
+
+def _loss(observations: Sequence[Observation]) -> Tensor:
+    """The negative log likelihood of each neighbourhood: (B,), in nats."""
+    terms = (-o.weight * o.distribution.log_prob(o.value) for o in observations)
+    return sum(term.movedim(-2, 0).flatten(1).sum(1) for term in terms)
