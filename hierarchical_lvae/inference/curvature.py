@@ -31,7 +31,7 @@ import torch
 from torch import Tensor
 
 from hierarchical_lvae.inference.sites import base
-from hierarchical_lvae.types import LocalLossAt
+from hierarchical_lvae.types import LocalLossAt, Observation
 
 OVERSAMPLING, SWEEPS = 5, 1
 LinearMap = Callable[..., tuple[Tensor, ...]]
@@ -167,15 +167,11 @@ def _outputs(at: LocalLossAt, site: str) -> tuple[list[Tensor], list[Tensor]]:
     """The likelihood's parameters that depend on the site, and the Fisher information in each: (B, …) each."""
     outputs, information = [], []
     for observation in at.observations:
-        factors = base(observation.distribution)
-        for output, fisher in likelihood_parameters(factors):
-            if not depends_on(output, at.values[site]):
-                continue
-            batch = len(observation.distribution.batch_shape)
-            weight = torch.as_tensor(observation.weight).to(output)
-            weight = weight.reshape(weight.shape + (1,) * (output.dim() - batch))
-            outputs.append(output.movedim(batch - 2, 0))
-            information.append((fisher * weight).movedim(batch - 2, 0).detach())
+        dim = len(observation.distribution.batch_shape) - 2
+        for output, fisher in weighted_parameters(observation):
+            if depends_on(output, at.values[site]):
+                outputs.append(output.movedim(dim, 0))
+                information.append(fisher.movedim(dim, 0))
     if not outputs:
         raise unused(site)
     return outputs, information
@@ -194,6 +190,15 @@ def unused(site: str) -> ValueError:
         f"no observed site depends on the local site {site!r}, so ℓ_N has no curvature in it: use it in the model, "
         "or choose a local inference without curvature, such as OneStepMAP()"
     )
+
+
+def weighted_parameters(observation: Observation) -> list[tuple[Tensor, Tensor]]:
+    """The parameters of one factor of ℓ_N, and the Fisher information in each, with the weight of the factor."""
+    batch, weight = len(observation.distribution.batch_shape), torch.as_tensor(observation.weight)
+    return [
+        (output, (fisher * weight.to(output).reshape(weight.shape + (1,) * (output.dim() - batch))).detach())
+        for output, fisher in likelihood_parameters(base(observation.distribution))
+    ]
 
 
 def likelihood_parameters(factors: dist.TorchDistribution) -> list[tuple[Tensor, Tensor]]:

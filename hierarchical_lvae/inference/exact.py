@@ -36,7 +36,7 @@ import torch
 from torch import Tensor
 from torch.autograd import Function
 
-from hierarchical_lvae.inference.curvature import ggn_product, likelihood_parameters
+from hierarchical_lvae.inference.curvature import likelihood_parameters
 from hierarchical_lvae.inference.linear import LinearLoss
 from hierarchical_lvae.inference.sites import base, variance
 from hierarchical_lvae.types import LocalLoss, LocalLossAt, random_state_kept
@@ -81,7 +81,7 @@ class ExactMAP:
             ValueError: the program has no local site, or more than one, or is not linear in it.
             torch.linalg.LinAlgError: no mode was found within `max_steps`.
         """
-        with random_state_kept():  # both evaluations draw the same codes
+        with random_state_kept():  # both evaluations of the program draw the same codes
             start = local_loss()
         site = _only_site(start)
         mean, tau = start.prior[site].mean, variance(start.prior[site]).sqrt()
@@ -93,9 +93,10 @@ class ExactMAP:
         if not value.requires_grad:
             value.requires_grad_()
         found = local_loss({site: value})  # only this call advances the random state
-        _check_linear(without_network({site: value.detach()}), found)
+        predicted = without_network({site: value.detach()})
+        _check_linear(predicted, found)
         slope = tau * _gradient(found, site, local_loss.differentiable) + u
-        step = _Solve.apply(slope, partial(_solve, _precision(found, site, tau.detach())))
+        step = _Solve.apply(slope, partial(_solve, _precision(without_network.curvature(predicted), tau.detach())))
         return {site: dist.Delta(mean + tau * (u - step), event_dim=start.prior[site].event_dim)}
 
     def _mode(self, local_loss: LinearLoss, site: str, mean: Tensor, tau: Tensor) -> Tensor:
@@ -114,7 +115,7 @@ class ExactMAP:
             norm = slope.norm(dim=-1, keepdim=True)
             if not norm.isfinite().all() or (norm <= self.tolerance).all():  # the caller finds what is not finite
                 return u
-            direction = -_solve(_precision(here, site, tau), slope, FORCING)
+            direction = -_solve(_precision(local_loss.curvature(here), tau), slope, FORCING)
             descent = (slope * direction).sum(-1, keepdim=True)
             energy = _energy(here, u)
             at_rounding = (-descent <= _rounding(energy)) & (norm > before / 2)
@@ -176,10 +177,9 @@ def _rounding(energy: Tensor) -> Tensor:
     return 10 * torch.finfo(energy.dtype).eps * energy.abs()
 
 
-def _precision(at: LocalLossAt, site: str, tau: Tensor) -> Callable[[Tensor], Tensor]:
+def _precision(curvature: Callable[[Tensor], Tensor], tau: Tensor) -> Callable[[Tensor], Tensor]:
     """v ↦ (I + τ H τ) v."""
-    product = ggn_product(at, site)
-    return lambda v: tau * product(tau * v) + v
+    return lambda v: tau * curvature(tau * v) + v
 
 
 def _solve(product: Callable[[Tensor], Tensor], v: Tensor, reduction: float = 0.0) -> Tensor:

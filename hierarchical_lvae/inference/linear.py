@@ -10,7 +10,7 @@ J v and its adjoint Jᵀ w pass only through the layers that follow θ_N. If the
 of the decoder are computed only once.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from torch import Tensor
@@ -20,8 +20,8 @@ from hierarchical_lvae.inference.curvature import (
     LinearMap,
     depends_on,
     jacobian,
-    likelihood_parameters,
     unused,
+    weighted_parameters,
     with_parameters,
 )
 from hierarchical_lvae.inference.sites import base
@@ -55,10 +55,10 @@ class LinearLoss:
 
     def __init__(self, at: LocalLossAt, site: str) -> None:
         self.at, self.site, self.origin = at, site, at.values[site].detach()
-        parameters = [[p for p, _ in likelihood_parameters(base(o.distribution))] for o in at.observations]
+        parameters = [[p for p, _ in weighted_parameters(o)] for o in at.observations]
         self.depends = [[depends_on(p, at.values[site]) for p in of_one] for of_one in parameters]
         self.parameters = [[p.detach() for p in of_one] for of_one in parameters]
-        outputs = [p for ps, ds in zip(parameters, self.depends, strict=True) for p, d in zip(ps, ds, strict=True) if d]
+        outputs = [p for p, _ in self._moving(at)]
         if not outputs:
             raise unused(site)
         self.push, self.pull = jacobian(outputs, at.values[site])
@@ -77,6 +77,16 @@ class LinearLoss:
             observations.append(observation._replace(distribution=factors.to_event(event_dim)))
         loss = self.rest + _loss(observations)
         return self.at._replace(loss=loss, values={self.site: value}, observations=tuple(observations))
+
+    def curvature(self, at: LocalLossAt) -> Callable[[Tensor], Tensor]:
+        """Return the function v ↦ H v at one of its evaluations, for v of shape (B, 1, P); H is the Hessian of ℓ_N."""
+        information = [fisher for _, fisher in self._moving(at)]
+        return lambda v: self.pull(*(f * pushed for f, pushed in zip(information, self.push(v), strict=True)))[0]
+
+    def _moving(self, at: LocalLossAt) -> list[tuple[Tensor, Tensor]]:
+        """The parameters that depend on the site, with the Fisher information in each."""
+        pairs = zip(at.observations, self.depends, strict=True)
+        return [pair for o, ds in pairs for pair, d in zip(weighted_parameters(o), ds, strict=True) if d]
 
 
 class _Linear(Function):
