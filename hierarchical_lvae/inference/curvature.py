@@ -220,9 +220,6 @@ def likelihood_parameters(factors: dist.TorchDistribution) -> list[tuple[Tensor,
 
 def with_parameters(factors: dist.TorchDistribution, parameters: Sequence[Tensor]) -> dist.TorchDistribution:
     """Return factors of the same family with other parameters, in the order of `likelihood_parameters`."""
-    match factors:
-        case dist.Normal():
-            return dist.Normal(*parameters, validate_args=False)
-        case dist.Bernoulli() | dist.ContinuousBernoulli():
-            return type(factors)(logits=parameters[0], validate_args=False)
-    raise ValueError(f"{type(factors).__name__} is not a likelihood of `likelihood_parameters`")
+    if isinstance(factors, dist.Normal):
+        return dist.Normal(*parameters, validate_args=False)
+    return type(factors)(logits=parameters[0], validate_args=False)

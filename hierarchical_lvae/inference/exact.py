@@ -11,6 +11,9 @@ exactly the Gauss-Newton matrix of `curvature`. Newton's method works in units o
 
     ∇_u F = τ ∇ℓ_N + u,        ∇²_u F = τ² A = I + τ² H.
 
+The network is evaluated only twice, at θ and at the mode: at any other θ_N, ℓ_N follows from its linear parameters
+(`linear`). The evaluation at the mode serves the meta-gradient, and also checks that the likelihood is linear.
+
 Conjugate gradients solve for each step. The eigenvalues lie between 1 and 1 + τ² λ_max(H), so each digit of accuracy
 takes about √(1 + τ² λ_max(H)) products with H.
 
@@ -36,9 +39,8 @@ import torch
 from torch import Tensor
 from torch.autograd import Function
 
-from hierarchical_lvae.inference.curvature import likelihood_parameters
 from hierarchical_lvae.inference.linear import LinearLoss
-from hierarchical_lvae.inference.sites import base, variance
+from hierarchical_lvae.inference.sites import variance
 from hierarchical_lvae.types import LocalLoss, LocalLossAt, random_state_kept
 
 HALVINGS, SUFFICIENT, FORCING = 20, 1e-4, 0.1
@@ -93,8 +95,7 @@ class ExactMAP:
         if not value.requires_grad:
             value.requires_grad_()
         found = local_loss({site: value})  # only this call advances the random state
-        predicted = without_network({site: value.detach()})
-        _check_linear(predicted, found)
+        predicted = without_network.check(found)
         slope = tau * _gradient(found, site, local_loss.differentiable) + u
         step = _Solve.apply(slope, partial(_solve, _precision(without_network.curvature(predicted), tau.detach())))
         return {site: dist.Delta(mean + tau * (u - step), event_dim=start.prior[site].event_dim)}
@@ -201,20 +202,3 @@ def _solve(product: Callable[[Tensor], Tensor], v: Tensor, reduction: float = 0.
         direction = residual + torch.where(active, new / square, 0) * direction
         square = new
     return x + 0 * v  # NaN where v is not finite
-
-
-def _check_linear(predicted: LocalLossAt, found: LocalLossAt) -> None:
-    """Check that the likelihood is linear in θ_N: at the mode, its parameters are those predicted without the network.
-
-    """
-    for expected, observed in zip(*map(_parameters, (predicted, found)), strict=True):
-        error = (observed - expected).abs().max()
-        if error > 1e3 * torch.finfo(observed.dtype).eps * max(1.0, observed.abs().max().item()):
-            raise ValueError(
-                "ExactMAP needs a likelihood that is linear in the local weights, but this one deviates from a line by "
-                f"{error:.2g}: for the Local VAE give `local_layers` head"
-            )
-
-
-def _parameters(at: LocalLossAt) -> list[Tensor]:
-    return [p.detach() for o in at.observations for p, _ in likelihood_parameters(base(o.distribution))]

@@ -13,6 +13,7 @@ of the decoder are computed only once.
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import torch
 from torch import Tensor
 from torch.autograd import Function
 
@@ -20,6 +21,7 @@ from hierarchical_lvae.inference.curvature import (
     LinearMap,
     depends_on,
     jacobian,
+    likelihood_parameters,
     unused,
     weighted_parameters,
     with_parameters,
@@ -31,7 +33,8 @@ from hierarchical_lvae.types import LocalLossAt, Observation
 class LinearLoss:
     """ℓ_N as a function of one local site, for fixed meta-parameters and codes: a `LocalLoss` without the network.
 
-    If the program is not linear in the site, the results are wrong; compare one of them with the program's own.
+    Derivatives with respect to the site can be taken twice. If the program is not linear in the site, the results are
+    wrong: `check` compares one of them with an evaluation of the program.
 
     Args:
         at: ℓ_N where it was evaluated.
@@ -83,6 +86,26 @@ class LinearLoss:
         information = [fisher for _, fisher in self._moving(at)]
         return lambda v: self.pull(*(f * pushed for f, pushed in zip(information, self.push(v), strict=True)))[0]
 
+    def check(self, found: LocalLossAt) -> LocalLossAt:
+        """Evaluate ℓ_N where the program did, and check that the two agree.
+
+        Raises:
+            ValueError: the parameters of the likelihood are not linear in the site, or other terms depend on it.
+        """
+        predicted = self({self.site: found.values[self.site].detach()})
+        for origin, expected, observed in zip(*map(_parameters, (self.at, predicted, found)), strict=True):
+            if (error := _deviation(origin, expected, observed)) > 0:
+                raise ValueError(
+                    "ExactMAP needs a likelihood that is linear in the local weights, but this one deviates from a "
+                    f"line by {error:.2g}: for the Local VAE give `local_layers` head"
+                )
+        if (error := _deviation(self.at.loss, predicted.loss, found.loss)) > 0:
+            raise ValueError(
+                "ExactMAP needs local weights on which only the likelihood depends, but other terms of the loss "
+                f"change by {error:.2g} nats: choose another local inference, such as MultiStepMAP(…)"
+            )
+        return predicted
+
     def _moving(self, at: LocalLossAt) -> list[tuple[Tensor, Tensor]]:
         """The parameters that depend on the site, with the Fisher information in each."""
         pairs = zip(at.observations, self.depends, strict=True)
@@ -100,6 +123,17 @@ class _Linear(Function):
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Any, ...]:
         return None, None, *_Linear.apply(*ctx.maps, *gradients)
+
+
+def _parameters(at: LocalLossAt) -> list[Tensor]:
+    return [p for o in at.observations for p, _ in likelihood_parameters(base(o.distribution))]
+
+
+def _deviation(origin: Tensor, expected: Tensor, observed: Tensor) -> float:
+    """The largest deviation, or 0 if rounding errors explain it or a number is not finite."""
+    error = (observed - expected).detach().abs().max().item()
+    scale = max(1.0, *(v.detach().abs().max().item() for v in (origin, observed)))
+    return error if error > 1e3 * torch.finfo(observed.dtype).eps * scale else 0.0
 
 
 def _loss(observations: Sequence[Observation]) -> Tensor:
