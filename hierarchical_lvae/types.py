@@ -2,7 +2,7 @@
 
 | name | meaning |
 |---|---|
-| `Observation` | one factor of the likelihood, used for the curvature of ℓ_N |
+| `Observation` | one factor of the likelihood, from which ℓ_N and its curvature are computed |
 | `LocalLoss` | ℓ_N as a function of the local values, for a fixed model, guide and support set |
 | `LocalInference` | maps ℓ_N to q(θ_N given N) and φ_N: `Shared`, `OneStepMAP`, `MultiStepMAP`, `Laplace`, … |
 | `Stateful` | an object whose `state_dict` is saved in the checkpoint: a penalty or a neighbourhood |
@@ -28,10 +28,12 @@ if TYPE_CHECKING:  # subpackages without a Pyro program, such as `data`, must no
 
 
 class Observation(NamedTuple):
-    """One factor of the likelihood in ℓ_N: all that the curvature needs, without the data."""
+    """One factor of the likelihood in ℓ_N."""
 
     distribution: TorchDistribution
     """p(x | z, θ_N), batch shape (B, K); its parameters are part of the loss's autograd graph."""
+    value: Tensor
+    """x, the data."""
     weight: Tensor | float
     """Weight of its log density in ℓ_N, from masks, scales and the number of particles: (B, K), or a scalar."""
 

@@ -71,7 +71,7 @@ def negative_elbo(
     for name, site, guide_site in pairs:
         if guide_site is None:
             term = -_log_prob(site)
-            observations.append(Observation(site["fn"], _weight(site)))
+            observations.append(Observation(site["fn"], site["value"], _weight(site)))
         else:
             kl = _kl(name, guide_site, site, mean_field)
             latent[name] = Latent(guide_site["fn"], guide_site["value"], kl)

@@ -24,16 +24,17 @@ Tropp, Yurtsever, Udell, Cevher (2017), "Fixed-rank approximation of a positive-
 """
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import pyro.distributions as dist
 import torch
 from torch import Tensor
 
 from hierarchical_lvae.inference.sites import base
-from hierarchical_lvae.types import LocalLossAt
+from hierarchical_lvae.types import LocalLossAt, Observation
 
 OVERSAMPLING, SWEEPS = 5, 1
+LinearMap = Callable[..., tuple[Tensor, ...]]
 
 
 def fisher_diagonal(at: LocalLossAt, site: str, num_draws: int) -> Tensor:
@@ -49,21 +50,27 @@ def fisher_diagonal(at: LocalLossAt, site: str, num_draws: int) -> Tensor:
 
 
 def ggn_product(at: LocalLossAt, site: str) -> Callable[[Tensor], Tensor]:
-    """Return the function v ↦ H v, for v of shape (B, 1, P).
-
-    J v is computed by differentiating Jᵀ u with respect to u (Jᵀ u is linear in u).
-    """
-    value = at.values[site]
+    """Return the function v ↦ H v, for v of shape (B, 1, P)."""
     outputs, information = _outputs(at, site)
-    probes = [torch.zeros_like(output, requires_grad=True) for output in outputs]
-    pulled = torch.autograd.grad(outputs, value, probes, create_graph=True)
+    push, pull = jacobian(outputs, at.values[site])
 
     def product(vector: Tensor) -> Tensor:
-        pushed = torch.autograd.grad(pulled, probes, vector, retain_graph=True)
-        weighted = [f * p for f, p in zip(information, pushed, strict=True)]
-        return torch.autograd.grad(outputs, value, weighted, retain_graph=True)[0]
+        return pull(*(f * pushed for f, pushed in zip(information, push(vector), strict=True)))[0]
 
     return product
+
+
+def jacobian(outputs: Sequence[Tensor], value: Tensor) -> tuple[LinearMap, LinearMap]:
+    """Return the functions v ↦ J v and its adjoint, w ↦ Jᵀ w, for J = ∂ outputs / ∂ value.
+
+    J v is computed by differentiating Jᵀ w with respect to w (Jᵀ w is linear in w).
+    """
+    probes = [torch.zeros_like(output, requires_grad=True) for output in outputs]
+    pulled = torch.autograd.grad(outputs, value, probes, create_graph=True)
+    return (
+        lambda v: torch.autograd.grad(pulled, probes, v, retain_graph=True),
+        lambda *w: torch.autograd.grad(outputs, value, w, retain_graph=True),
+    )
 
 
 def ggn_matrix(at: LocalLossAt, site: str, positions: Tensor | None = None) -> Tensor:
@@ -160,25 +167,38 @@ def _outputs(at: LocalLossAt, site: str) -> tuple[list[Tensor], list[Tensor]]:
     """The likelihood's parameters that depend on the site, and the Fisher information in each: (B, …) each."""
     outputs, information = [], []
     for observation in at.observations:
-        factors = base(observation.distribution)
-        for output, fisher in likelihood_parameters(factors):
-            if not output.requires_grad or _is_apart(output, at.values[site]):
-                continue
-            batch = len(observation.distribution.batch_shape)
-            weight = torch.as_tensor(observation.weight).to(output)
-            weight = weight.reshape(weight.shape + (1,) * (output.dim() - batch))
-            outputs.append(output.movedim(batch - 2, 0))
-            information.append((fisher * weight).movedim(batch - 2, 0).detach())
+        dim = len(observation.distribution.batch_shape) - 2
+        for output, fisher in weighted_parameters(observation):
+            if depends_on(output, at.values[site]):
+                outputs.append(output.movedim(dim, 0))
+                information.append(fisher.movedim(dim, 0))
     if not outputs:
-        raise ValueError(
-            f"no observed site depends on the local site {site!r}, so ℓ_N has no curvature in it: use it in the model, "
-            "or choose a local inference without curvature, such as OneStepMAP()"
-        )
+        raise unused(site)
     return outputs, information
 
 
-def _is_apart(output: Tensor, value: Tensor) -> bool:
-    return torch.autograd.grad(output.sum(), value, retain_graph=True, allow_unused=True)[0] is None
+def depends_on(output: Tensor, value: Tensor) -> bool:
+    """Whether a tensor is a function of another one, judged by their graph."""
+    if not output.requires_grad:
+        return False
+    return torch.autograd.grad(output.sum(), value, retain_graph=True, allow_unused=True)[0] is not None
+
+
+def unused(site: str) -> ValueError:
+    """The error of a local site that does not affect the likelihood."""
+    return ValueError(
+        f"no observed site depends on the local site {site!r}, so ℓ_N has no curvature in it: use it in the model, "
+        "or choose a local inference without curvature, such as OneStepMAP()"
+    )
+
+
+def weighted_parameters(observation: Observation) -> list[tuple[Tensor, Tensor]]:
+    """The parameters of one factor of ℓ_N, and the Fisher information in each, with the weight of the factor."""
+    batch, weight = len(observation.distribution.batch_shape), torch.as_tensor(observation.weight)
+    return [
+        (output, (fisher * weight.to(output).reshape(weight.shape + (1,) * (output.dim() - batch))).detach())
+        for output, fisher in likelihood_parameters(base(observation.distribution))
+    ]
 
 
 def likelihood_parameters(factors: dist.TorchDistribution) -> list[tuple[Tensor, Tensor]]:
@@ -196,3 +216,10 @@ def likelihood_parameters(factors: dist.TorchDistribution) -> list[tuple[Tensor,
         f"exact curvature is implemented for Normal, Bernoulli and ContinuousBernoulli likelihoods, not for "
         f"{type(factors).__name__}: use Diagonal(), which only needs samples from the likelihood"
     )
+
+
+def with_parameters(factors: dist.TorchDistribution, parameters: Sequence[Tensor]) -> dist.TorchDistribution:
+    """Return factors of the same family with other parameters, in the order of `likelihood_parameters`."""
+    if isinstance(factors, dist.Normal):
+        return dist.Normal(*parameters, validate_args=False)
+    return type(factors)(logits=parameters[0], validate_args=False)

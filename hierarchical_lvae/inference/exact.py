@@ -11,6 +11,9 @@ exactly the Gauss-Newton matrix of `curvature`. Newton's method works in units o
 
     ∇_u F = τ ∇ℓ_N + u,        ∇²_u F = τ² A = I + τ² H.
 
+The network is evaluated only twice, at θ and at the mode: at any other θ_N, ℓ_N follows from its linear parameters
+(`linear`). The evaluation at the mode serves the meta-gradient, and also checks that the likelihood is linear.
+
 Conjugate gradients solve for each step. The eigenvalues lie between 1 and 1 + τ² λ_max(H), so each digit of accuracy
 takes about √(1 + τ² λ_max(H)) products with H.
 
@@ -36,8 +39,8 @@ import torch
 from torch import Tensor
 from torch.autograd import Function
 
-from hierarchical_lvae.inference.curvature import ggn_product, likelihood_parameters
-from hierarchical_lvae.inference.sites import base, variance
+from hierarchical_lvae.inference.linear import LinearLoss
+from hierarchical_lvae.inference.sites import variance
 from hierarchical_lvae.types import LocalLoss, LocalLossAt, random_state_kept
 
 HALVINGS, SUFFICIENT, FORCING = 20, 1e-4, 0.1
@@ -80,55 +83,54 @@ class ExactMAP:
             ValueError: the program has no local site, or more than one, or is not linear in it.
             torch.linalg.LinAlgError: no mode was found within `max_steps`.
         """
-        with random_state_kept():  # all evaluations draw the same codes
+        with random_state_kept():  # both evaluations of the program draw the same codes
             start = local_loss()
         site = _only_site(start)
         mean, tau = start.prior[site].mean, variance(start.prior[site]).sqrt()
-
-        def at(value: Tensor) -> LocalLossAt:
-            with random_state_kept():
-                return local_loss({site: value})
-
-        u = self._mode(at, site, mean.detach(), tau.detach())
+        without_network = LinearLoss(start, site)
+        u = self._mode(without_network, site, mean.detach(), tau.detach())
         if not local_loss.differentiable:
             mean, tau = mean.detach(), tau.detach()
         value = mean + tau * u
         if not value.requires_grad:
             value.requires_grad_()
         found = local_loss({site: value})  # only this call advances the random state
+        predicted = without_network.check(found)
         slope = tau * _gradient(found, site, local_loss.differentiable) + u
-        step = _Solve.apply(slope, partial(_solve, _precision(found, site, tau.detach())))
+        step = _Solve.apply(slope, partial(_solve, _precision(without_network.curvature(predicted), tau.detach())))
         return {site: dist.Delta(mean + tau * (u - step), event_dim=start.prior[site].event_dim)}
 
-    def _mode(self, at: Callable[[Tensor], LocalLossAt], site: str, mean: Tensor, tau: Tensor) -> Tensor:
+    def _mode(self, local_loss: LinearLoss, site: str, mean: Tensor, tau: Tensor) -> Tensor:
         """Newton's method from u = 0, with a line search, for all neighbourhoods at once: (B, 1, P).
 
         It ends at the tolerance, or where a step would lower F by less than the rounding error of F.
         """
+
+        def at(u: Tensor) -> LocalLossAt:
+            return local_loss({site: (mean + tau * u).requires_grad_()})
+
         u, before = torch.zeros_like(mean), torch.full_like(mean[..., :1], math.inf)
-        for number in range(self.max_steps):
-            here = at((mean + tau * u).requires_grad_())
+        here = at(u)
+        for _ in range(self.max_steps):
             slope = tau * _gradient(here, site, differentiable=False) + u
-            if number == 0:
-                _check_linear(at, here, mean, tau * slope)
             norm = slope.norm(dim=-1, keepdim=True)
             if not norm.isfinite().all() or (norm <= self.tolerance).all():  # the caller finds what is not finite
                 return u
-            direction = -_solve(_precision(here, site, tau), slope, FORCING)
+            direction = -_solve(_precision(local_loss.curvature(here), tau), slope, FORCING)
             descent = (slope * direction).sum(-1, keepdim=True)
             energy = _energy(here, u)
             at_rounding = (-descent <= _rounding(energy)) & (norm > before / 2)
             if ((norm <= self.tolerance) | at_rounding).all():
                 return u
             before, length = norm, torch.ones_like(descent)
+            here = at(u + direction)
             for _ in range(HALVINGS):
-                trial = u + length * direction
-                with torch.no_grad():
-                    lower = _energy(at(mean + tau * trial), trial)
-                enough = lower <= energy + SUFFICIENT * length * descent + _rounding(energy)
+                highest = energy + SUFFICIENT * length * descent + _rounding(energy)
+                enough = _energy(here, u + length * direction) <= highest
                 if enough.all():
                     break
                 length = torch.where(enough, length, length / 2)
+                here = at(u + length * direction)
             u = u + length * direction
         raise torch.linalg.LinAlgError(
             f"no mode within {self.max_steps} Newton steps. ‖τ∇F‖ is {norm.max().item():.2g}, above the tolerance of "
@@ -176,10 +178,9 @@ def _rounding(energy: Tensor) -> Tensor:
     return 10 * torch.finfo(energy.dtype).eps * energy.abs()
 
 
-def _precision(at: LocalLossAt, site: str, tau: Tensor) -> Callable[[Tensor], Tensor]:
+def _precision(curvature: Callable[[Tensor], Tensor], tau: Tensor) -> Callable[[Tensor], Tensor]:
     """v ↦ (I + τ H τ) v."""
-    product = ggn_product(at, site)
-    return lambda v: tau * product(tau * v) + v
+    return lambda v: tau * curvature(tau * v) + v
 
 
 def _solve(product: Callable[[Tensor], Tensor], v: Tensor, reduction: float = 0.0) -> Tensor:
@@ -201,20 +202,3 @@ def _solve(product: Callable[[Tensor], Tensor], v: Tensor, reduction: float = 0.
         direction = residual + torch.where(active, new / square, 0) * direction
         square = new
     return x + 0 * v  # NaN where v is not finite
-
-
-def _check_linear(at: Callable[[Tensor], LocalLossAt], here: LocalLossAt, mean: Tensor, step: Tensor) -> None:
-    """Check that the likelihood is linear in θ_N: halfway along a step, its parameters are the mean of both ends."""
-    with torch.no_grad():
-        points = [here, *(at(mean + scale * step) for scale in (0.5, 1.0))]
-    outputs = (
-        [output.detach() for o in point.observations for output, _ in likelihood_parameters(base(o.distribution))]
-        for point in points
-    )
-    for start, middle, end in zip(*outputs, strict=True):
-        error = (middle - (start + end) / 2).abs().max()
-        if error > 1e3 * torch.finfo(end.dtype).eps * max(1.0, end.abs().max().item()):
-            raise ValueError(
-                "ExactMAP needs a likelihood that is linear in the local weights, but this one deviates from a line by "
-                f"{error:.2g}: for the Local VAE give `local_layers` head"
-            )

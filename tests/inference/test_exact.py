@@ -1,13 +1,20 @@
 """The exact mode: against scikit-learn, against many steps, and its meta-gradient against central differences."""
 
+from collections import Counter
+
 import numpy as np
 import pyro
+import pyro.distributions as dist
 import pytest
 import torch
+from pyro.poutine import block, condition
 from safetensors.torch import load_file
 from sklearn.linear_model import LogisticRegression
 
-from hierarchical_lvae.inference import ExactMAP, LocalELBO, MultiStepMAP, OneStepMAP
+from hierarchical_lvae.inference import ExactMAP, LocalELBO, MultiStepMAP, OneStepMAP, exact
+from hierarchical_lvae.inference.curvature import ggn_product
+from hierarchical_lvae.inference.elbo import SupportLoss
+from hierarchical_lvae.inference.linear import LinearLoss
 from hierarchical_lvae.models import LocalVAE
 from hierarchical_lvae.models.layers import UpConv
 from hierarchical_lvae.models.linear_regression import LocalLinearRegression
@@ -111,10 +118,10 @@ def test_the_meta_gradient_is_that_of_central_differences():
         loss(local).backward()
         return {name: parameter.grad.clone() for name, parameter in vae.named_parameters()}
 
-    exact = gradient(ExactMAP(1e-10))
+    implicit = gradient(ExactMAP(1e-10))
     many = gradient(SameCodes(MultiStepMAP(120, float(vae.tau) ** 2 / 6)))
     for name, parameter in vae.named_parameters():
-        torch.testing.assert_close(exact[name], many[name], rtol=1e-6, atol=1e-6 * exact[name].abs().max().item())
+        torch.testing.assert_close(implicit[name], many[name], rtol=1e-6, atol=1e-6 * implicit[name].abs().max().item())
         direction = torch.randn_like(parameter)
         direction /= direction.norm()
         ends = []
@@ -123,7 +130,9 @@ def test_the_meta_gradient_is_that_of_central_differences():
                 parameter.add_(sign * 1e-4 * direction)
                 ends.append(loss(ExactMAP(1e-10)).item())
                 parameter.sub_(sign * 1e-4 * direction)
-        assert (ends[0] - ends[1]) / 2e-4 == pytest.approx((exact[name] * direction).sum().item(), rel=1e-6, abs=1e-6)
+        assert (ends[0] - ends[1]) / 2e-4 == pytest.approx(
+            (implicit[name] * direction).sum().item(), rel=1e-6, abs=1e-6
+        )
 
 
 @pytest.mark.parametrize("alpha", [1e-7, 1e-4, 0.2, 10.0])
@@ -141,11 +150,111 @@ def test_it_ends_in_single_precision(alpha):
     assert (usual - best).norm() < 1e-3 * (best - vae.theta).norm() + 1e-6 * vae.theta.norm()
 
 
+@pytest.mark.parametrize("alpha", [1.0, 100.0])
+def test_the_network_is_evaluated_at_the_start_and_at_the_mode_only(alpha, monkeypatch):
+    """However many Newton steps lead there; the query adds one evaluation to the outer loss."""
+    vae, support = head(alpha)
+    passes, steps, slope = Counter(), [], exact._gradient
+
+    def count(name):
+        forward = getattr(LocalVAE, name)
+
+        def counted(self, *args):
+            passes[name] += 1
+            return forward(self, *args)
+
+        monkeypatch.setattr(LocalVAE, name, counted)
+
+    count("encode")
+    count("decode")
+    monkeypatch.setattr(exact, "_gradient", lambda *args, **more: steps.append(1) or slope(*args, **more))
+    mode(vae, support, ExactMAP(1e-8))
+    assert passes == {"encode": 2, "decode": 2}
+    assert len(steps) > 4
+    LocalELBO(ExactMAP(1e-8)).differentiable_loss(vae.model, vae.guide, support[:, 0], support).backward()
+    assert passes == {"encode": 5, "decode": 5}
+
+
+@pytest.mark.parametrize("likelihood", ["bernoulli", "gaussian", "gaussian-learned", "continuous-bernoulli"])
+@pytest.mark.parametrize("particles", [1, 2])
+def test_without_the_network_the_loss_is_the_same(likelihood, particles):
+    """Its value, gradient and curvature away from where the network was evaluated."""
+    vae, support = head(likelihood=likelihood)
+    program = SupportLoss(LocalELBO(ExactMAP(), num_particles=particles), vae.model, vae.guide, support, True)
+    elsewhere = (vae.theta + torch.randn(B, 1, vae.theta.numel()).double()).detach().requires_grad_()
+    with random_state_kept():
+        linear = LinearLoss(program(), "theta_N")
+    expected, found = program({"theta_N": elsewhere}), linear({"theta_N": elsewhere})
+    close = {"rtol": 1e-10, "atol": 1e-10}
+    torch.testing.assert_close(found.loss, expected.loss, **close)
+    slopes = [torch.autograd.grad(at.loss.sum(), elsewhere, retain_graph=True)[0] for at in (found, expected)]
+    torch.testing.assert_close(*slopes, **close)
+    v = torch.randn_like(elsewhere)
+    product = ggn_product(expected, "theta_N")(v)
+    torch.testing.assert_close(linear.curvature(found)(v), product, **close)
+    torch.testing.assert_close(ggn_product(found, "theta_N")(v), product, **close)
+    assert linear().loss.equal(linear({"theta_N": vae.theta.detach().expand(B, 1, -1)}).loss)
+
+
+def regression(weight=3.0, seen=(True, True, False, True, True), prior_depends=False):
+    """A regression with weighted, masked points and a code; the prior of the code may depend on θ_N."""
+    theta = torch.randn(4).double().requires_grad_()
+
+    def model(data):
+        inputs, outputs = data
+        with pyro.plate("neighbourhood", B, dim=-2):
+            theta_N = pyro.sample("theta_N", dist.Normal(theta, 0.7).to_event(1))
+            with pyro.plate("point", 5, dim=-1), pyro.poutine.scale(scale=weight):
+                mean = theta_N.sum(-1) if prior_depends else torch.zeros(B, 1).double()
+                z = pyro.sample("z", dist.Normal(mean, 1.0))
+                with pyro.poutine.mask(mask=torch.tensor(seen)):
+                    pyro.sample("y", dist.Normal((inputs * theta_N).sum(-1) + z.detach(), 0.3), obs=outputs)
+
+    def guide(data):
+        with pyro.plate("neighbourhood", B, dim=-2), pyro.plate("point", 5, dim=-1):
+            pyro.sample("z", dist.Normal(torch.zeros(B, 5).double(), 0.1))
+
+    return model, guide, (torch.randn(B, 5, 4).double(), torch.randn(B, 5).double())
+
+
+def test_weights_and_masks_of_points_are_those_of_the_program():
+    torch.manual_seed(0)
+    model, guide, data = regression()
+    program = SupportLoss(LocalELBO(ExactMAP()), model, guide, data, False)
+    value = {"theta_N": torch.randn(B, 1, 4).double()}
+    with random_state_kept():
+        linear = LinearLoss(program(), "theta_N")
+    torch.testing.assert_close(linear(value).loss, program(value).loss, rtol=1e-12, atol=1e-12)
+
+
+def test_only_the_likelihood_may_depend_on_the_weights():
+    torch.manual_seed(0)
+    with pytest.raises(ValueError, match=r"but other terms of the loss change by .* nats: choose another"):
+        LocalELBO(ExactMAP()).local_posterior(*regression(prior_depends=True))
+
+
+def test_neighbourhoods_that_reach_their_mode_at_different_steps_do_not_interact():
+    """Given the codes; a grey image is at its mode sooner than a black and white one."""
+    vae, support = head()
+    support[0] = 0.5
+    z = torch.randn(B, K, 3).double()
+
+    def given(z, x):
+        programs = condition(vae.model, {"z": z}), block(vae.guide, hide=["z"])
+        return LocalELBO(ExactMAP(1e-10)).local_posterior(*programs, x)["theta_N"].mean
+
+    together = given(z, support)
+    for g in range(B):
+        torch.testing.assert_close(together[g], given(z[g : g + 1], support[g : g + 1])[0], rtol=1e-9, atol=1e-9)
+
+
 def test_what_is_not_finite_is_left_to_the_caller():
     vae, support = head()
     support[0, 0, 0, 0, 0] = torch.nan
     with pyro.validation_enabled(False):
-        assert mode(vae, support, ExactMAP())[0].isnan().any()
+        found = mode(vae, support, ExactMAP())
+    assert found[0].isnan().any()
+    assert found[1].isfinite().all()
 
 
 def test_it_leaves_the_random_state_as_one_evaluation_does():
