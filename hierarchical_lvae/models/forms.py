@@ -9,7 +9,6 @@ where a row of the larger map is the patch that the kernel covers at that positi
 """
 
 from itertools import product
-from typing import Protocol
 
 import torch
 import torch.nn.functional as F
@@ -18,18 +17,6 @@ from torch import Tensor
 from hierarchical_lvae.models.lazy import is_shared
 
 KERNEL, STRIDE, PADDING = 4, 2, 1
-
-
-class Rows(Protocol):
-    """A feature map as the rows of a matrix, for each neighbourhood."""
-
-    def split(self, v: Tensor) -> Tensor:
-        """(K, G, …) → (G, rows, columns)."""
-        ...
-
-    def join(self, rows: Tensor, shape: tuple[int, ...]) -> Tensor:
-        """The adjoint of `split`: (G, rows, columns) → `shape`, (K, G, …)."""
-        ...
 
 
 class Places:
@@ -67,31 +54,8 @@ class Patches:
         return inside.permute(1, 0, 4, 2, 3)
 
 
-class Form(Protocol):
-    """The three partial derivatives of T: x is (K, G, *in), W (G, *shape), b (G, out) and y (K, G, *out)."""
-
-    x: Rows
-    y: Rows
-
-    def output(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        """W x + b."""
-        ...
-
-    def input(self, y: Tensor, weight: Tensor) -> Tensor:
-        """Wᵀ y."""
-        ...
-
-    def weight(self, x: Tensor, y: Tensor) -> Tensor:
-        """y xᵀ, summed over the points of each neighbourhood."""
-        ...
-
-    def bias(self, y: Tensor) -> Tensor:
-        """y, summed over the points of each neighbourhood."""
-        ...
-
-    def grouped(self, x: Tensor) -> Tensor:
-        """The same values, in the memory layout that suits maps with local weights."""
-        ...
+Rows = Places | Patches
+"""How a feature map (K, G, …) becomes the rows of a matrix, (G, rows, columns); `join` is the adjoint of `split`."""
 
 
 class Dense:
@@ -230,6 +194,12 @@ class Upconvolution(Convolution):
 
 class ProductUpconvolution(Upconvolution, ProductConvolution):
     """The form T of the transposed convolution, computed by `ProductConvolution`."""
+
+
+Form = Dense | Convolution
+"""The partial derivatives of T: with respect to y (`output`, plus b), x (`input`), W (`weight`) and b (`bias`).
+
+`x` and `y` are the rows of its feature maps. `grouped` gives a map the memory layout that suits local weights."""
 
 
 def convolution(x: Tensor, size: tuple[int, ...], up: bool = False) -> Convolution:
