@@ -1,11 +1,11 @@
 """Likelihoods p(x | z, θ_N) of an image given the decoder's output; pixels in [0, 1].
 
-Each is a module with two methods. Calling it on the decoder's output returns the distribution of the pixels; `around`
-returns the same noise with a given image as its mean: the observation process from which the paper draws neighbours.
+Each is a module with two methods. Calling it on the decoder's output returns the distribution of the pixels, batch
+(..., C, H, W): one independent factor per pixel and channel. `around` returns the same noise with a given image as its
+mean: the observation process from which the paper draws neighbours.
 """
 
 from functools import cache
-from typing import Protocol
 
 import pyro.distributions as dist
 import torch
@@ -13,18 +13,6 @@ from pyro.nn import PyroModule
 from torch import Tensor, nn
 
 from hierarchical_lvae.models.continuous_bernoulli import LogitContinuousBernoulli
-
-
-class Likelihood(Protocol):
-    """The noise of an image, with one independent factor per pixel and channel."""
-
-    def __call__(self, output: Tensor) -> dist.TorchDistribution:
-        """The distribution of the pixels, from the decoder's output: batch (..., C, H, W)."""
-        ...
-
-    def around(self, x: Tensor) -> dist.TorchDistribution:
-        """The same noise with mean x, an image with pixels in [0, 1]: batch (..., C, H, W)."""
-        ...
 
 
 class Bernoulli(PyroModule):
