@@ -1,4 +1,3 @@
-from .build import Data as Data
 from .build import Neighbourhood as Neighbourhood
 from .build import Surroundings as Surroundings
 from .build import build_neighbourhood as build_neighbourhood

@@ -6,46 +6,14 @@ from pathlib import Path
 from pkgutil import resolve_name
 from typing import TYPE_CHECKING, ClassVar, Protocol
 
-import numpy as np
 from torch import Tensor
 
+from hierarchical_lvae.data.factor_images import FactorImages
 from hierarchical_lvae.neighbourhoods import NEIGHBOURHOODS
 from hierarchical_lvae.types import Stateful, accepted, lookup
 
 if TYPE_CHECKING:
     from pyro.distributions import TorchDistribution
-
-
-class Data(Protocol):
-    """A data set of n images, such as `FactorImages`."""
-
-    @property
-    def factors(self) -> np.ndarray:
-        """The factors of each image: (n, F) integers."""
-        ...
-
-    @property
-    def factor_names(self) -> tuple[str, ...]:
-        """The names of the F factors."""
-        ...
-
-    @property
-    def fingerprint(self) -> str:
-        """A hash of the data."""
-        ...
-
-    def __len__(self) -> int:
-        """Count the images."""
-        ...
-
-    @property
-    def image_shape(self) -> tuple[int, int, int]:
-        """(C, H, W)."""
-        ...
-
-    def batch(self, index: Tensor) -> Tensor:
-        """Images (B, C, H, W) at `index` (B,), pixels in [0, 1]."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -54,7 +22,7 @@ class Surroundings:
 
     num_neighbours: int
     """K."""
-    data: Data
+    data: FactorImages
     around: "Callable[[Tensor], TorchDistribution]"
     """The observation noise around an image, such as `vae.likelihood.around`."""
     encode: Callable[[Tensor], Tensor]
@@ -113,7 +81,7 @@ def build_neighbourhood(name: str, surroundings: Surroundings) -> Neighbourhood:
     return make(surroundings, **accepted(make, argument=argument))
 
 
-def gather(data: Data, ids: Tensor, x: Tensor) -> Tensor:
+def gather(data: FactorImages, ids: Tensor, x: Tensor) -> Tensor:
     """The images at ids (B, K), with the dtype and device of the queries x: (B, K, C, H, W)."""
     return data.batch(ids.flatten()).to(x).unflatten(0, ids.shape)
 

@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 
 from hierarchical_lvae import progress
-from hierarchical_lvae.neighbourhoods.build import Data, without_self
+from hierarchical_lvae.data.factor_images import FactorImages
+from hierarchical_lvae.neighbourhoods.build import without_self
 from hierarchical_lvae.types import random_state_kept
 
 EXACT = "Flat"
@@ -37,7 +38,7 @@ def choose_index(number: int, dimension: int) -> str:
     return f"PCA{min(256, dimension)},IVF{cells},Flat"
 
 
-def all_neighbours(data: Data, number: int, factory: str) -> np.ndarray:
+def all_neighbours(data: FactorImages, number: int, factory: str) -> np.ndarray:
     """The `number` nearest other points of each point, nearest first: ids (n, number) int32.
 
     Raises:
@@ -61,7 +62,7 @@ def all_neighbours(data: Data, number: int, factory: str) -> np.ndarray:
     return ids
 
 
-def recall(data: Data, ids: np.ndarray, sample: int = 200, seed: int = 0) -> float:
+def recall(data: FactorImages, ids: np.ndarray, sample: int = 200, seed: int = 0) -> float:
     """The share of the exact K nearest neighbours that the table ids (n, K) contains, averaged over sampled points."""
     import faiss
 
@@ -77,7 +78,7 @@ def recall(data: Data, ids: np.ndarray, sample: int = 200, seed: int = 0) -> flo
     return float(np.mean([len(np.intersect1d(a, b)) / len(a) for a, b in zip(exact, ids[rows], strict=True)]))
 
 
-def _build(data: Data, factory: str) -> tuple[Callable[[np.ndarray], np.ndarray], Any]:
+def _build(data: FactorImages, factory: str) -> tuple[Callable[[np.ndarray], np.ndarray], Any]:
     """A projection of pixels onto the principal components of a sample, and an index of all projected points."""
     import faiss
 
@@ -130,7 +131,7 @@ def _principal_components(sample: np.ndarray, number: int) -> Callable[[np.ndarr
     return lambda pixels: ((torch.from_numpy(pixels) - mean) @ axes).numpy()
 
 
-def _chunks(data: Data, label: str, rows: Tensor | None = None) -> Iterator[tuple[Tensor, np.ndarray]]:
+def _chunks(data: FactorImages, label: str, rows: Tensor | None = None) -> Iterator[tuple[Tensor, np.ndarray]]:
     """Rows and their pixels (m, C·H·W), about 64 MB at a time."""
     rows = torch.arange(len(data)) if rows is None else rows
     size = max(1, CHUNK_BYTES // (4 * int(np.prod(data.image_shape))))
@@ -140,7 +141,7 @@ def _chunks(data: Data, label: str, rows: Tensor | None = None) -> Iterator[tupl
             bar.update(len(part))
 
 
-def _pixels(data: Data, rows: Tensor) -> np.ndarray:
+def _pixels(data: FactorImages, rows: Tensor) -> np.ndarray:
     return data.batch(rows).flatten(1).cpu().numpy()
 
 
