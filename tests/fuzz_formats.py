@@ -263,7 +263,7 @@ FORMATS = {
                   lambda path: directory.truncate_log(path.parent, 100)),
     "checkpoint": Format("state.safetensors", checkpoint, read_checkpoint),
     "npz": Format("mine.npz", own_npz, load_own, packing=rezipped),
-    "dsprites": Format(dsprites.FILE, sprites, lambda path: dsprites.load_grid(path.parent, GRID), packing=rezipped),
+    "dsprites": Format(dsprites.FILE, sprites, lambda path: dsprites.load(path.parent, GRID), packing=rezipped),
     "hdf5": Format("mine.h5", own_hdf5, load_own, share=16),
     "3dshapes": Format("3dshapes.h5", shapes, lambda path: shapes3d.load_h5(path, GRID)),
     "mat": Format("car_001.mat", cars, lambda path: cars3d.read_views(path.read_bytes(), path), 1, repacked_mat, 2**28),

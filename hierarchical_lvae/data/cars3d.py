@@ -38,18 +38,13 @@ SIZE = 64
 log = logging.getLogger(__name__)
 
 
-def load(data_dir: Path) -> FactorImages:
-    """Load Cars3D from `data_dir`.
+def load(data_dir: Path, num_objects: int = OBJECTS) -> FactorImages:
+    """Load Cars3D, or files in the same layout with another number of objects, from `data_dir`.
 
     Raises:
         FileNotFoundError: it is not in `data_dir`.
-        ValueError: a file does not have the published format, or there are not 183 of them.
+        ValueError: a file does not have the published format, or there are not that many of them.
     """
-    return load_objects(data_dir, OBJECTS)
-
-
-def load_objects(data_dir: Path, num_objects: int) -> FactorImages:
-    """Load Cars3D, or files in the same layout with another number of objects."""
     files = find(data_dir)
     sizes = (ELEVATIONS, AZIMUTHS, num_objects)
     shape = (*sizes, 3, SIZE, SIZE)

@@ -23,18 +23,8 @@ FACTOR_SIZES = (3, 6, 40, 32, 32)
 BLOCK = 1024  # images read at once: 4 MB
 
 
-def load(data_dir: Path) -> FactorImages:
-    """Load dSprites from `data_dir`.
-
-    Raises:
-        FileNotFoundError: the file is not in `data_dir`.
-        ValueError: the file does not have the published format.
-    """
-    return load_grid(data_dir, FACTOR_SIZES)
-
-
-def load_grid(data_dir: Path, factor_sizes: tuple[int, ...]) -> FactorImages:
-    """Load dSprites, or a file in the same layout with another grid.
+def load(data_dir: Path, factor_sizes: tuple[int, ...] = FACTOR_SIZES) -> FactorImages:
+    """Load dSprites, or a file in the same layout with another grid, from `data_dir`.
 
     Raises:
         FileNotFoundError: the file is not in `data_dir`.

@@ -34,18 +34,13 @@ SIZE = 64
 BLOCK = 100  # rows read at once: 1.8 MB
 
 
-def load(data_dir: Path) -> FactorImages:
-    """Load SmallNORB from `data_dir`.
+def load(data_dir: Path, states: tuple[int, ...] = STATES) -> FactorImages:
+    """Load SmallNORB, or files in the same layout with other numbers of states, half of them in each half.
 
     Raises:
         FileNotFoundError: one of its six files is not in `data_dir`.
         ValueError: a file does not have the published format.
     """
-    return load_states(data_dir, STATES)
-
-
-def load_states(data_dir: Path, states: tuple[int, ...]) -> FactorImages:
-    """Load SmallNORB, or files in the same layout with other numbers of states, half of them in each half."""
     files = find(data_dir)
     shape = (prod(states), 1, SIZE, SIZE)
     pixels = cached(data_dir / "hlvae-smallnorb-64.npz", list(files.values()), shape, lambda: _decode(files, states))

@@ -138,6 +138,6 @@ def make():
 @pytest.fixture
 def small_sizes(monkeypatch):
     """Lets the data sets that are not shipped be as small as these files."""
-    monkeypatch.setattr(cars3d, "load", partial(cars3d.load_objects, num_objects=2))
-    monkeypatch.setattr(smallnorb, "load", partial(smallnorb.load_states, states=NORB_STATES))
-    monkeypatch.setattr(dsprites, "load", partial(dsprites.load_grid, factor_sizes=SPRITES))
+    monkeypatch.setattr(cars3d, "load", partial(cars3d.load, num_objects=2))
+    monkeypatch.setattr(smallnorb, "load", partial(smallnorb.load, states=NORB_STATES))
+    monkeypatch.setattr(dsprites, "load", partial(dsprites.load, factor_sizes=SPRITES))

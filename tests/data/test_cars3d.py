@@ -44,7 +44,7 @@ def colour(dataset, elevation, azimuth, car, num_objects=2):
 def test_files_of_a_folder_are_a_grid_with_the_object_fastest(tmp_path, make, place, compress):
     make.write_cars(tmp_path / place, compress=compress)
     (tmp_path / place / "._car_001_mesh.mat").write_bytes(b"of another system")
-    dataset = cars3d.load_objects(tmp_path, 2)
+    dataset = cars3d.load(tmp_path, 2)
     assert dataset.images.shape == (4 * 24 * 2, 3, 64, 64)
     assert dataset.factor_names == ("elevation", "azimuth", "object")
     assert dataset.factor_sizes == (4, 24, 2)
@@ -71,7 +71,7 @@ def test_the_archive_is_read_without_unpacking(tmp_path, make):
     others = [("data/shapes48.mat", b"x"), ("data/sprites/sprite.mat", b"x"), ("data/cars/._car_001_mesh.mat", b"x")]
     members = [*reversed(cars(make)), *others, ("data/cars/list.txt", b"")]
     pack(tmp_path / cars3d.ARCHIVE, members)
-    dataset = cars3d.load_objects(tmp_path, 2)
+    dataset = cars3d.load(tmp_path, 2)
     assert [colour(dataset, 1, 2, car) for car in (0, 1)] == [[11, 20, 60], [12, 20, 60]]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["hlvae-cars3d-64.npz", cars3d.ARCHIVE]
 
@@ -84,14 +84,14 @@ def test_objects_are_numbered_by_the_list(tmp_path, make, archive):
     else:
         make.write_cars(tmp_path / "cars")
         (tmp_path / "cars/list.txt").write_bytes(listed)
-    dataset = cars3d.load_objects(tmp_path, 2)
+    dataset = cars3d.load(tmp_path, 2)
     assert [colour(dataset, 0, 0, car)[0] for car in (0, 1)] == [12, 11]
 
 
 def test_a_list_of_others_is_not_followed(tmp_path, make, caplog):
     make.write_cars(tmp_path / "cars")
     (tmp_path / "cars/list.txt").write_text(f"{NAMES[1]}\ncar_003_mesh\n")
-    dataset = cars3d.load_objects(tmp_path, 2)
+    dataset = cars3d.load(tmp_path, 2)
     assert [colour(dataset, 0, 0, car)[0] for car in (0, 1)] == [11, 12]
     assert "sorting them by name" in caplog.text
 
@@ -101,7 +101,7 @@ def test_there_must_be_183(tmp_path, make):
     with pytest.raises(ValueError, match=r"cars holds 2 \.mat files, not 183: unpack or download the archive again$"):
         load_dataset("cars3d", tmp_path)
     with pytest.raises(ValueError, match=r"holds 2 \.mat files, not 1:"):
-        cars3d.load_objects(tmp_path, 1)
+        cars3d.load(tmp_path, 1)
     assert not (tmp_path / "hlvae-cars3d-64.npz").exists()
 
 
@@ -135,7 +135,7 @@ def test_a_wrong_file_is_refused_by_name(tmp_path, make, content, message, archi
         make.write_cars(tmp_path / "cars", [1])
         (tmp_path / "cars/car_002_mesh.mat").write_bytes(content(make))
     with pytest.raises(ValueError, match=message) as info:
-        cars3d.load_objects(tmp_path, 2)
+        cars3d.load(tmp_path, 2)
     assert "car_002_mesh.mat" in str(info.value)
     assert "\n" not in str(info.value)
 
@@ -163,7 +163,7 @@ def test_an_archive_that_is_a_trap_is_refused(tmp_path, make, member, fault):
     data_dir.mkdir()
     pack(data_dir / cars3d.ARCHIVE, [*cars(make), member])
     with pytest.raises(ValueError, match=rf"not the published archive \('.*evil\.mat' {fault}\): download it again$"):
-        cars3d.load_objects(data_dir, 2)
+        cars3d.load(data_dir, 2)
     assert [str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*")] == ["data", f"data/{cars3d.ARCHIVE}"]
 
 
@@ -180,22 +180,22 @@ def test_a_broken_archive_is_refused(tmp_path, make, damage):
     }
     path.write_bytes(wrong[damage])
     with pytest.raises(ValueError, match=r"cannot be read \(.*\): is the download complete\?$"):
-        cars3d.load_objects(tmp_path, 2)
+        cars3d.load(tmp_path, 2)
 
 
 def test_images_are_decoded_once(tmp_path, make, monkeypatch, caplog):
     make.write_cars(tmp_path / "cars")
-    first = cars3d.load_objects(tmp_path, 2)
+    first = cars3d.load(tmp_path, 2)
     decode, calls = cars3d._decode, []
     monkeypatch.setattr(cars3d, "_decode", lambda *args: calls.append(1) or decode(*args))
-    assert torch.equal(cars3d.load_objects(tmp_path, 2).images, first.images)
+    assert torch.equal(cars3d.load(tmp_path, 2).images, first.images)
     assert not calls
     assert not caplog.text
 
     car = tmp_path / "cars/car_002_mesh.mat"
     car.write_bytes(make.mat_bytes(im=make.car_views(3), masks=np.ones((16, 16, 24, 4), np.uint8)))
     os.utime(car, ns=(0, 0))
-    assert colour(cars3d.load_objects(tmp_path, 2), 0, 0, 1)[0] == 13
+    assert colour(cars3d.load(tmp_path, 2), 0, 0, 1)[0] == 13
     assert len(calls) == 1
 
     cache = tmp_path / "hlvae-cars3d-64.npz"
@@ -203,7 +203,7 @@ def test_images_are_decoded_once(tmp_path, make, monkeypatch, caplog):
     for wrong in (content[:-100_000], b"", b"garbage", content.replace(b"images.npy", b"imagos.npy")):
         cache.write_bytes(wrong)
         caplog.clear()
-        assert colour(cars3d.load_objects(tmp_path, 2), 0, 0, 1)[0] == 13
+        assert colour(cars3d.load(tmp_path, 2), 0, 0, 1)[0] == 13
         assert "ignoring the unreadable cache" in caplog.text
         assert cache.read_bytes() == content
     assert len(calls) == 5
@@ -211,8 +211,8 @@ def test_images_are_decoded_once(tmp_path, make, monkeypatch, caplog):
 
 def test_a_cache_of_another_number_of_objects_is_made_anew(tmp_path, make, caplog):
     make.write_cars(tmp_path / "cars")
-    cars3d.load_objects(tmp_path, 2)
+    cars3d.load(tmp_path, 2)
     with np.load(tmp_path / "hlvae-cars3d-64.npz") as arrays:
         np.savez(tmp_path / "hlvae-cars3d-64.npz", key=arrays["key"], images=arrays["images"][:3])
-    assert cars3d.load_objects(tmp_path, 2).images.shape[0] == 192
+    assert cars3d.load(tmp_path, 2).images.shape[0] == 192
     assert "it holds uint8 of shape (3, 24, 2, 3, 64, 64)" in caplog.text

@@ -13,7 +13,7 @@ SIZES = (2, 2, 2, 2, 2)
 
 def test_images_are_black_and_white_and_in_order(tmp_path, make):
     make.write_sprites(tmp_path)
-    dataset = dsprites.load_grid(tmp_path, SIZES)
+    dataset = dsprites.load(tmp_path, SIZES)
     assert dataset.images.shape == (32, 1, 64, 64)
     assert dataset.images.unique().tolist() == [0, 255]
     assert torch.equal(dataset.batch(torch.arange(32)).sum((1, 2, 3)), torch.arange(32.0))
@@ -23,7 +23,7 @@ def test_images_are_black_and_white_and_in_order(tmp_path, make):
 
 def test_the_pickle_in_the_file_is_not_touched(tmp_path, make):
     make.write_sprites(tmp_path)
-    dsprites.load_grid(tmp_path, SIZES)
+    dsprites.load(tmp_path, SIZES)
     assert not make.Trap.sprung
     with np.load(tmp_path / dsprites.FILE, allow_pickle=True) as arrays:
         arrays["metadata"]
@@ -53,14 +53,14 @@ def swapped(array):
 def test_a_wrong_file_is_refused(tmp_path, make, changes, message):
     make.write_sprites(tmp_path, **changes(make.sprites_arrays()))
     with pytest.raises(ValueError, match=message):
-        dsprites.load_grid(tmp_path, SIZES)
+        dsprites.load(tmp_path, SIZES)
 
 
 def test_columns_first_is_read_alike(tmp_path, make):
     make.write_sprites(tmp_path)
-    images = dsprites.load_grid(tmp_path, SIZES).images
+    images = dsprites.load(tmp_path, SIZES).images
     make.write_sprites(tmp_path, imgs=np.asfortranarray(make.sprites_arrays()["imgs"]))
-    assert torch.equal(dsprites.load_grid(tmp_path, SIZES).images, images)
+    assert torch.equal(dsprites.load(tmp_path, SIZES).images, images)
 
 
 @pytest.mark.parametrize("damage", ["truncated", "flipped", "garbage", "empty"])
@@ -79,7 +79,7 @@ def test_a_broken_file_is_refused(tmp_path, make, damage):
     }
     path.write_bytes(wrong[damage])
     with pytest.raises(ValueError, match=r"cannot be read as an \.npz \(.*\): is the file complete\?$"):
-        dsprites.load_grid(tmp_path, SIZES)
+        dsprites.load(tmp_path, SIZES)
 
 
 def test_the_true_size_is_demanded(tmp_path, make):

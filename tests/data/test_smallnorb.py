@@ -18,7 +18,7 @@ DAT, CAT, INFO = (f"{smallnorb.HALVES[0]}-{matrix}.mat" for matrix in ("dat", "c
 @pytest.mark.parametrize("packed", [True, False])
 def test_images_are_sorted_by_all_five_columns(tmp_path, make, packed):
     make.write_norb(tmp_path, packed=packed)
-    dataset = smallnorb.load_states(tmp_path, STATES)
+    dataset = smallnorb.load(tmp_path, STATES)
     assert dataset.images.shape == (32, 1, 64, 64)
     levels = dataset.images.flatten(1)
     assert (levels == 8 * torch.arange(32)[:, None]).all()  # of camera 0; bytes over 127 are bright, not negative
@@ -35,16 +35,16 @@ def test_images_are_resized_by_the_lanczos_filter(tmp_path, make):
     images = np.random.default_rng(0).integers(0, 256, (16, 2, 96, 96), np.uint8)
     files[DAT] = make.norb_matrix(images)
     make.write_norb(tmp_path, files)
-    levels = smallnorb.load_states(tmp_path, STATES).images[:, 0].numpy()
+    levels = smallnorb.load(tmp_path, STATES).images[:, 0].numpy()
     expected = Image.fromarray(images[3, 0]).resize((64, 64), Image.Resampling.LANCZOS)
     assert any(np.array_equal(image, np.asarray(expected)) for image in levels)
 
 
 def test_images_are_decoded_once(tmp_path, make, monkeypatch):
     make.write_norb(tmp_path)
-    first = smallnorb.load_states(tmp_path, STATES)
+    first = smallnorb.load(tmp_path, STATES)
     monkeypatch.setattr(smallnorb, "_decode", None)
-    again = smallnorb.load_states(tmp_path, STATES)
+    again = smallnorb.load(tmp_path, STATES)
     assert torch.equal(first.images, again.images)
     assert first.fingerprint == again.fingerprint
 
@@ -105,7 +105,7 @@ def test_a_wrong_file_is_refused(tmp_path, make, file, change, message, packed):
     files[file] = change(files[file])
     make.write_norb(tmp_path, files, packed)
     with pytest.raises(ValueError, match=message) as info:
-        smallnorb.load_states(tmp_path, STATES)
+        smallnorb.load(tmp_path, STATES)
     assert "\n" not in str(info.value)
     assert not (tmp_path / "hlvae-smallnorb-64.npz").exists()
 
@@ -118,7 +118,7 @@ def test_a_broken_gzip_is_refused(tmp_path, make, damage):
     wrong = {"truncated": content[:-9], "flipped": content[:-6] + b"\xff" + content[-5:], "garbage": b"<html>"}
     path.write_bytes(wrong[damage])
     with pytest.raises(ValueError, match=rf"{DAT}\.gz cannot be read \(.*\): is the download complete\?$"):
-        smallnorb.load_states(tmp_path, STATES)
+        smallnorb.load(tmp_path, STATES)
 
 
 def test_the_true_sizes_are_demanded(tmp_path, make):
