@@ -7,7 +7,6 @@ If both are missing, a rendered stand-in is used instead (see `carsnorb_stand_in
 import logging
 from pathlib import Path
 
-import numpy as np
 import torch
 
 from hierarchical_lvae.data import cars3d, smallnorb
@@ -38,14 +37,7 @@ def load(data_dir: Path) -> FactorImages:
     for name, part, stop in (("cars3d", cars, len(cars)), ("smallnorb", norb, n)):
         images[stop - len(part) : stop] = part.images[torch.arange(len(part))]
         parts.append(Part(name, stop - len(part), stop, part.factors, part.factor_names, part.factor_sizes))
-    return FactorImages(
-        images=images,
-        factors=np.zeros((n, 0), np.int16),
-        factor_names=(),
-        factor_sizes=(),
-        source=f"CarsNORB ({cars.source} and {norb.source})",
-        parts=tuple(parts),
-    )
+    return FactorImages.union(images, f"CarsNORB ({cars.source} and {norb.source})", tuple(parts))
 
 
 def real_images(data_dir: Path) -> bool:

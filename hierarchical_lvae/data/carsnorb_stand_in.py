@@ -121,14 +121,8 @@ def load_stand_in(cache_dir: Path) -> FactorImages:
     toy_sizes = tuple(TOY_SIZES[i] for i in smallnorb.LATENT)
     toy_factors = factor_grid(TOY_SIZES)[:, smallnorb.LATENT]
     start = prod(CAR_SIZES)
-    return FactorImages(
-        images=images,
-        factors=np.zeros((len(images), 0), np.int16),
-        factor_names=(),
-        factor_sizes=(),
-        source=SOURCE,
-        parts=(
-            Part("cars3d", 0, start, factor_grid(car_sizes), cars3d.FACTOR_NAMES, car_sizes),
-            Part("smallnorb", start, len(images), toy_factors, smallnorb.FACTOR_NAMES, toy_sizes),
-        ),
+    parts = (
+        Part("cars3d", 0, start, factor_grid(car_sizes), cars3d.FACTOR_NAMES, car_sizes),
+        Part("smallnorb", start, len(images), toy_factors, smallnorb.FACTOR_NAMES, toy_sizes),
     )
+    return FactorImages.union(images, SOURCE, parts)

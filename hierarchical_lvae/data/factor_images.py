@@ -73,6 +73,11 @@ class FactorImages:
     image_size: int | None = None
     parts: tuple[Part, ...] = ()
 
+    @classmethod
+    def union(cls, images: Images, source: str, parts: tuple[Part, ...]) -> "FactorImages":
+        """A union of data sets that share no factors: only its parts have factors."""
+        return cls(images, np.zeros((images.shape[0], 0), np.int16), (), (), source, parts=parts)
+
     def __len__(self) -> int:
         """The number of images."""
         return self.images.shape[0]
