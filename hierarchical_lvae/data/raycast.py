@@ -96,7 +96,7 @@ class Scene:
 SCENE = Scene()
 
 
-def _column(vector: Vector) -> Tensor:
+def column(vector: Vector) -> Tensor:
     """A vector as (3, 1, 1), to broadcast against fields of vectors (3, h, w)."""
     return torch.tensor(vector, dtype=torch.float32)[:, None, None]
 
@@ -118,17 +118,17 @@ def camera_rays(angle: float, samples: int, scene: Scene = SCENE) -> tuple[Tenso
     """The camera's position (3, 1, 1) and the rays' unit directions (3, samples, samples), top row first."""
     pitch = math.radians(scene.camera_pitch)
     sin, cos = math.sin(angle), math.cos(angle)
-    right = _column((cos, sin, 0.0))
-    forward = _column((-sin * math.cos(pitch), cos * math.cos(pitch), math.sin(pitch)))
-    up = _column((sin * math.sin(pitch), -cos * math.sin(pitch), math.cos(pitch)))
+    right = column((cos, sin, 0.0))
+    forward = column((-sin * math.cos(pitch), cos * math.cos(pitch), math.sin(pitch)))
+    up = column((sin * math.sin(pitch), -cos * math.sin(pitch), math.cos(pitch)))
     screen = (torch.arange(samples, dtype=torch.float32) + 0.5) * (2 / samples) - 1
-    position = _column((scene.camera_distance * sin, -scene.camera_distance * cos, scene.camera_height))
+    position = column((scene.camera_distance * sin, -scene.camera_distance * cos, scene.camera_height))
     return position, _unit(scene.focal_length * forward + screen * right - screen[:, None] * up)
 
 
 def hit_room(origin: Tensor, direction: Tensor, scene: Scene = SCENE) -> tuple[Tensor, Tensor, Tensor]:
     """Where rays (3, h, w) from inside hit the room: distance (h, w), normal (3, h, w) and paint (h, w)."""
-    planes = torch.sign(direction) * _column((scene.room_half_width, scene.room_half_width, 0.0))
+    planes = torch.sign(direction) * column((scene.room_half_width, scene.room_half_width, 0.0))
     distances = (planes - origin) / direction
     distances[2].masked_fill_(direction[2] >= 0, math.inf)
     distance, axis = distances.min(0)
@@ -165,7 +165,7 @@ def hit_solid(origin: Tensor, direction: Tensor, shape: str, scale: float, scene
     """
 
     def ball(height: float, radius: float) -> Interval:
-        return _round(origin - _column((0.0, 0.0, height)), direction, radius)
+        return _round(origin - column((0.0, 0.0, height)), direction, radius)
 
     def tube(radius: float) -> Interval:
         return _round(origin[:2], direction[:2], radius)
@@ -196,7 +196,7 @@ def solid_normal(point: Tensor, shape: str, scale: float, scene: Scene = SCENE) 
     Raises:
         ValueError: there is no such shape.
     """
-    up = _column((0.0, 0.0, 1.0))
+    up = column((0.0, 0.0, 1.0))
     match shape:
         case "cube":
             offset = point - up * (scale * scene.cube_side / 2)
@@ -217,8 +217,8 @@ def shade(
     point: Tensor, normal: Tensor, paint: Tensor, lit: Tensor, camera: Tensor, scene: Scene = SCENE
 ) -> tuple[Tensor, Tensor]:
     """Brightness (h, w) of surface points (3, h, w), and how much of the sky's colour they reflect (h, w)."""
-    to_camera, to_lamp = _unit(camera - point), _unit(_column(scene.lamp) - point)
-    cone_axis = _unit(_column(scene.lamp) - _column(scene.lamp_aim))
+    to_camera, to_lamp = _unit(camera - point), _unit(column(scene.lamp) - point)
+    cone_axis = _unit(column(scene.lamp) - column(scene.lamp_aim))
     off_axis = torch.rad2deg(torch.acos(_dot(to_lamp, cone_axis).clamp(-1, 1)))
     spot = lit * torch.sigmoid((scene.spot_angle - off_axis) / scene.spot_softness)
 
@@ -227,7 +227,7 @@ def shade(
     brightness = (
         ambient
         + headlight * _dot(normal, to_camera).clamp(min=0)
-        + fill * _dot(normal, _unit(_column(scene.fill_direction))).clamp(min=0)
+        + fill * _dot(normal, _unit(column(scene.fill_direction))).clamp(min=0)
         + key * spot * _dot(normal, to_lamp).clamp(min=0)
     )
     lobe = _dot(normal, _unit(to_camera + to_lamp)).clamp(min=0) ** scene.gloss_exponent
@@ -250,7 +250,7 @@ def render_geometry(
     point = camera + torch.minimum(room_distance, solid_distance) * direction
     normal = torch.where(on_solid, solid_normal(point, name, size, scene), room_normal)
     paint = torch.where(on_solid, OBJECT, room_paint)
-    to_lamp = _unit(_column(scene.lamp) - point)
+    to_lamp = _unit(column(scene.lamp) - point)
     lit = on_solid | hit_solid(point, to_lamp, name, size, scene).isinf()  # a convex solid shadows itself if n.l < 0
 
     brightness, mirrored = shade(point, normal, paint, lit, camera, scene)

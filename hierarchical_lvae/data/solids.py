@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import avg_pool2d, normalize
 
-from hierarchical_lvae.data.raycast import IMAGE_SIZE, Scene, Vector, camera_rays, hit_solid, solid_normal
+from hierarchical_lvae.data.raycast import IMAGE_SIZE, Scene, Vector, camera_rays, column, hit_solid, solid_normal
 
 SUPERSAMPLING = 2
 CAMERA_DISTANCE, CAMERA_AIM, FOCAL_LENGTH = 3.0, 0.3, 4.0  # the camera looks at this height above the origin
@@ -124,7 +124,7 @@ def render_car(body: str, elevation: float, azimuth: float) -> Tensor:
 
 def render_toy(category: str, instance: int, elevation: float, azimuth: float) -> Tensor:
     """Layers (4, 64, 64) of a toy, in units of full brightness, in the order of `LAMPS`."""
-    stretch = _column(STRETCHES[instance])
+    stretch = column(STRETCHES[instance])
     normal, paint = cast(TOYS[category], elevation, azimuth, stretch)
     albedo = torch.tensor(ALBEDO, dtype=torch.float32)[paint]
     layers = [albedo * (TOY_AMBIENT + (1 - TOY_AMBIENT) * _lit(normal, lamp, azimuth)) for lamp in LAMPS]
@@ -143,13 +143,13 @@ def cast(
     view = replace(UNIT, camera_distance=across, camera_height=height, camera_pitch=-elevation)
     view = replace(view, focal_length=FOCAL_LENGTH)
     camera, direction = camera_rays(math.radians(azimuth), IMAGE_SIZE * SUPERSAMPLING, view)
-    normal = _column((0.0, 0.0, 1.0)).repeat(1, *direction.shape[1:])
+    normal = column((0.0, 0.0, 1.0)).repeat(1, *direction.shape[1:])
     nearest = torch.full_like(direction[0], math.inf)
     paint = torch.full(nearest.shape, FLOOR)
     for solid in solids:
         order = [2 if i == solid.axis else solid.axis if i == 2 else i for i in range(3)]  # swaps z and the axis
-        centre, size = stretch * _column(solid.centre), stretch * _column(solid.size)
-        origin = ((camera - centre) / size)[order] + _column((0.0, 0.0, 0.5))
+        centre, size = stretch * column(solid.centre), stretch * column(solid.size)
+        origin = ((camera - centre) / size)[order] + column((0.0, 0.0, 0.5))
         ray = (direction / size)[order]
         distance = hit_solid(origin, ray, solid.shape, 1.0, UNIT)
         hit = distance < nearest
@@ -164,9 +164,5 @@ def _lit(normal: Tensor, lamp: Vector, azimuth: float) -> Tensor:
     """The cosine (h, w) of the angle at which the lamp's light falls on a surface, or 0 from behind."""
     sin, cos = math.sin(math.radians(azimuth)), math.cos(math.radians(azimuth))
     x, y, z = lamp
-    turned = normalize(_column((x * cos - y * sin, x * sin + y * cos, z)), dim=0)
+    turned = normalize(column((x * cos - y * sin, x * sin + y * cos, z)), dim=0)
     return (normal * turned).sum(0).clamp(min=0)
-
-
-def _column(vector: Vector) -> Tensor:
-    return torch.tensor(vector, dtype=torch.float32)[:, None, None]
