@@ -236,10 +236,8 @@ def load_data(options: FitOptions, path: Path) -> FactorImages:
         if (directory / shapes3d.FILE).exists():
             log.info("%s was trained on the replica: ignoring %s", path, directory / shapes3d.FILE)
         dataset = shapes3d.replica(directory)
-        dataset = dataset.resized(shrunk(options.image_size, dataset.images.shape[2:]))
     elif options.dataset == "carsnorb" and saved.get("source") == carsnorb_stand_in.SOURCE:
         dataset = carsnorb_stand_in.load_stand_in(data_directory(options.data_dir))
-        dataset = dataset.resized(shrunk(options.image_size, dataset.images.shape[2:]))
     else:
         dataset = load_dataset(options.dataset, options.data_dir, options.image_size, options.frame, options.skip_bad)
     if dataset.fingerprint != saved.get("fingerprint"):
