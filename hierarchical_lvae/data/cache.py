@@ -16,21 +16,30 @@ from hierarchical_lvae.files import atomic
 
 log = logging.getLogger(__name__)
 
-VERSION = 1  # of the arrays that `cached` keeps: increment it when a decoder changes
+VERSION = 1  # of the arrays decoded from files: increment it when a decoder changes
 
 
-def cached(path: Path, files: Sequence[Path], shape: tuple[int, ...], make: Callable[[], np.ndarray]) -> np.ndarray:
-    """Return the uint8 array of `shape` that `make` decodes from `files`, cached in `path`.
+def cached(
+    path: Path,
+    name: str,
+    shape: tuple[int, ...],
+    dtype: DTypeLike,
+    make: Callable[[], np.ndarray],
+    files: Sequence[Path] = (),
+    compress: bool = False,
+) -> np.ndarray:
+    """Return the array `name` of this shape and type from the cache `path`, or else `make` it and cache it.
 
-    The key is a hash of the names, sizes and modification times of the files: if any changes, they are decoded again.
+    If it is decoded from `files`, the key is a hash of their names, sizes and modification times: if any changes, they
+    are decoded again.
     """
     state = [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files]
-    key = hashlib.sha256(repr((VERSION, state)).encode()).hexdigest()
-    pixels = read(path, "images", shape, np.uint8, key)
-    if pixels is None:
-        pixels = make()
-        write(path, key=np.array(key), images=pixels)
-    return pixels
+    key = hashlib.sha256(repr((VERSION, state)).encode()).hexdigest() if files else ""
+    array = read(path, name, shape, dtype, key)
+    if array is None:
+        array = make()
+        write(path, compress, **({"key": np.array(key)} if key else {}), **{name: array})
+    return array
 
 
 def read(path: Path, name: str, shape: tuple[int, ...], dtype: DTypeLike, key: str = "") -> np.ndarray | None:

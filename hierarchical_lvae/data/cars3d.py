@@ -48,7 +48,8 @@ def load(data_dir: Path, num_objects: int = OBJECTS) -> FactorImages:
     files = find(data_dir)
     sizes = (ELEVATIONS, AZIMUTHS, num_objects)
     shape = (*sizes, 3, SIZE, SIZE)
-    pixels = cached(data_dir / "hlvae-cars3d-64.npz", files, shape, lambda: _decode(files, num_objects))
+    cache = data_dir / "hlvae-cars3d-64.npz"
+    pixels = cached(cache, "images", shape, np.uint8, lambda: _decode(files, num_objects), files)
     return FactorImages(
         images=torch.from_numpy(pixels).flatten(0, 2),
         factors=factor_grid(sizes),

@@ -24,7 +24,8 @@ import torch
 from torch import Tensor
 
 from hierarchical_lvae import progress
-from hierarchical_lvae.data import cache, cars3d, smallnorb
+from hierarchical_lvae.data import cars3d, smallnorb
+from hierarchical_lvae.data.cache import cached
 from hierarchical_lvae.data.factor_images import FactorImages, Part, factor_grid
 from hierarchical_lvae.data.raycast import IMAGE_SIZE
 from hierarchical_lvae.data.solids import CARS, CONSTANTS, LAMPS, STRETCHES, TOYS, render_car, render_toy
@@ -112,10 +113,7 @@ def render_layers() -> Tensor:
 def load_stand_in(cache_dir: Path) -> FactorImages:
     """Load the stand-in from layers cached in `cache_dir`, or render them (and then cache them, if possible)."""
     path = cache_dir / f"hlvae-carsnorb-stand-in-{RENDERER_VERSION}.npz"
-    layers = cache.read(path, "layers", LAYERS_SHAPE, np.uint8)
-    if layers is None:
-        layers = render_layers().numpy()
-        cache.write(path, compress=True, layers=layers)
+    layers = cached(path, "layers", LAYERS_SHAPE, np.uint8, lambda: render_layers().numpy(), compress=True)
     images = StandInImages(torch.from_numpy(layers))
     car_sizes = (*CAR_SIZES[:2], prod(CAR_SIZES[2:]))
     toy_sizes = tuple(TOY_SIZES[i] for i in smallnorb.LATENT)

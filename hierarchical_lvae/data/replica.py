@@ -20,7 +20,8 @@ import torch
 from torch import Tensor
 
 from hierarchical_lvae import progress
-from hierarchical_lvae.data import cache, raycast
+from hierarchical_lvae.data import raycast
+from hierarchical_lvae.data.cache import cached
 
 FACTOR_SIZES = (10, 10, 10, raycast.SCALES, len(raycast.SHAPES), raycast.ORIENTATIONS)
 HUES = 10
@@ -112,8 +113,5 @@ def load_replica(cache_dir: Path | None) -> ReplicaImages:
     if cache_dir is None:
         return ReplicaImages(render_layers())
     path = Path(cache_dir) / f"hlvae-3dshapes-replica-{RENDERER_VERSION}.npz"
-    layers = cache.read(path, "layers", LAYERS_SHAPE, np.int16)
-    if layers is None:
-        layers = render_layers().numpy()
-        cache.write(path, compress=True, layers=layers)
+    layers = cached(path, "layers", LAYERS_SHAPE, np.int16, lambda: render_layers().numpy(), compress=True)
     return ReplicaImages(torch.from_numpy(layers))

@@ -43,7 +43,8 @@ def load(data_dir: Path, states: tuple[int, ...] = STATES) -> FactorImages:
     """
     files = find(data_dir)
     shape = (prod(states), 1, SIZE, SIZE)
-    pixels = cached(data_dir / "hlvae-smallnorb-64.npz", list(files.values()), shape, lambda: _decode(files, states))
+    cache = data_dir / "hlvae-smallnorb-64.npz"
+    pixels = cached(cache, "images", shape, np.uint8, lambda: _decode(files, states), list(files.values()))
     return FactorImages(
         images=torch.from_numpy(pixels),
         factors=factor_grid(states)[:, LATENT],
