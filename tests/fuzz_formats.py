@@ -18,7 +18,7 @@ from hierarchical_lvae import files
 from hierarchical_lvae.analysis import read_scores
 from hierarchical_lvae.data import archive, cars3d, dsprites, load_own, norb_matrix, shapes3d
 from hierarchical_lvae.data import cache as data_cache
-from hierarchical_lvae.neighbourhoods import graph, latent, pixels
+from hierarchical_lvae.neighbourhoods import graph, latent
 from hierarchical_lvae.runs import checkpoint as packing
 from hierarchical_lvae.runs import directory, read_options
 from hierarchical_lvae.runs.options import FitOptions
@@ -249,10 +249,6 @@ def read_cached(path: Path) -> None:
     data_cache.read(path, "images", (5, 9, 8, 3), np.uint8)
 
 
-def read_nearest(path: Path) -> None:
-    pixels._read(path, (POINTS, 2))
-
-
 FORMATS = {
     "options": Format("options.json", lambda: as_json(RUN), lambda path: read_options(path.parent)),
     "state": Format("state.json", lambda: as_json({"status": "running", "step": 3, "steps": 9}),
@@ -272,7 +268,6 @@ FORMATS = {
     "norb-gz": Format("norb.mat.gz", lambda: [*map(gzip.compress, norb())], read_norb, packing=regzipped),
     "graph": Format("graph.npz", graphs, lambda path: graph._read(path, POINTS), 16, rezipped),
     "cache": Format("hlvae-cars3d-64.npz", own_npz, read_cached, packing=rezipped),
-    "nearest": Format("nearest.npy", lambda: [saved(np.save, np.ones((POINTS, 2), np.int32))], read_nearest),
     **{
         suffix: Format(f"picture.{suffix}", pictures(suffix), read_folder, 4, slack=2**31)
         for suffix in ("png", "jpg", "webp", "bmp", "gif", "tif")

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hierarchical_lvae.files import atomic
+from hierarchical_lvae.data.cache import cached
 from hierarchical_lvae.neighbourhoods.build import Neighbourhood, Surroundings, gather
 from hierarchical_lvae.neighbourhoods.search import EXACT, all_neighbours, choose_index, recall
 
@@ -33,14 +33,9 @@ class NearestPixels(Neighbourhood):
         """Compute all neighbours, or read them from the cache; log the recall of the index and how near they are."""
         if len(self.ids):
             return
-        data, number, cache = self.surroundings.data, self.surroundings.num_neighbours, self._cache()
-        ids = _read(cache, (len(data), number))
-        if ids is None:
-            ids = all_neighbours(data, number, self.index)
-            _write(cache, ids)
-            if self.index != EXACT:
-                found = recall(data, ids)
-                log.info("recall@%d of %s: %.3f against exact search, on 200 images", number, self.index, found)
+        data, number, path = self.surroundings.data, self.surroundings.num_neighbours, self._cache()
+        shape = len(data), number
+        ids = self._search() if path is None else cached(path, "ids", shape, np.int32, self._search)
         if data.factors.shape[1]:
             log.info("nearest images: %s", describe_steps(data.factors, data.factor_names, ids))
         self.ids = torch.from_numpy(ids)
@@ -50,11 +45,19 @@ class NearestPixels(Neighbourhood):
         self.prepare()
         return gather(self.surroundings.data, self.ids[index.cpu()].long().to(x.device), x)
 
+    def _search(self) -> np.ndarray:
+        data, number = self.surroundings.data, self.surroundings.num_neighbours
+        ids = all_neighbours(data, number, self.index)
+        if self.index != EXACT:
+            found = recall(data, ids)
+            log.info("recall@%d of %s: %.3f against exact search, on 200 images", number, self.index, found)
+        return ids
+
     def _cache(self) -> Path | None:
         data, directory, number = self.surroundings.data, self.surroundings.cache, self.surroundings.num_neighbours
         size, index = "x".join(map(str, data.image_shape)), self.index.replace(",", "_")
         return (
-            None if directory is None else directory / f"hlvae-nearest-{data.fingerprint}-{size}-{number}-{index}.npy"
+            None if directory is None else directory / f"hlvae-nearest-{data.fingerprint}-{size}-{number}-{index}.npz"
         )
 
 
@@ -68,26 +71,3 @@ def describe_steps(factors: np.ndarray, names: tuple[str, ...], ids: np.ndarray)
     steps = np.abs(factors[ids[rows]].astype(int) - factors[rows, None]).mean((0, 1))
     each = ", ".join(f"{name} {step:.2f}" for name, step in zip(names, steps, strict=True))
     return f"{steps.sum():.2f} factor steps away ({each})"
-
-
-def _read(path: Path | None, shape: tuple[int, int]) -> np.ndarray | None:
-    if path is None or not path.exists():
-        return None
-    try:
-        ids = np.load(path, allow_pickle=False)
-        if ids.shape != shape or ids.dtype != np.int32 or not 0 <= ids.min() <= ids.max() < len(ids):
-            raise ValueError("it is not a table of neighbours of these data")
-    except Exception as error:  # whatever is wrong with the file, its content can be recomputed
-        log.warning("ignoring the cached neighbours %s and searching again: %s", path, error)
-        return None
-    return ids
-
-
-def _write(path: Path | None, ids: np.ndarray) -> None:
-    if path is None:
-        return
-    try:
-        with atomic(path) as temporary:
-            np.save(temporary, ids)
-    except OSError as error:
-        log.warning("cannot cache the neighbours, so other runs must search again: %s", error)

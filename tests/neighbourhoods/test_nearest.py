@@ -95,9 +95,9 @@ def test_neighbours_are_kept_by_fingerprint_and_made_anew_if_damaged(surrounding
         third.prepare()
         assert torch.equal(first.ids, third.ids)
         assert "ignoring" in caplog.text
-    np.save(file, np.full((60, 4), 60, np.int32))
+    np.savez(file, ids=np.zeros((60, 5), np.int32))
     build_neighbourhood("input-knn", surroundings(4)).prepare()
-    assert "not a table of neighbours of these data" in caplog.text
+    assert "it holds int32 of shape (60, 5)" in caplog.text
 
 
 def test_nearest_codes_follow_the_encoder(surroundings, data):
