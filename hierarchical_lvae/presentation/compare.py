@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hierarchical_lvae.presentation.figures import describe, save
+from hierarchical_lvae.presentation.scores import aligned
 
 if TYPE_CHECKING:
     from hierarchical_lvae.analysis import Comparison, ComparisonRow, ComparisonSettings
@@ -39,27 +40,20 @@ def table(result: "Comparison", settings: "ComparisonSettings") -> list[str]:
     lines = []
     if result.all_weights:
         lines += ["", f"All local weights (neighbourhoods: {settings.neighbourhoods})"]
-        lines += _aligned(result.all_weights)
+        lines += aligned(_cells(result.all_weights))
     if result.block:
         names, number = ", ".join(result.patterns), settings.reference_neighbourhoods
         point = "the exact mode" if result.block[0].method.startswith("exact") else "the one-step estimate"
         lines += ["", f"The block {names}, the other weights at {point} (neighbourhoods: {number})"]
-        lines += _aligned(result.block)
+        lines += aligned(_cells(result.block))
     failed = [f"{method}: – ({why})" for method, why in result.failed.items()]
     return [*lines, *(["", *failed] if failed else []), "", *NOTES]
 
 
-def _aligned(rows: "list[ComparisonRow]") -> list[str]:
-    cells = [list(COLUMNS)] + [
+def _cells(rows: "list[ComparisonRow]") -> list[list[str]]:
+    return [list(COLUMNS)] + [
         ["–" if value is None else form.format(value) for form, value in zip(COLUMNS.values(), row, strict=True)]
         for row in rows
-    ]
-    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    return [
-        "  ".join(
-            cell.ljust(w) if i == 0 else cell.rjust(w) for i, (cell, w) in enumerate(zip(line, widths, strict=True))
-        )
-        for line in cells
     ]
 
 

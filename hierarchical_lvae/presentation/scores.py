@@ -1,6 +1,6 @@
 """Scores as text: one line per number, one column per run."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from textwrap import shorten
 from typing import Any
@@ -112,6 +112,15 @@ def table(columns: Mapping[Path, Mapping[str, str]]) -> list[str]:
     names = [path.resolve().name for path in columns]
     cells = [["", *(name if names.count(name) == 1 else str(path) for name, path in zip(names, columns, strict=True))]]
     cells += [[label, *(column.get(label, "–") for column in columns.values())] for label in labels]
+    return aligned(cells)
+
+
+def aligned(cells: Sequence[Sequence[str]]) -> list[str]:
+    """Lay out rows of cells as lines of text: the first column to the left, the others to the right.
+
+    >>> aligned([["", "run"], ["mig", "0.5"]])
+    ['     run', 'mig  0.5']
+    """
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     return [
         "  ".join([first.ljust(widths[0]), *(cell.rjust(w) for cell, w in zip(rest, widths[1:], strict=True))])
