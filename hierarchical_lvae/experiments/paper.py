@@ -55,9 +55,8 @@ class Table:
 
 @dataclass(frozen=True)
 class Figure:
-    """One figure of the paper, and the runs from which it is drawn."""
+    """The runs from which one figure of the paper is drawn."""
 
-    title: str
     table: str
     """The table that these rows belong to."""
     rows: tuple[str, ...]
@@ -146,12 +145,9 @@ TABLES = {
 """The tables of the paper, by name, and one of other methods; published values were measured on the real 3D Shapes."""
 
 FIGURES = {
-    "fig2": Figure(
-        "Figure 2: samples from the conditional prior, by α",
-        "table1",
-        tuple(row.name for row in TABLES["table1"].rows if row.name.startswith("alpha")),
-    ),
-    "fig3": Figure("Figure 3: conditional samples, α = 1", "table1", ("alpha-1",)),
-    "fig4": Figure("Figure 4: the latent space, α = 1", "table1", ("alpha-1",)),
+    # samples from the conditional prior, by α
+    "fig2": Figure("table1", tuple(row.name for row in TABLES["table1"].rows if row.name.startswith("alpha"))),
+    "fig3": Figure("table1", ("alpha-1",)),  # conditional samples
+    "fig4": Figure("table1", ("alpha-1",)),  # the latent space
 }
 """The figures of the paper that show results, by name."""

@@ -105,13 +105,10 @@ def refuse_others(table: "Table", out: Path, names: Sequence[str]) -> None:
     from hierarchical_lvae.runs.directory import is_run
 
     there = [name for name in names if occupied(out / name)]
-    begun = any(path.name.rpartition("-")[0] in _names(table) and is_run(path) for path in out.glob("*"))
+    rows = {row.name for row in table.rows}
+    begun = any(path.name.rpartition("-")[0] in rows and is_run(path) for path in out.glob("*"))
     if there and not begun and not _is_table(table, out / names[0]):
         raise FileExistsError(f"{out / there[0]} is not a result of hlvae reproduce: choose another `out`")
-
-
-def _names(table: "Table") -> list[str]:
-    return [row.name for row in table.rows]
 
 
 def _is_table(table: "Table", path: Path) -> bool:
