@@ -28,7 +28,7 @@ from hierarchical_lvae import progress
 from hierarchical_lvae.inference import LocalELBO, OneStepMAP, Shared
 from hierarchical_lvae.inference.laplace import laplace_diagonal
 from hierarchical_lvae.models import LocalVAE
-from hierarchical_lvae.models.layers import Conv, Linear, UpConv
+from hierarchical_lvae.models.layers import Conv, Linear, Reshape, UpConv
 from hierarchical_lvae.models.networks import Network
 from hierarchical_lvae.runs.devices import resolve_device
 from hierarchical_lvae.training.memory import check_step_fits, give_back_freed_memory
@@ -156,23 +156,21 @@ class PlainVAE(nn.Module):
 
 
 def _modules(network: Network) -> nn.Sequential:
-    def of(layer: Any) -> nn.Module:
+    modules: list[nn.Module] = []
+    for layer in network.layers:
         match layer:
             case Linear():
-                return nn.Linear(layer.inputs, layer.outputs)
+                modules.append(nn.Linear(layer.inputs, layer.outputs))
             case Conv():
-                return nn.Conv2d(layer.inputs, layer.outputs, 4, 2, 1)
+                modules.append(nn.Conv2d(layer.inputs, layer.outputs, 4, 2, 1))
             case UpConv():
                 odd = (layer.size[0] % 2, layer.size[1] % 2)
-                return nn.ConvTranspose2d(layer.inputs, layer.outputs, 4, 2, 1, output_padding=odd)
-        return nn.ReLU() if hasattr(layer, "function") else nn.Unflatten(1, layer.shape)
-
-    modules = [of(layer) for layer in network.layers]
-    return nn.Sequential(*(nn.Flatten() if _flattens(m) else m for m in modules))
-
-
-def _flattens(module: nn.Module) -> bool:
-    return isinstance(module, nn.Unflatten) and len(module.unflattened_size) == 1
+                modules.append(nn.ConvTranspose2d(layer.inputs, layer.outputs, 4, 2, 1, output_padding=odd))
+            case Reshape():
+                modules.append(nn.Flatten() if len(layer.shape) == 1 else nn.Unflatten(1, layer.shape))
+            case _:
+                modules.append(nn.ReLU())
+    return nn.Sequential(*modules)
 
 
 def _tasks(query: Tensor, support: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
