@@ -92,11 +92,13 @@ def write_report(run: str | Path) -> Path:
     pictures = {path.stem: _picture(path, captions) for path in sorted((run / "figures").glob("[!.]*.png"))}
     training, shown, of_scores, of_comparison = _sorted_by_section(pictures)
     sections = [
-        Section("Training", [_health(run, saved)], training),
+        Section(
+            "Training", [PageTable("Log", ("", "value", "remark"), list(_readings(read_log(run), saved)))], training
+        ),
         Section("Figures", pictures=shown, missing=[] if shown else [("figures", command("figures", run))]),
         _scores(run, of_scores),
         _comparison(run, options.alpha == 0, of_comparison),
-        Section("Options", [_options(saved), _versions(saved)]),
+        Section("Options", _options(saved)),
     ]
     environment = Environment(
         loader=PackageLoader("hierarchical_lvae.presentation"),
@@ -150,12 +152,8 @@ def _status(run: Path, saved: dict[str, Any]) -> str:
     return reached if state.status == "finished" else f"{reached}: {state.status}, not finished"
 
 
-def _health(run: Path, saved: dict[str, Any]) -> PageTable:
-    """What the log shows about training and the local step."""
-    return PageTable("Log", ("", "value", "remark"), list(_readings(read_log(run), saved)))
-
-
 def _readings(log: list[dict[str, Any]], saved: dict[str, Any]) -> Iterator[tuple[str, str, str]]:
+    """What the log shows about training and the local step: name, value and remark."""
     logged = {key: [line[key] for line in log if line.get(key) is not None] for line in log[-1:] for key in line}
     diagnosed = [line for line in log if line.get("sharpness") is not None]
     if not logged.get("loss"):
@@ -196,15 +194,12 @@ def _readings(log: list[dict[str, Any]], saved: dict[str, Any]) -> Iterator[tupl
     )
 
 
-def _options(saved: dict[str, Any]) -> PageTable:
-    plain = {name: value for name, value in saved.items() if name not in ("data", "versions")}
-    rows = [(name, "–" if value is None else str(value)) for name, value in plain.items()]
-    return PageTable("Fit options", (), rows)
-
-
-def _versions(saved: dict[str, Any]) -> PageTable:
+def _options(saved: dict[str, Any]) -> list[PageTable]:
+    parts = {"data", "versions"}
+    options = [(name, "–" if value is None else str(value)) for name, value in saved.items() if name not in parts]
     about = {**{f"data: {name}": value for name, value in saved["data"].items()}, **saved["versions"]}
-    return PageTable("Data and versions", (), [(name, str(value)) for name, value in about.items()])
+    versions = [(name, str(value)) for name, value in about.items()]
+    return [PageTable("Fit options", (), options), PageTable("Data and versions", (), versions)]
 
 
 def _scores(run: Path, pictures: Sequence[Picture]) -> Section:
