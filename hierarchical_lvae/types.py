@@ -1,15 +1,4 @@
-"""Types and helpers shared by the subpackages: the local loss ℓ_N, and local inference.
-
-| name | meaning |
-|---|---|
-| `Observation` | one factor of the likelihood, from which ℓ_N and its curvature are computed |
-| `LocalLoss` | ℓ_N as a function of the local values, for a fixed model, guide and support set |
-| `LocalInference` | maps ℓ_N to q(θ_N given N) and φ_N: `Shared`, `OneStepMAP`, `MultiStepMAP`, `Laplace`, … |
-| `Stateful` | an object whose `state_dict` is saved in the checkpoint: a penalty or a neighbourhood |
-| `Penalty` | an additional term of the global loss, computed from the `Codes` of a batch: DIP, total correlation, … |
-| `lookup` | imports an entry of a table of names, such as `DATASETS` |
-| `accepted` | selects the arguments that a function accepts |
-"""
+"""Types and helpers shared by the subpackages: the local loss ℓ_N, local inference, penalties and random states."""
 
 from __future__ import annotations
 
@@ -211,20 +200,14 @@ def random_state_kept() -> Iterator[None]:
     """Restore PyTorch's random states on exit, on all devices in use."""
     import torch
 
-    if torch.backends.mps.is_available():
-        on_mps = torch.mps.get_rng_state()
-        with torch.random.fork_rng(()):
-            yield
-        torch.mps.set_rng_state(on_mps)
-        return
-    if torch.cuda.is_initialized():
-        with torch.random.fork_rng(range(torch.cuda.device_count())):
-            yield
-        return
-    seed = torch.initial_seed()
-    with torch.random.fork_rng(()):
+    on_cuda, seed = torch.cuda.is_initialized(), torch.initial_seed()
+    on_mps = torch.mps.get_rng_state() if torch.backends.mps.is_available() else None
+    with torch.random.fork_rng(range(torch.cuda.device_count()) if on_cuda else ()):
         yield
-    torch.cuda.manual_seed_all(seed)  # also takes effect if CUDA is first used later; does not initialise it
+    if on_mps is not None:
+        torch.mps.set_rng_state(on_mps)
+    elif not on_cuda:
+        torch.cuda.manual_seed_all(seed)  # also takes effect if CUDA is first used later; does not initialise it
 
 
 @contextmanager
