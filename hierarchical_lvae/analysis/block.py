@@ -6,12 +6,13 @@ where that is small enough. Otherwise the point is the one-step estimate, and th
 """
 
 import statistics
+from functools import partial
 
 import pyro.distributions as dist
 import torch
 from torch import Tensor
 
-from hierarchical_lvae.analysis.measure import Measured, Points, Values, predict, timed
+from hierarchical_lvae.analysis.measure import Measured, Points, predict, timed
 from hierarchical_lvae.analysis.settings import ComparisonSettings
 from hierarchical_lvae.evaluation import loo, pareto_k, to_arviz
 from hierarchical_lvae.inference import Dense, ExactMAP, Laplace, LocalELBO, OneStepMAP, estimate_evidence
@@ -134,13 +135,10 @@ class Block:
         draws, codes, seconds = [], [], 0.0
         for r, support in enumerate(self.points.support.split(1)):
             centre = {name: q.mean[r : r + 1] for name, q in self.posterior.items()}
-
-            def chains(support: Tensor = support, centre: Values = centre, seed: int = settings.seed + 100 * r) -> dict:
-                return nuts(
-                    run.vae.model, run.vae.guide, support, centre=centre, positions=self.positions,
-                    num_samples=settings.num_draws // 2, warmup_steps=settings.warmup_steps, seed=seed,
-                )  # fmt: skip
-
+            chains = partial(
+                nuts, run.vae.model, run.vae.guide, support, centre=centre, positions=self.positions,
+                num_samples=settings.num_draws // 2, warmup_steps=settings.warmup_steps, seed=settings.seed + 100 * r,
+            )  # fmt: skip
             drawn, taken = timed(chains, 1)
             draws.append(drawn["theta_N"].flatten(0, 1).unsqueeze(1))
             codes.append(drawn["z"].flatten(0, 1).squeeze(1))
