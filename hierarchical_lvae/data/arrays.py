@@ -10,10 +10,9 @@ No side is shorter than 8, so an axis of length 1 or 3 must be the channel axis.
 rounded to 256 levels. Factor values are replaced by their ranks.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from math import prod
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 import torch
@@ -22,25 +21,15 @@ from hierarchical_lvae import progress
 from hierarchical_lvae.data.brightness import warn_if_dim
 from hierarchical_lvae.data.factor_images import FactorImages, ranks, shrunk
 from hierarchical_lvae.data.framing import framed
-from hierarchical_lvae.data.hdf5 import open_hdf5
-from hierarchical_lvae.data.npz import open_npz
+from hierarchical_lvae.data.hdf5 import Hdf5Array, open_hdf5
+from hierarchical_lvae.data.npz import NpzArray, open_npz
 from hierarchical_lvae.data.paths import printable
 
 KEYS = ("images", "factors", "factor_names")
 BLOCK = 2**22  # bytes read at once
 MIN_SIDE = 8
 REMEDY = "give floats in [0, 1] (1 is white), uint8 (255 is white), or bool"
-
-
-class Array(Protocol):
-    """An array in a file."""
-
-    shape: tuple[int, ...]
-    dtype: np.dtype
-
-    def blocks(self, rows: int) -> Iterator[np.ndarray]:
-        """Yield the array in blocks (rows, …) along its first dimension; any block may be shorter."""
-        ...
+Array = NpzArray | Hdf5Array
 
 
 def load_arrays(path: Path, image_size: int | None, frame: str) -> FactorImages:
