@@ -43,6 +43,8 @@ def sap(
     factors_train = check_factors(factors_train, len(codes_train))
     factors_test = check_factors(factors_test, len(codes_test), constant=True)
     shape = codes_train.shape[1], factors_train.shape[1]
+    if shape != (codes_test.shape[1], factors_test.shape[1]):
+        raise ValueError("train and test have different numbers of codes or factors")
     accuracies = Parallel(n_jobs=n_jobs)(
         delayed(_accuracy)(codes_train[:, [i]], factors_train[:, k], codes_test[:, [i]], factors_test[:, k], seed)
         for i in range(shape[0])

@@ -209,6 +209,13 @@ def test_bad_input_is_refused_in_one_line(name):
             score(name, *given)
 
 
+def test_sap_refuses_test_points_with_other_codes_or_factors():
+    factors = draw(60)
+    for codes_test, factors_test in ((factors[:, :2], factors), (factors, factors[:, :1])):
+        with pytest.raises(ValueError, match="train and test have different numbers of codes or factors"):
+            sap(factors, factors, codes_test, factors_test, n_jobs=1)
+
+
 def test_explicitness_needs_a_value_that_is_in_both_sets():
     factors = np.arange(60)[:, None] % 30
     halves = factors[:30].astype(float), factors[:30] % 2, factors[30:].astype(float), 2 + factors[30:] % 2
