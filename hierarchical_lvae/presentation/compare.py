@@ -70,7 +70,7 @@ def write(run: "Run", result: "Comparison") -> Iterator[Path]:
         writer = csv.writer(file)
         writer.writerow(["part", *ComparisonRow._fields])
         for part, rows in (("all weights", result.all_weights), ("block", result.block)):
-            writer.writerows(["" if value is None else value for value in (part, *row)] for row in rows)
+            writer.writerows((part, *row) for row in rows)
     yield out / "compare.csv"
     title = describe(run)
     if result.deviations:

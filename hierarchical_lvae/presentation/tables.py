@@ -146,8 +146,7 @@ def write(table: "Table", results: "Sequence[Result]", out: Path, stem: str = "t
         writer = csv.writer(file)
         writer.writerow(["row", "seed", *table.columns, "remark"])
         for row in table.rows:
-            writer.writerow([row.name, "published", *("" if v is None else v for v in row.published), ""])
+            writer.writerow([row.name, "published", *row.published, ""])
         for result in in_order(table, results):
-            numbers = ("" if value is None else value for value in result.values)
-            writer.writerow([result.row.name, result.seed, *numbers, result.remark])
+            writer.writerow([result.row.name, result.seed, *result.values, result.remark])
     save(draw(table, results), out, stem)
