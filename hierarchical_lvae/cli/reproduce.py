@@ -98,8 +98,16 @@ def reproduce(
     if dry_run:
         if finished_only:
             raise click.UsageError("--dry-run prints commands and --print-only a table: give only one of them")
-        for line in plan(table, out, preset, range(seeds), wanted, settings, **given):
+        commands = [*plan(table, out, preset, range(seeds), wanted, settings, **given)]
+        for line in commands:
             click.echo(line)
+        if not commands:
+            instead = "draw the figure" if figure else "print the table"
+            click.echo(
+                f"nothing to run: all requested runs in {out} have finished or diverged; "
+                f"give --print-only instead of --dry-run to {instead}",
+                err=True,
+            )
         return
     stem = "table" if codes == ScoreSettings.codes else f"table-{codes}"
     names = [f"figures/{name}.png"] if figure else [f"{stem}.md", f"{stem}.csv", f"figures/{stem}.png"]
