@@ -46,10 +46,17 @@ def test_what_is_there_is_resumed_or_left(tmp_path):
     table = replace(TABLES["table1"], options={"dataset": "digits"}, rows=TABLES["table1"].rows[:2])
     row = table.rows[0]
     path = tmp_path / f"{row.name}-0"
-    fit(replace(fit_options(table, row, "quick", {"seed": 0}), steps=2, batch=2), path)
-    assert next(plan(table, tmp_path, "quick")).startswith(f"hlvae evaluate {path}")
+    fit(fit_options(table, row, "quick", {"seed": 0, "steps": 2, "batch": 2}), path)
+
+    def first(steps):
+        return next(plan(table, tmp_path, "quick", steps=steps, batch=2))
+
+    assert first(2).startswith(f"hlvae evaluate {path}")
+    assert first(1).startswith(f"hlvae evaluate {path}")
+    assert first(3) == f"hlvae fit --resume {path} --steps 3"
     (path / "state.json").write_text('{"status": "interrupted", "step": 1, "steps": 2, "why": ""}')
-    assert next(plan(table, tmp_path, "quick")) == f"hlvae fit --resume {path}"
+    assert first(2) == f"hlvae fit --resume {path}"
+    assert first(3) == f"hlvae fit --resume {path} --steps 3"
 
 
 @pytest.mark.parametrize(
