@@ -213,7 +213,8 @@ def _train(run: Run, ranks: Ranks, checkpoint_every: float, watchers: tuple[Watc
                     _refuse_overshoot(after, entry["loss_before"] / options.num_neighbours, done)
                 if ranks.writes:
                     append_log(out, entry)
-                bar.set_postfix_str(f"{entry['loss']:.0f} nats per image, {entry['images_per_second']:.0f} images/s")
+                speed = f"{entry['images_per_second']:.0f} images/s"
+                bar.set_postfix_str(f"{entry['loss']:.0f} nats per image, {speed}", refresh=False)
                 with random_state_kept():
                     for watch in watchers if ranks.writes else ():
                         watch(run, entry)
