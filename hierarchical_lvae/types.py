@@ -7,6 +7,7 @@
 | `LocalInference` | maps ℓ_N to q(θ_N given N) and φ_N: `Shared`, `OneStepMAP`, `MultiStepMAP`, `Laplace`, … |
 | `Stateful` | an object whose `state_dict` is saved in the checkpoint: a penalty or a neighbourhood |
 | `Penalty` | an additional term of the global loss, computed from the `Codes` of a batch: DIP, total correlation, … |
+| `separated` | splits a list of names at its commas |
 | `lookup` | imports an entry of a table of names, such as `DATASETS` |
 | `accepted` | selects the arguments that a function accepts |
 """
@@ -14,6 +15,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from inspect import signature
@@ -173,6 +175,21 @@ def suggestion(name: str, names: Iterable[str]) -> str:
     names = list(names)
     near = difflib.get_close_matches(name, names, n=1)
     return f"did you mean {near[0]!r}?" if near else f"choose from {', '.join(names)}"
+
+
+def separated(names: str, kind: str) -> tuple[str, ...]:
+    """Split a list of names at its commas, except at those in brackets; errors call the list a `kind`.
+
+    >>> separated("9.weight[:,0], 9.bias", "block")
+    ('9.weight[:,0]', '9.bias')
+
+    Raises:
+        ValueError: a name is empty.
+    """
+    parts = tuple(part.strip() for part in re.split(r",(?![^\[]*\])", names))
+    if "" in parts:
+        raise ValueError(f"{kind} {names!r} has an empty name: give one or more names, separated by single commas")
+    return parts
 
 
 def lookup(table: Mapping[str, str], name: str, kind: str) -> Any:
