@@ -86,13 +86,13 @@ def reproduce(
     figure = FIGURES.get(name)
     table = TABLES[figure.table if figure else name]
     out = out or Path("runs", f"{figure.table if figure else name}-{preset}")
-    known = [row.name for row in table.rows]
-    if unknown := [row for row in rows if row not in known]:
-        raise click.UsageError(f"no row is called {unknown[0]!r}: there are {', '.join(known)}")
     if figure:
         if seeds > 1:
             raise click.UsageError("a figure shows one run per row: leave out --seeds")
         table = replace(table, columns={}, rows=tuple(row for row in table.rows if row.name in figure.rows))
+    known = [row.name for row in table.rows]
+    if unknown := [row for row in rows if row not in known]:
+        raise click.UsageError(f"no row is called {unknown[0]!r}: there are {', '.join(known)}")
     given: dict[str, Any] = {"steps": steps, "data_dir": data_dir, "device": device}
     weights = None if inception_weights is None else inception(inception_weights).weights.absolute()
     settings = ScoreSettings(

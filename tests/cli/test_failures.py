@@ -53,6 +53,7 @@ def hlvae(*args):
         (["evaluate", "run", "--metrics", "dci,"], 2, f"'--metrics': the list 'dci,' {EMPTY}"),
         (["compare", "run", "--local", ",one-step"], 2, f"'--local': the list ',one-step' {EMPTY}"),
         (["compare", "run", "--block", "9.weight[:,0],"], 2, f"'--block': the list '9.weight[:,0],' {EMPTY}"),
+        (["reproduce", "fig3", "--rows", "alpha-0", "--dry-run"], 2, "no row is called 'alpha-0': there are alpha-1"),
         (["reproduce", "table1", "--rows", ""], 2, f"'--rows': the list '' {EMPTY}"),
         (["reproduce", "table1", "--rows", "alpha-0, beta"], 2, "no row is called 'beta': there are alpha-0"),
         (["data", "describe"], 2, "no command is called 'describe': choose from list, info, download, render"),
