@@ -160,6 +160,8 @@ def _train(run: Run, ranks: Ranks, checkpoint_every: float, watchers: tuple[Watc
         return time.monotonic()
 
     written = checkpoint("running" if done < options.steps else "finished")
+    if ranks.writes and done >= options.steps:
+        log.info("nothing to train: all %d steps are done; to train further, give more `steps`", done)
     bar = progress.bar(desc="fit", total=options.steps, initial=done, unit="step", smoothing=0.05)
     logged, start, in_a_row = done, time.perf_counter(), 0
     with (

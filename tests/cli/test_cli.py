@@ -49,10 +49,12 @@ def test_the_end_of_a_fit_counts_its_skipped_steps_if_there_are_any(tmp_path):
     assert "skipped 2 of 5 steps: loss or gradient not finite" in result.stdout.splitlines()
 
 
-def test_resume_needs_no_other_option_and_refuses_contradictions(tmp_path):
+def test_resume_needs_no_other_option_and_refuses_contradictions(tmp_path, caplog):
     out = tmp_path / "run"
     assert hlvae(*FIT, "--out", out).exit_code == 0
+    assert "nothing to train" not in caplog.text
     assert hlvae("fit", "--resume", out).exit_code == 0
+    assert "nothing to train: all 3 steps are done; to train further, give more `steps`" in caplog.text
     before = (out / "state.json").read_bytes()
     for args, message in (
         (["--alpha", "0.5"], "--alpha 0.5 contradicts"),
