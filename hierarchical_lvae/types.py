@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from inspect import signature
@@ -170,6 +171,21 @@ def suggestion(name: str, names: Iterable[str]) -> str:
     names = list(names)
     near = difflib.get_close_matches(name, names, n=1)
     return f"did you mean {near[0]!r}?" if near else f"choose from {', '.join(names)}"
+
+
+def separated(names: str, kind: str) -> tuple[str, ...]:
+    """Split a list of names at its commas, except at those in brackets; errors call the list a `kind`.
+
+    >>> separated("9.weight[:,0], 9.bias", "block")
+    ('9.weight[:,0]', '9.bias')
+
+    Raises:
+        ValueError: a name is empty.
+    """
+    parts = tuple(part.strip() for part in re.split(r",(?![^\[]*\])", names))
+    if "" in parts:
+        raise ValueError(f"{kind} {names!r} has an empty name: give one or more names, separated by single commas")
+    return parts
 
 
 def lookup(table: Mapping[str, str], name: str, kind: str) -> Any:

@@ -1,7 +1,8 @@
 """`hlvae reproduce --dry-run` prints commands that would give the very runs."""
 
+import json
 import shlex
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import pytest
 from click.testing import CliRunner
@@ -45,10 +46,44 @@ def test_what_is_there_is_resumed_or_left(tmp_path):
     table = replace(TABLES["table1"], options={"dataset": "digits"}, rows=TABLES["table1"].rows[:2])
     row = table.rows[0]
     path = tmp_path / f"{row.name}-0"
-    fit(replace(fit_options(table, row, "quick", {"seed": 0}), steps=2, batch=2), path)
-    assert next(plan(table, tmp_path, "quick")).startswith(f"hlvae evaluate {path}")
+    fit(fit_options(table, row, "quick", {"seed": 0, "steps": 2, "batch": 2}), path)
+
+    def first(steps):
+        return next(plan(table, tmp_path, "quick", steps=steps, batch=2))
+
+    assert first(2).startswith(f"hlvae evaluate {path}")
+    assert first(1).startswith(f"hlvae evaluate {path}")
+    assert first(3) == f"hlvae fit --resume {path} --steps 3"
     (path / "state.json").write_text('{"status": "interrupted", "step": 1, "steps": 2, "why": ""}')
-    assert next(plan(table, tmp_path, "quick")) == f"hlvae fit --resume {path}"
+    assert first(2) == f"hlvae fit --resume {path}"
+    assert first(3) == f"hlvae fit --resume {path} --steps 3"
+
+
+@pytest.mark.parametrize(
+    ("name", "status", "remedy"), [("fig4", "finished", "draw the figure"), ("table2", "diverged", "print the table")]
+)
+def test_the_command_line_says_that_nothing_is_to_be_run(tmp_path, name, status, remedy):
+    """On stderr: stdout holds nothing but commands."""
+    figure = FIGURES.get(name)
+    table = TABLES[figure.table if figure else name]
+    for row in table.rows if figure is None else [row for row in table.rows if row.name in figure.rows]:
+        out = tmp_path / f"{row.name}-0"
+        out.mkdir()
+        options = fit_options(table, row, "quick", {"seed": 0})
+        (out / "options.json").write_text(json.dumps(asdict(options)))
+        (out / "state.json").write_text(json.dumps({"status": status, "step": options.steps, "steps": options.steps}))
+    command = ["reproduce", name, "--dry-run", "--device", "cpu", "--out", str(tmp_path)]
+    result = CliRunner().invoke(main, command)
+    assert (result.exit_code, result.stdout) == (0, "")
+    assert result.stderr == (
+        f"nothing to run: all requested runs in {tmp_path} have finished or diverged; "
+        f"give --print-only instead of --dry-run to {remedy}\n"
+    )
+    (out / "options.json").unlink()  # of the last row
+    partly = CliRunner().invoke(main, command)
+    assert partly.stdout.startswith("hlvae fit --dataset ")
+    assert {word for line in partly.stdout.splitlines() for word in line.split() if str(tmp_path) in word} == {str(out)}
+    assert partly.stderr == ""
 
 
 def test_the_command_line_prints_them_and_makes_nothing(tmp_path):

@@ -1,6 +1,5 @@
 """`hlvae compare`: compare the local posteriors of a run."""
 
-import re
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +7,7 @@ import click
 
 from hierarchical_lvae.analysis import BLOCK_METHODS, DEFAULT_METHODS, ComparisonSettings
 from hierarchical_lvae.cli.failures import Failures
-from hierarchical_lvae.cli.names import Location, Names, option_of, where_options
+from hierarchical_lvae.cli.names import Location, Names, Separated, option_of, where_options
 from hierarchical_lvae.inference import LOCAL_INFERENCE
 from hierarchical_lvae.presentation.compare import table, write
 from hierarchical_lvae.presentation.figures import describe
@@ -34,7 +33,9 @@ KNOWN = (*LOCAL_INFERENCE, *BLOCK_METHODS)
 )
 @click.option(
     "--block",
-    help="Comma-separated patterns of decoder parameter names, such as 9.bias or 9.weight[:,0], that select the block "
+    type=Separated(),
+    default=(),
+    help="Patterns of decoder parameter names, such as 9.bias or 9.weight[:,0], that select the block "
     "[default: the first channel of a local head, if small enough; else biases of the last layers]",
 )
 @option_of(ComparisonSettings, "num_draws", "--draws", help="Draws from each posterior.")
@@ -42,7 +43,7 @@ KNOWN = (*LOCAL_INFERENCE, *BLOCK_METHODS)
 @option_of(ComparisonSettings, "seed", help="Random seed for references, neighbours and draws.")
 @where_options
 def compare(
-    run: Path, local: tuple[str, ...], neighbourhoods: int, reference_neighbourhoods: int, block: str | None,
+    run: Path, local: tuple[str, ...], neighbourhoods: int, reference_neighbourhoods: int, block: tuple[str, ...],
     num_draws: int, warmup_steps: int, seed: int, **where: Any,
 ) -> None:  # fmt: skip
     """Compare local posteriors of RUN: point estimates, Laplace approximations and, for a block of weights, NUTS.
@@ -64,7 +65,7 @@ def compare(
     loaded = load_run(own_copy(run), **where)
     few, even = min(reference_neighbourhoods, neighbourhoods), num_draws + num_draws % 2
     settings = ComparisonSettings(neighbourhoods, few, even, warmup_steps=warmup_steps, seed=seed)
-    result = compare_run(loaded, local, settings, () if block is None else tuple(re.split(r",(?![^\[]*\])", block)))
+    result = compare_run(loaded, local, settings, block)
     click.echo(describe(loaded))
     for line in table(result, settings):
         click.echo(line)

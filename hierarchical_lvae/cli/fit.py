@@ -129,7 +129,7 @@ def fit(ctx: click.Context, out: Path | None, checkpoint_every: float, resume: P
       hlvae fit --dataset photos/ --image-size 32 --neighbourhood input-knn
       hlvae fit --resume runs/plain --steps 1000
     """
-    from hierarchical_lvae.runs.directory import MODEL, command
+    from hierarchical_lvae.runs.directory import MODEL, command, count_skipped, read_log
     from hierarchical_lvae.training.memory import keep_freed_memory
     from hierarchical_lvae.training.ranks import joined
 
@@ -138,6 +138,8 @@ def fit(ctx: click.Context, out: Path | None, checkpoint_every: float, resume: P
         run = train(ctx, out, checkpoint_every, resume, announce if ranks.writes else lambda run: None, given)
         if ranks.writes:
             click.echo(f"trained on {run.dataset.source}; weights in {run.directory / MODEL}")
+            if skipped := count_skipped(read_log(run.directory)):
+                click.echo(f"skipped {skipped:,} of {run.options.steps:,} steps: loss or gradient not finite")
             with interruption(lambda: f"`{command('figures', run.directory)}` draws the figures"):
                 for path in draw_all(run):
                     click.echo(path)

@@ -12,7 +12,7 @@ from hierarchical_lvae.analysis import ScoreSettings
 from hierarchical_lvae.data import DATASETS
 from hierarchical_lvae.data.paths import OWN_DATA, is_path
 from hierarchical_lvae.runs.options import COUNTS, SEEDS
-from hierarchical_lvae.types import suggestion
+from hierarchical_lvae.types import separated, suggestion
 
 
 class Suggesting(click.Group):
@@ -83,17 +83,28 @@ class PenaltyName(Name):
             self.fail(str(error), param, ctx)
 
 
-class Names(click.ParamType):
-    """Comma-separated keys of a table; the nearest one is suggested for an unknown key."""
+class Separated(click.ParamType):
+    """Comma-separated names; an empty one is refused."""
 
     name = "NAME,…"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, ...]:
+        """Split at commas and drop duplicates."""
+        try:
+            return tuple(dict.fromkeys(separated(value, "the list"))) if isinstance(value, str) else value
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
+
+
+class Names(Separated):
+    """Comma-separated keys of a table; the nearest one is suggested for an unknown key."""
 
     def __init__(self, known: Iterable[str]) -> None:
         self.known = tuple(known)
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, ...]:
-        """Split at commas and drop duplicates."""
-        names = tuple(dict.fromkeys(value.split(","))) if isinstance(value, str) else value
+        """Split, and check each name."""
+        names = super().convert(value, param, ctx)
         for name in names:
             if name not in self.known:
                 self.fail(f"{name!r} is unknown: {suggestion(name, self.known)}", param, ctx)

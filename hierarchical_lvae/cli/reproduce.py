@@ -8,7 +8,16 @@ import click
 
 from hierarchical_lvae.analysis import CODES, FEATURES, ScoreSettings
 from hierarchical_lvae.cli.failures import in_flags
-from hierarchical_lvae.cli.names import Count, DataDirectory, Location, Name, device_option, option_of, points_option
+from hierarchical_lvae.cli.names import (
+    Count,
+    DataDirectory,
+    Location,
+    Name,
+    Separated,
+    device_option,
+    option_of,
+    points_option,
+)
 from hierarchical_lvae.presentation.figures import compose
 from hierarchical_lvae.presentation.tables import lines, refuse_others, write
 from hierarchical_lvae.runs.options import PRESETS, FitOptions
@@ -22,7 +31,7 @@ IMAGES = {"quick": 5_000}
 @click.argument("name", type=Name(KNOWN))
 @click.option("--preset", type=Name(PRESETS), default="quick", show_default=True, help="Training protocol of the fits.")
 @click.option("--seeds", type=Count(1, 10_000), default=1, show_default=True, help="Fits per row, one per seed.")
-@click.option("--rows", help="Comma-separated names of rows [default: all]")
+@click.option("--rows", type=Separated(), default=(), help="Rows to reproduce [default: all]")
 @option_of(FitOptions, "steps", default=None, help="Meta-steps per fit [default: by preset]")
 @option_of(ScoreSettings, "codes", type=Name(CODES), help="Encode with the local (adapted) or the meta encoder.")
 @points_option("Number of points for fitting and for testing classifiers.")
@@ -50,7 +59,7 @@ IMAGES = {"quick": 5_000}
 @click.option("--dry-run", is_flag=True, help="Train nothing: print the commands that would be run.")
 @click.pass_context
 def reproduce(
-    ctx: click.Context, name: str, preset: str, seeds: int, rows: str | None, steps: int | None,
+    ctx: click.Context, name: str, preset: str, seeds: int, rows: tuple[str, ...], steps: int | None,
     codes: str, points: tuple[int, int], images: int | None, features: str, inception_weights: Path | None,
     jobs: int | None, dask: str | None, out: Path | None, data_dir: Path | None, device: str, finished_only: bool,
     dry_run: bool,
@@ -77,14 +86,13 @@ def reproduce(
     figure = FIGURES.get(name)
     table = TABLES[figure.table if figure else name]
     out = out or Path("runs", f"{figure.table if figure else name}-{preset}")
-    wanted = () if rows is None else tuple(rows.split(","))
-    known = [row.name for row in table.rows]
-    if unknown := [row for row in wanted if row not in known]:
-        raise click.UsageError(f"no row is called {unknown[0]!r}: there are {', '.join(known)}")
     if figure:
         if seeds > 1:
             raise click.UsageError("a figure shows one run per row: leave out --seeds")
         table = replace(table, columns={}, rows=tuple(row for row in table.rows if row.name in figure.rows))
+    known = [row.name for row in table.rows]
+    if unknown := [row for row in rows if row not in known]:
+        raise click.UsageError(f"no row is called {unknown[0]!r}: there are {', '.join(known)}")
     given: dict[str, Any] = {"steps": steps, "data_dir": data_dir, "device": device}
     weights = None if inception_weights is None else inception(inception_weights).weights.absolute()
     settings = ScoreSettings(
@@ -98,24 +106,32 @@ def reproduce(
     if dry_run:
         if finished_only:
             raise click.UsageError("--dry-run prints commands and --print-only a table: give only one of them")
-        for line in plan(table, out, preset, range(seeds), wanted, settings, **given):
+        commands = [*plan(table, out, preset, range(seeds), rows, settings, **given)]
+        for line in commands:
             click.echo(line)
+        if not commands:
+            instead = "draw the figure" if figure else "print the table"
+            click.echo(
+                f"nothing to run: all requested runs in {out} have finished or diverged; "
+                f"give --print-only instead of --dry-run to {instead}",
+                err=True,
+            )
         return
     stem = "table" if codes == ScoreSettings.codes else f"table-{codes}"
     names = [f"figures/{name}.png"] if figure else [f"{stem}.md", f"{stem}.csv", f"figures/{stem}.png"]
     if figure or not finished_only:
         refuse_others(table, out, names)
-    runs = len(wanted or table.rows) * seeds
+    runs = len(rows or table.rows) * seeds
     workers = Workers(1 if finished_only else min(jobs or at_a_time(device), runs), None if finished_only else dask)
-    others = () if figure or not wanted else tuple(row for row in known if row not in wanted)
+    others = () if figure or not rows else tuple(row for row in known if row not in rows)
     results = list[Result]()
     if others:
         results += run_table(table, out, preset, range(seeds), others, settings, finished_only=True)
-    there = {*wanted, *(result.row.name for result in results)}
-    table = replace(table, rows=tuple(row for row in table.rows if not wanted or row.name in there))
+    there = {*rows, *(result.row.name for result in results)}
+    table = replace(table, rows=tuple(row for row in table.rows if not rows or row.name in there))
     try:
         for result in run_table(
-            table, out, preset, range(seeds), wanted, settings, finished_only=finished_only, workers=workers, **given
+            table, out, preset, range(seeds), rows, settings, finished_only=finished_only, workers=workers, **given
         ):
             result = replace(result, remark=in_flags(result.remark))
             results.append(result)

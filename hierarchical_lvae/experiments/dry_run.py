@@ -8,7 +8,7 @@ from typing import Any
 
 from hierarchical_lvae.analysis import ScoreSettings
 from hierarchical_lvae.experiments.rows import Table, runs_of
-from hierarchical_lvae.runs.directory import command, is_run, read_state
+from hierarchical_lvae.runs.directory import command, is_run, read_options, read_state
 from hierarchical_lvae.runs.options import FitOptions
 
 
@@ -23,13 +23,15 @@ def plan(
 ) -> Iterator[str]:
     """Yield the commands that would train and score the rows, in order. The arguments are those of `run_table`.
 
-    An existing run is resumed if it is not finished. (`evaluate` keeps existing scores.)
+    An existing run is resumed if it is not finished or has fewer steps. (`evaluate` keeps existing scores.)
     """
     for _, given, path in runs_of(table, Path(directory), preset, seeds, rows, options):
         if not is_run(path):
             yield fit_command(given, path, preset)
         elif (status := read_state(path).status) == "diverged":
             continue
+        elif given.steps > read_options(path).steps:
+            yield command("resume", path, "--steps", str(given.steps))
         elif status != "finished":
             yield command("resume", path)
         if table.metrics:

@@ -103,7 +103,8 @@ def nuts(
         with torch.enable_grad(), random_state_kept(), pyro.get_param_store().scope():
             torch.manual_seed(seed + chain)
             kernel = NUTS(program, init_strategy=init_to_value(values=start), max_tree_depth=LARGEST_DEPTH)
-            mcmc = MCMC(kernel, num_samples, warmup_steps, disable_progbar=not progress.shown())
+            hidden = not (progress.shown() and progress.live())
+            mcmc = MCMC(kernel, num_samples, warmup_steps, disable_progbar=hidden)
             mcmc.run(data)
             chains.append(mcmc.get_samples())
     draws = {name: torch.stack([chain[name] for chain in chains]) for name in start}

@@ -27,7 +27,7 @@ from hierarchical_lvae.models import LIKELIHOODS
 from hierarchical_lvae.models.log_scale import LogScaleNormal
 from hierarchical_lvae.models.networks import Network, decoder, encoder
 from hierarchical_lvae.models.program import Program
-from hierarchical_lvae.types import lookup
+from hierarchical_lvae.types import lookup, separated
 
 
 class LocalVAE(Program):
@@ -189,18 +189,18 @@ def choose_layers(local_layers: str, networks: Mapping[str, Network]) -> dict[st
     {'decoder': ['5.weight', '5.bias'], 'encoder': []}
 
     Raises:
-        ValueError: a part of `local_layers` matches no parameter.
+        ValueError: a part of `local_layers` is empty or matches no parameter.
     """
     named = {f"{network}.{name}": (network, name) for network, net in networks.items() for name in net.whole.shapes}
     last = list(networks["decoder"].whole.shapes)[-1].partition(".")[0]
     words = {"all": "*", "decoder": "decoder.*", "encoder": "encoder.*", "head": f"decoder.{last}.*"}
     chosen = set[str]()
-    for part in local_layers.split(","):
-        pattern = words.get(part.strip(), part.strip())
+    for part in separated(local_layers, "`local_layers`"):
+        pattern = words.get(part, part)
         found = {name for name in named if fnmatchcase(name, pattern) or fnmatchcase(name, f"decoder.{pattern}")}
         if not found:
             raise ValueError(
-                f"`local_layers`: no weights match {part.strip()!r}: give {', '.join(words)}, or a pattern of "
+                f"`local_layers`: no weights match {part!r}: give {', '.join(words)}, or a pattern of "
                 f"{', '.join(named)}"
             )
         chosen |= found

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from hierarchical_lvae.data.factor_images import is_colour
 from hierarchical_lvae.neighbourhoods.build import Neighbourhood, Surroundings, gather
-from hierarchical_lvae.types import suggestion
+from hierarchical_lvae.types import separated, suggestion
 
 log = logging.getLogger(__name__)
 
@@ -22,14 +22,16 @@ class SharedLabels(Neighbourhood):
             there are no colours.
 
     Raises:
-        ValueError: the data have no labels, a factor is unknown, or a point shares its values with fewer than K others.
+        ValueError: the data have no labels, a factor is empty or unknown, or a point shares its values with fewer
+            than K others.
     """
 
     def __init__(self, surroundings: Surroundings, argument: str = "") -> None:
         names = surroundings.data.factor_names
         if not names:
             raise ValueError("the data have no labels: choose another `neighbourhood`")
-        shared = argument.split(",") if argument else [name for name in names if is_colour(name)] or [names[0]]
+        usual = [name for name in names if is_colour(name)] or names[:1]
+        shared = separated(argument, "the list of factors") if argument else usual
         if unknown := [name for name in shared if name not in names]:
             raise ValueError(f"no factor is called {unknown[0]!r}: {suggestion(unknown[0], names)}")
         self.surroundings = surroundings

@@ -19,7 +19,7 @@ from hierarchical_lvae.presentation.compare import COLUMNS, NOTES
 from hierarchical_lvae.presentation.figures import model
 from hierarchical_lvae.presentation.scores import lines
 from hierarchical_lvae.runs import FitOptions
-from hierarchical_lvae.runs.directory import command, read_log, read_options, read_record, read_state
+from hierarchical_lvae.runs.directory import command, count_skipped, read_log, read_options, read_record, read_state
 from hierarchical_lvae.runs.pretrained import check_writable
 
 CAPTIONS = {
@@ -161,10 +161,14 @@ def _readings(log: list[dict[str, Any]], saved: dict[str, Any]) -> Iterator[tupl
         return
     first, last = logged["loss"][0], logged["loss"][-1]
     yield "loss of the queries, first → last", f"{first:,.1f} → {last:,.1f}", "nats per image, means over 50 steps"
-    norms, clip = logged["gradient_norm"], saved["clip"]
-    clipped = statistics.fmean(norm > clip for norm in norms) if clip else 0
-    bound = f"clipped at {clip:g} in {clipped:.0%} of the logged steps" if clip else "not clipped"
-    yield "norm of the meta-gradient, median · largest", f"{statistics.median(norms):,.3g} · {max(norms):,.3g}", bound
+    if skipped := count_skipped(log):
+        yield "skipped steps", f"{skipped:,} of {log[-1]['step']:,}", "loss or gradient not finite: no weight changed"
+    if norms := logged["gradient_norm"]:  # a skipped step has none
+        clip = saved["clip"]
+        clipped = statistics.fmean(norm > clip for norm in norms) if clip else 0
+        bound = f"clipped at {clip:g} in {clipped:.0%} of the logged steps" if clip else "not clipped"
+        shown = f"{statistics.median(norms):,.3g} · {max(norms):,.3g}"
+        yield "norm of the meta-gradient, median · largest", shown, bound
     if "alpha" in logged:
         yield "α, estimated from the evidence", f"{logged['alpha'][-1]:.3g}", f"started at {logged['alpha'][0]:.3g}"
     if saved["alpha"] and diagnosed:

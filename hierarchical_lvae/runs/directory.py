@@ -232,6 +232,15 @@ def read_log(path: str | Path) -> list[dict[str, Any]]:
     return entries
 
 
+def count_skipped(log: list[dict[str, Any]]) -> int:
+    """How many steps the fit skipped because their loss or gradient was not finite.
+
+    >>> count_skipped([{"step": 50, "skipped": 2}, {"step": 100}])
+    2
+    """
+    return sum(entry.get("skipped", 0) for entry in log)
+
+
 def truncate_log(path: Path, step: int) -> None:
     """Cut a run's log after `step`; the resumed fit writes the later lines again."""
     kept = [entry for entry in read_log(path) if entry["step"] <= step]

@@ -160,6 +160,8 @@ def _train(run: Run, ranks: Ranks, checkpoint_every: float, watchers: tuple[Watc
         return time.monotonic()
 
     written = checkpoint("running" if done < options.steps else "finished")
+    if ranks.writes and done >= options.steps:
+        log.info("nothing to train: all %d steps are done; to train further, give more `steps`", done)
     bar = progress.bar(desc="fit", total=options.steps, initial=done, unit="step", smoothing=0.05)
     logged, start, in_a_row = done, time.perf_counter(), 0
     with (
@@ -213,7 +215,8 @@ def _train(run: Run, ranks: Ranks, checkpoint_every: float, watchers: tuple[Watc
                     _refuse_overshoot(after, entry["loss_before"] / options.num_neighbours, done)
                 if ranks.writes:
                     append_log(out, entry)
-                bar.set_postfix_str(f"{entry['loss']:.0f} nats per image, {entry['images_per_second']:.0f} images/s")
+                speed = f"{entry['images_per_second']:.0f} images/s"
+                bar.set_postfix_str(f"{entry['loss']:.0f} nats per image, {speed}", refresh=False)
                 with random_state_kept():
                     for watch in watchers if ranks.writes else ():
                         watch(run, entry)

@@ -41,10 +41,20 @@ def test_fit_trains_and_draws_figure_3(tmp_path):
     assert (out / "figures/figure2.png").read_bytes() == figure
 
 
-def test_resume_needs_no_other_option_and_refuses_contradictions(tmp_path):
+def test_the_end_of_a_fit_counts_its_skipped_steps_if_there_are_any(tmp_path):
+    log = tmp_path / "run/log.jsonl"
+    assert "skipped" not in hlvae(*FIT, "--out", tmp_path / "run").output
+    log.write_text(json.dumps({**json.loads(log.read_text()), "skipped": 2}) + "\n")
+    result = hlvae("fit", "--resume", tmp_path / "run", "--steps", "5")
+    assert "skipped 2 of 5 steps: loss or gradient not finite" in result.stdout.splitlines()
+
+
+def test_resume_needs_no_other_option_and_refuses_contradictions(tmp_path, caplog):
     out = tmp_path / "run"
     assert hlvae(*FIT, "--out", out).exit_code == 0
+    assert "nothing to train" not in caplog.text
     assert hlvae("fit", "--resume", out).exit_code == 0
+    assert "nothing to train: all 3 steps are done; to train further, give more `steps`" in caplog.text
     before = (out / "state.json").read_bytes()
     for args, message in (
         (["--alpha", "0.5"], "--alpha 0.5 contradicts"),

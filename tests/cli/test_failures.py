@@ -11,6 +11,7 @@ from hierarchical_lvae.cli import main
 from hierarchical_lvae.cli.failures import in_flags
 
 FIT = ["fit", "--dataset", "digits", "--preset", "quick", "--steps", "3", "-B", "2", "-K", "2", "--device", "cpu"]
+EMPTY = "has an empty name: give one or more names, separated by single commas"
 
 
 def hlvae(*args):
@@ -46,6 +47,15 @@ def hlvae(*args):
         ([*FIT, "--data-dir", "/nowhere/at/all"], 1, "does not exist"),
         (["fit", "--resume", "/nowhere/at/all"], 1, "/nowhere/at/all is not a run directory (it does not exist)"),
         (["figures", "/nowhere/at/all"], 1, "is not a run directory"),
+        ([*FIT, "--local-layers", "head,"], 1, f"--local-layers 'head,' {EMPTY}"),
+        ([*FIT, "--local-layers", "decoder.5.*,,head"], 1, f"--local-layers 'decoder.5.*,,head' {EMPTY}"),
+        ([*FIT, "--neighbourhood", "labels:digit,"], 1, f"the list of factors 'digit,' {EMPTY}"),
+        (["evaluate", "run", "--metrics", "dci,"], 2, f"'--metrics': the list 'dci,' {EMPTY}"),
+        (["compare", "run", "--local", ",one-step"], 2, f"'--local': the list ',one-step' {EMPTY}"),
+        (["compare", "run", "--block", "9.weight[:,0],"], 2, f"'--block': the list '9.weight[:,0],' {EMPTY}"),
+        (["reproduce", "fig3", "--rows", "alpha-0", "--dry-run"], 2, "no row is called 'alpha-0': there are alpha-1"),
+        (["reproduce", "table1", "--rows", ""], 2, f"'--rows': the list '' {EMPTY}"),
+        (["reproduce", "table1", "--rows", "alpha-0, beta"], 2, "no row is called 'beta': there are alpha-0"),
         (["data", "describe"], 2, "no command is called 'describe': choose from list, info, download, render"),
         (["data", "infos"], 2, "no command is called 'infos': did you mean 'info'?"),
         (["data", "info", "digit"], 2, "did you mean 'digits'?"),

@@ -178,6 +178,23 @@ def test_the_log_is_read_for_its_health(run):
     assert "last · largest -2.5 · 2.5 not below 2: unstable for a quadratic loss; try a smaller α" in text
 
 
+def test_skipped_steps_are_counted_if_there_are_any(run):
+    assert not any(line.startswith("skipped steps") for line in page(run).lines)
+    for step, skipped in ((50, 2), (100, 1)):
+        entry = {"step": step, "loss": 90.0, "gradient_norm": 1.0, "images_per_second": 10.0, "skipped": skipped}
+        append_json_line(run / "log.jsonl", entry)
+    assert "skipped steps 3 of 100 loss or gradient not finite: no weight changed" in page(run).lines
+
+
+def test_a_log_without_gradient_norms_is_reported(run):
+    """The norm is null where the logged step was skipped."""
+    entry = {"step": 4, "loss": 90.0, "gradient_norm": None, "skipped": 1, "images_per_second": 10.0}
+    (run / "log.jsonl").write_text(json.dumps(entry) + "\n")
+    lines = page(run).lines
+    assert "skipped steps 1 of 4 loss or gradient not finite: no weight changed" in lines
+    assert not any("meta-gradient" in line for line in lines)
+
+
 def test_names_with_signs_of_html_stay_names(run):
     hostile = run.with_name("""<script>alert('"1"')</script> & more""".replace("/", "∕"))
     run.rename(hostile)
