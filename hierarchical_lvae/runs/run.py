@@ -221,7 +221,9 @@ def load_data(options: FitOptions, path: Path) -> FactorImages:
         FileNotFoundError: the data are missing.
         ValueError: they are not the data that the run was trained on.
     """
-    own = options.dataset not in DATASETS
+    own, fitted = options.dataset not in DATASETS, read_options(path).dataset
+    if options.dataset != fitted and fitted in DATASETS:
+        raise ValueError(f"{path} was trained on {fitted}, not on {options.dataset}: leave out `dataset`")
     if options.data_dir is not None and not Path(options.data_dir).exists() and SOURCES.get(options.dataset):
         raise FileNotFoundError(
             f"the data directory of {path} is no longer at {options.data_dir}: give its new path with `data_dir`"
@@ -243,7 +245,11 @@ def load_data(options: FitOptions, path: Path) -> FactorImages:
     else:
         dataset = load_dataset(options.dataset, options.data_dir, options.image_size, options.frame, options.skip_bad)
     if dataset.fingerprint != saved.get("fingerprint"):
-        place = "their path with `dataset`" if own else "their directory with `data_dir` or $HLVAE_DATA"
+        place = (
+            "their path with `dataset`"
+            if own or fitted not in DATASETS
+            else "their directory with `data_dir` or $HLVAE_DATA"
+        )
         raise ValueError(
             f"{path} was trained on {saved.get('source', 'other data')}, but {options.dataset} now holds other data "
             f"({dataset.source}): give {place}"

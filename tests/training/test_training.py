@@ -5,6 +5,7 @@ import pyro
 import pytest
 import torch
 
+from hierarchical_lvae import __version__
 from hierarchical_lvae.data import load_dataset
 from hierarchical_lvae.files import atomic, read_tensors
 from hierarchical_lvae.inference import LOCAL_INFERENCE, LocalELBO, OneStepMAP
@@ -89,6 +90,7 @@ def test_a_fit_lowers_the_loss_and_leaves_a_run(local, tmp_path):
     assert saved["local"] == local
     assert saved["data"]["fingerprint"] == load_dataset("digits").fingerprint
     assert set(saved["versions"]) >= {"torch", "pyro-ppl"}
+    assert saved["versions"]["hierarchical-lvae"] == __version__  # of this source, not of an earlier installation
     assert read_tensors(tmp_path / "run/model.safetensors").keys() == run.vae.state_dict().keys()
     assert [file.name for file in (tmp_path / "run").glob(".*")] == [".hlvae.lock"]
     assert not dict(pyro.get_param_store().items())  # the caller's parameters are left alone
