@@ -12,6 +12,7 @@ from typing import Any
 import safetensors.torch
 from torch import Tensor
 
+from hierarchical_lvae import __version__
 from hierarchical_lvae.analysis import OF_RUN, SCORES
 from hierarchical_lvae.analysis.codes import Encoded, disentanglement, encode
 from hierarchical_lvae.analysis.images import choose_features
@@ -98,8 +99,8 @@ def _of_codes(run: Run, name: str, settings: ScoreSettings, points: Callable[[in
 
 def _versions(name: str) -> dict[str, str]:
     of_images = ("torch-fidelity",) if name == "fid" else ()
-    of_others = {name: version(name) for name in ("hierarchical-lvae", "scikit-learn", "torch", "numpy", *of_images)}
-    return {"scores": str(VERSION), **of_others}
+    of_others = {name: version(name) for name in ("scikit-learn", "torch", "numpy", *of_images)}
+    return {"scores": str(VERSION), "hierarchical-lvae": __version__, **of_others}
 
 
 def _refuse_infinite(values: Any, place: str = "") -> None:

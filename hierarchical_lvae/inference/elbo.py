@@ -77,6 +77,8 @@ class LocalELBO(ELBO):
         penalty: Penalty | None = None,
     ) -> None:
         super().__init__(num_particles=num_particles)
+        if isinstance(local, str | type):
+            raise TypeError(f"local is {local!r}: give a local inference object, such as OneStepMAP()")
         self.local = local
         self.sites = frozenset(sites)
         self.beta = beta

@@ -149,11 +149,13 @@ class LocalVAE(Program):
 
     def encode(self, x: Tensor, phi_N: Tensor) -> dist.Normal:
         """q(z | x, φ_N) of images (..., K, C, H, W) with weights (..., 1, P): batch (..., K, D)."""
+        _same_type("images", x, phi_N)
         mean, log_sigma = self.encoder(x, phi_N, self.phi_shared).chunk(2, dim=-1)
         return LogScaleNormal(mean, log_sigma)
 
     def decode(self, z: Tensor, theta_N: Tensor) -> dist.TorchDistribution:
         """p(x | z, θ_N) of codes (..., K, D) with weights (..., 1, P): batch (..., K, C, H, W)."""
+        _same_type("codes", z, theta_N)
         return self.likelihood(self.decoder(z, theta_N, self.theta_shared))
 
     @staticmethod
@@ -179,6 +181,11 @@ class LocalVAE(Program):
                 f"(B, C, H, W), with (C, H, W) = {self.image_shape}"
             )
         return x
+
+
+def _same_type(name: str, value: Tensor, weights: Tensor) -> None:
+    if value.dtype != weights.dtype:
+        raise ValueError(f"{name} are {value.dtype} but the weights are {weights.dtype}: convert the {name}")
 
 
 def choose_layers(local_layers: str, networks: Mapping[str, Network]) -> dict[str, list[str]]:

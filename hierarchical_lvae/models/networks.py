@@ -130,6 +130,8 @@ def decoder(image_shape: Shape, latent_dim: int, activation: str = "relu") -> Ne
 
 def _pyramid(image_shape: Shape) -> tuple[list[tuple[int, int]], list[int]]:
     """The sizes of the feature maps, starting with the image's, and the channels of each map after the first."""
+    if len(image_shape) != 3:
+        raise ValueError(f"image_shape is {image_shape}: give (C, H, W)")
     channels, height, width = image_shape
     if channels not in (1, 3) or min(height, width) < 8:
         raise ValueError(f"image_shape is {image_shape}: it needs 1 or 3 channels and sides of at least 8 pixels")

@@ -73,6 +73,8 @@ def build_neighbourhood(name: str, surroundings: Surroundings) -> Neighbourhood:
         able = " and ".join(sorted(n for n, e in NEIGHBOURHOODS.items() if accepted(resolve_name(e), argument="")))
         raise ValueError(f"{name} takes no argument but got {argument!r}: only {able} take one")
     number = len(surroundings.data)
+    if getattr(make, "of_data", True) and number == 1:
+        raise ValueError(f"there is only one image, and {name} needs at least two: choose another `neighbourhood`")
     if getattr(make, "of_data", True) and surroundings.num_neighbours >= number:
         raise ValueError(
             f"K is {surroundings.num_neighbours} but there are {number} images, so {name} has at most {number - 1} "

@@ -13,6 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from hierarchical_lvae import __version__
 from hierarchical_lvae.data.directory import default_data_dir
 from hierarchical_lvae.data.sources import SOURCES
 from hierarchical_lvae.types import reason
@@ -105,7 +106,7 @@ def _versions() -> dict[str, Callable[[], str]]:
 
 def _version(name: str) -> str:
     try:
-        return importlib.metadata.version(name)
+        return __version__ if name == PACKAGE else importlib.metadata.version(name)
     except importlib.metadata.PackageNotFoundError:
         return "not installed"
 

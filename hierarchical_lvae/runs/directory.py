@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 
 from torch import Tensor
 
+from hierarchical_lvae import __version__
 from hierarchical_lvae.data import FactorImages
 from hierarchical_lvae.files import (
     TEMPORARY,
@@ -104,7 +105,7 @@ def read_record(path: str | Path) -> dict[str, Any]:
 def write_options(path: Path, options: FitOptions, dataset: FactorImages) -> None:
     """Write options.json; from then on the run can be resumed."""
     data = {"source": dataset.source, "images": len(dataset), "fingerprint": dataset.fingerprint}
-    versions = {name: version(name) for name in ("hierarchical-lvae", "torch", "pyro-ppl", "numpy")}
+    versions = {"hierarchical-lvae": __version__, **{name: version(name) for name in ("torch", "pyro-ppl", "numpy")}}
     write_json(path / OPTIONS, {**asdict(options), "preset": options.preset, "data": data, "versions": versions})
 
 
@@ -182,13 +183,15 @@ def claimed(path: Path, new: bool) -> Iterator[None]:
     """Lock a run directory for this process. It is created if missing, and then removed again if it stays empty.
 
     Raises:
-        FileExistsError: the directory is to be new, but it is not empty.
+        FileExistsError: the directory is to be new, but it is not empty, or `path` is a file.
         ValueError: it is a pretrained run of the package.
         BlockingIOError: another process holds the lock.
         OSError: the directory cannot be created.
     """
     check_writable(path)
     there = path.is_dir()
+    if not there and path.exists():
+        raise FileExistsError(f"{path} is a file, not a directory: choose another `out`")
     if new and there and (others := [file.name for file in path.iterdir() if not _is_ours(file.name)]):
         resumable = f", or continue that run with `{command('resume', path)}`" if OPTIONS in others else ""
         raise FileExistsError(
@@ -199,7 +202,8 @@ def claimed(path: Path, new: bool) -> Iterator[None]:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise explained(path, error) from error
-    with locked(path / LOCK, f"another process is training in {path}: wait for it, or choose another `out`"):
+    remedy = "wait for it, or choose another `out`" if new else "wait for it, or stop it"
+    with locked(path / LOCK, f"another process is training in {path}: {remedy}"):
         sweep(path)
         sweep(path / "figures")
         try:

@@ -71,8 +71,10 @@ class Run:
         """The local posterior at x, by adapted site: batch (B, 1), event (P,).
 
         Raises:
-            ValueError: the numbers of images and neighbourhoods differ.
+            ValueError: the numbers of images and neighbourhoods differ, or x_N is not (B, K, C, H, W).
         """
+        if x_N.dim() != 5:
+            raise ValueError(f"neighbours x_N have shape {tuple(x_N.shape)}: give (B, K, C, H, W)")
         if len(x) != len(x_N):
             raise ValueError(f"{len(x)} images and {len(x_N)} neighbourhoods: one neighbourhood per image is needed")
         with torch.no_grad(), single_precision(), pyro.get_param_store().scope():
@@ -81,7 +83,13 @@ class Run:
     @torch.no_grad()
     @single_precision()
     def encode(self, x: Tensor, x_N: Tensor | None) -> Tensor:
-        """Codes (B, D) of x: the posterior means of the local encoder, or of the meta encoder if x_N is None."""
+        """Codes (B, D) of x: the posterior means of the local encoder, or of the meta encoder if x_N is None.
+
+        Raises:
+            ValueError: an argument has a wrong shape or type, or the numbers of images and neighbourhoods differ.
+        """
+        if x.dim() != 4:
+            raise ValueError(f"images x have shape {tuple(x.shape)}: give (B, C, H, W)")
         if x_N is None:
             return meta_codes(self.vae, x)
         phi_N = self._centre("phi_N", self.vae.phi, x, x_N)
@@ -90,7 +98,13 @@ class Run:
     @torch.no_grad()
     @single_precision()
     def decode(self, z: Tensor, x_N: Tensor | None) -> Tensor:
-        """Decode codes z (B, S, D) to mean images (B, S, C, H, W), clamped to [0, 1]; x_N None: by the meta decoder."""
+        """Decode codes z (B, S, D) to mean images (B, S, C, H, W), clamped to [0, 1]; x_N None: by the meta decoder.
+
+        Raises:
+            ValueError: an argument has the wrong shape, or the numbers of codes and neighbourhoods differ.
+        """
+        if z.dim() != 3 or z.shape[-1] != self.options.latent_dim:
+            raise ValueError(f"codes z have shape {tuple(z.shape)}: give (B, S, {self.options.latent_dim})")
         theta_N = self._centre("theta_N", self.vae.theta, z, x_N)
         return self.vae.decode(z, theta_N).mean.clamp(0, 1)
 
@@ -221,7 +235,9 @@ def load_data(options: FitOptions, path: Path) -> FactorImages:
         FileNotFoundError: the data are missing.
         ValueError: they are not the data that the run was trained on.
     """
-    own = options.dataset not in DATASETS
+    own, fitted = options.dataset not in DATASETS, read_options(path).dataset
+    if options.dataset != fitted and fitted in DATASETS:
+        raise ValueError(f"{path} was trained on {fitted}, not on {options.dataset}: leave out `dataset`")
     if options.data_dir is not None and not Path(options.data_dir).exists() and SOURCES.get(options.dataset):
         raise FileNotFoundError(
             f"the data directory of {path} is no longer at {options.data_dir}: give its new path with `data_dir`"
@@ -241,7 +257,11 @@ def load_data(options: FitOptions, path: Path) -> FactorImages:
     else:
         dataset = load_dataset(options.dataset, options.data_dir, options.image_size, options.frame, options.skip_bad)
     if dataset.fingerprint != saved.get("fingerprint"):
-        place = "their path with `dataset`" if own else "their directory with `data_dir` or $HLVAE_DATA"
+        place = (
+            "their path with `dataset`"
+            if own or fitted not in DATASETS
+            else "their directory with `data_dir` or $HLVAE_DATA"
+        )
         raise ValueError(
             f"{path} was trained on {saved.get('source', 'other data')}, but {options.dataset} now holds other data "
             f"({dataset.source}): give {place}"

@@ -12,6 +12,7 @@ import pyro
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
+from torch.fx import GraphModule
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from hierarchical_lvae.runs import Run
@@ -38,7 +39,7 @@ class Compiled:
         arguments = [argument.detach() for argument in arguments]
         if self.function is None:
             with random_state_kept():
-                traced = make_fx(self._gradient)(*arguments)
+                traced = _any_layout(make_fx(self._gradient)(*arguments))
             self.function = torch.compile(traced, dynamic=False, fullgraph=True, options={"fallback_random": True})
         with torch.no_grad():
             loss, *slopes = self.function(*arguments)
@@ -61,6 +62,15 @@ class Compiled:
                 return loss.detach(), *torch.autograd.grad(loss, parameters)
         finally:
             elbo.beta = was
+
+
+def _any_layout(traced: GraphModule) -> GraphModule:
+    """Replace views by reshapes: the compiler can expect another layout than the traced convolutions returned."""
+    for node in traced.graph.nodes:
+        if node.target is torch.ops.aten.view.default:
+            node.target = torch.ops.aten.reshape.default
+    traced.recompile()
+    return traced
 
 
 class _Loss(nn.Module):

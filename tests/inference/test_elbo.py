@@ -283,6 +283,12 @@ def test_frozen_meta_parameters_still_adapt():
     torch.testing.assert_close(seeded_loss(LocalELBO(OneStepMAP()), vae, query, support), expected, rtol=0, atol=0)
 
 
+@pytest.mark.parametrize("local", ["one-step", OneStepMAP])
+def test_names_and_classes_are_refused_as_local_inference(local):
+    with pytest.raises(TypeError, match=r"give a local inference object, such as OneStepMAP\(\)$"):
+        LocalELBO(local)
+
+
 def test_it_is_an_ordinary_pyro_elbo():
     vae, query, support = local_vae(5.0), images(B), images(B, K)
     svi = SVI(vae.model, vae.guide, pyro.optim.Adam({"lr": 1e-3}), LocalELBO(OneStepMAP()))

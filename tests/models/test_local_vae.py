@@ -94,3 +94,13 @@ def test_impossible_sizes_are_refused(vae):
         LocalVAE(activation="reul")
     with pytest.raises(ValueError, match=r"images have shape \(8, 8\)"):
         vae.guide(torch.rand(8, 8))
+    with pytest.raises(ValueError, match=r"image_shape is \(8, 8\): give \(C, H, W\)"):
+        LocalVAE(image_shape=(8, 8))
+
+
+@pytest.mark.parametrize("images", [torch.rand(B, K, 1, 8, 8).double(), torch.ones(B, K, 1, 8, 8, dtype=torch.uint8)])
+def test_images_and_codes_have_the_type_of_the_weights(vae, images):
+    with pytest.raises(ValueError, match=rf"images are {images.dtype} but the weights are torch.float32: convert"):
+        vae.guide(images)
+    with pytest.raises(ValueError, match=r"codes are torch.float64 but the weights are torch.float32: convert"):
+        vae.decode(torch.randn(1, 2, 3).double(), vae.theta.view(1, 1, -1))

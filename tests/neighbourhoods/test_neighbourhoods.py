@@ -1,6 +1,7 @@
 """What every entry of `NEIGHBOURHOODS` must do."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -101,6 +102,16 @@ def test_more_neighbours_than_there_are_points_are_refused(name, surroundings):
             build_neighbourhood(name, surroundings(60))
     with pytest.raises(ValueError, match="K is 0"):
         build_neighbourhood(name, surroundings(0))
+
+
+@every_neighbourhood
+def test_a_single_image_has_only_itself(name, surroundings, data):
+    alone = replace(data, images=data.images[:1], factors=data.factors[:1])
+    if name in OF_ITSELF:
+        assert build_neighbourhood(name, surroundings(1, data=alone))
+    else:
+        with pytest.raises(ValueError, match=f"only one image, and {name} needs at least two: choose another"):
+            build_neighbourhood(name, surroundings(1, data=alone))
 
 
 def test_noise_is_around_each_image(surroundings, data):

@@ -62,6 +62,19 @@ class TestData:
         with pytest.raises(ValueError, match=r"was trained on .* now holds other data .* with `dataset`$"):
             load_run(run, dataset=tmp_path / "other.npz")
 
+    def test_own_data_of_a_run_are_not_replaced_by_a_named_data_set(self, run):
+        with pytest.raises(ValueError, match=r"now holds other data .*: give their path with `dataset`$"):
+            load_run(run, dataset="digits")
+
+    @pytest.mark.parametrize("name", ["mine.npz", "nowhere.npz", "3dshapes"])
+    def test_the_data_of_a_named_data_set_have_no_place(self, tmp_path, monkeypatch, name):
+        images(tmp_path / "mine.npz")
+        monkeypatch.chdir(tmp_path)
+        fit(FitOptions.of("quick", dataset="digits", **SMALL), tmp_path / "digits")
+        for use in (load_run, resume):
+            with pytest.raises(ValueError, match=rf"was trained on digits, not on .*{name}: leave out `dataset`$"):
+                use(tmp_path / "digits", dataset=name)
+
     @pytest.mark.parametrize("command", COMMANDS)
     def test_each_command_takes_the_new_place(self, run, tmp_path, command):
         assert hlvae(*command, run).exit_code == 1

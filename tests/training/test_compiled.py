@@ -1,5 +1,7 @@
 """The compiled gradient: what is traced is the gradient, and what cannot be traced is refused."""
 
+from functools import partial
+
 import pyro
 import pytest
 import torch
@@ -49,6 +51,23 @@ def test_a_fit_can_be_compiled(interpreted, tmp_path):
         fit(quick(steps=3, compiled=compiled), tmp_path / str(compiled))
         files.append((tmp_path / str(compiled) / "model.safetensors").read_bytes())
     assert files[0] == files[1]
+
+
+def test_the_compiler_accepts_the_graph_of_small_images(monkeypatch):
+    """For 8×8 images it expects another layout than the traced convolutions returned, and rejects views of it."""
+    compile_ = partial(torch.compile, dynamic=False, fullgraph=True, backend="eager")  # Inductor takes minutes on a CPU
+    monkeypatch.setattr(torch, "compile", lambda traced, **options: compile_(traced))
+    run = prepare(quick(num_neighbours=5, batch=8))
+    x, x_N = torch.rand(8, 1, 8, 8), torch.rand(8, 5, 1, 8, 8)
+    found = []
+    with pyro.validation_enabled(False), pyro.get_param_store().scope():
+        for gradient in (Compiled(run), Whole(run)):
+            torch.manual_seed(3)
+            gradient(x, x_N)
+            torch.manual_seed(3)
+            found.append([gradient(x, x_N), *(p.grad.clone() for p in run.vae.parameters())])
+    for a, b in zip(*found, strict=True):
+        assert torch.allclose(a, b, rtol=1e-4, atol=1e-6)
 
 
 def test_what_cannot_be_compiled_is_refused(tmp_path):

@@ -210,7 +210,7 @@ def test_one_process_at_a_time(tmp_path):
     fit(options(5), tmp_path / "run")
     with (tmp_path / "run/.hlvae.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        with pytest.raises(BlockingIOError, match="another process is training in"):
+        with pytest.raises(BlockingIOError, match=r"another process is training in .*: wait for it, or stop it$"):
             resume(tmp_path / "run")
 
 
@@ -230,6 +230,9 @@ def test_places_that_cannot_be_written_are_named(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(OSError, match=r"file/run cannot be written \(Not a directory\): make .*, or choose another"):
         fit(options(1), tmp_path / "file" / "run")
+    with pytest.raises(FileExistsError, match=r"file is a file, not a directory: choose another `out`$"):
+        fit(options(1), tmp_path / "file")
+    assert (tmp_path / "file").read_text() == ""
 
 
 def test_leftovers_of_a_killed_process_are_swept_up(tmp_path):

@@ -5,6 +5,7 @@ import pyro
 import pytest
 import torch
 
+from hierarchical_lvae import __version__
 from hierarchical_lvae.data import load_dataset
 from hierarchical_lvae.files import atomic, read_tensors
 from hierarchical_lvae.inference import LOCAL_INFERENCE, LocalELBO, OneStepMAP
@@ -89,6 +90,7 @@ def test_a_fit_lowers_the_loss_and_leaves_a_run(local, tmp_path):
     assert saved["local"] == local
     assert saved["data"]["fingerprint"] == load_dataset("digits").fingerprint
     assert set(saved["versions"]) >= {"torch", "pyro-ppl"}
+    assert saved["versions"]["hierarchical-lvae"] == __version__  # of this source, not of an earlier installation
     assert read_tensors(tmp_path / "run/model.safetensors").keys() == run.vae.state_dict().keys()
     assert [file.name for file in (tmp_path / "run").glob(".*")] == [".hlvae.lock"]
     assert not dict(pyro.get_param_store().items())  # the caller's parameters are left alone
@@ -225,6 +227,21 @@ def test_neighbourhoods_must_be_as_many_as_images(tmp_path):
     x = run.dataset.batch(torch.arange(3))
     with pytest.raises(ValueError, match="3 images and 2 neighbourhoods"):
         run.encode(x, run.neighbourhood(torch.arange(2), x[:2]))
+
+
+def test_arguments_of_other_shapes_are_refused(tmp_path):
+    """Otherwise they could broadcast to results that look right."""
+    run = fit(options(1), tmp_path / "run")
+    x = run.dataset.batch(torch.arange(3))
+    x_N = run.neighbourhood(torch.arange(3), x)
+    for use in (run.adapt, run.encode, lambda x, x_N: run.sample(x, x_N, 2)):
+        with pytest.raises(ValueError, match=r"have shape .*: give \(B, (K, )?C, H, W\)"):
+            use(x_N, x)
+    with pytest.raises(ValueError, match=r"x have shape .*: give \(B, C, H, W\)"):
+        run.encode(x[0], x_N[:1])
+    for z in (torch.randn(3, 4), torch.randn(3, 1, 5)):
+        with pytest.raises(ValueError, match=r"codes z have shape .*: give \(B, S, 4\)"):
+            run.decode(z, x_N)
 
 
 def test_a_divergence_is_named_with_its_step(tmp_path):
