@@ -18,7 +18,7 @@ from hierarchical_lvae.data.sources import SOURCES
 from hierarchical_lvae.files import named
 from hierarchical_lvae.inference import LOCAL_INFERENCE, LocalELBO
 from hierarchical_lvae.models import LocalVAE
-from hierarchical_lvae.neighbourhoods import Neighbourhood, Surroundings, build_neighbourhood
+from hierarchical_lvae.neighbourhoods import NEIGHBOURHOODS, Neighbourhood, Surroundings, build_neighbourhood
 from hierarchical_lvae.penalties import build_penalty
 from hierarchical_lvae.runs.devices import device_here, resolve_device
 from hierarchical_lvae.runs.directory import MODEL, read_checkpoint, read_options, read_record, read_state, read_weights
@@ -215,7 +215,20 @@ def load_run(
 def moved(
     options: FitOptions, device: str | None, data_dir: str | Path | None, dataset: str | Path | None
 ) -> FitOptions:
-    """Update the options of a run for another device, or for data that have moved."""
+    """Update the options of a run for another device, or for data that have moved.
+
+    Raises:
+        ValueError: the run's neighbourhood or local inference is not in its table, or there is no such device.
+    """
+    for kind, table, name in (
+        ("neighbourhood", NEIGHBOURHOODS, options.neighbourhood.partition(":")[0]),
+        ("local inference", LOCAL_INFERENCE, options.local),
+    ):
+        if name not in table:
+            raise ValueError(
+                f"the run was trained with the {kind} {name!r}, which is not part of the library: use the run in a "
+                "Python script that adds this name first"
+            )
     here = resolve_device(device) if device else device_here(options.device)
     changes: dict[str, Any] = {"data_dir": data_dir, "dataset": dataset}
     options = replace(options, device=here, **{name: place for name, place in changes.items() if place is not None})

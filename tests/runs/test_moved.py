@@ -165,3 +165,17 @@ class TestDevice:
         assert device_here("cpu") == "cpu"
         with pytest.raises(ValueError, match="is not a device"):
             device_here("cpu:1")
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
+@pytest.mark.parametrize(
+    ("option", "kind"),
+    [("neighbourhood", "neighbourhood 'shifts'"), ("local", "local inference 'shifts'")],
+)
+def test_a_run_with_a_name_of_a_script_is_for_that_script(option, kind, command, tmp_path):
+    fit(FitOptions.of("quick", dataset="digits", **SMALL), tmp_path / "run")
+    saved = json.loads((tmp_path / "run/options.json").read_text())
+    (tmp_path / "run/options.json").write_text(json.dumps({**saved, option: "shifts"}))
+    found = hlvae(*command, tmp_path / "run", *(["--steps", "3"] if "--resume" in command else []))
+    assert found.exit_code == 1
+    assert f"the {kind}, which is not part of the library: use the run in a Python script" in found.output
