@@ -254,7 +254,7 @@ def test_a_row_that_diverges_says_so_and_the_others_go_on(run, monkeypatch):
 def test_a_row_that_fails_says_why_and_the_others_go_on(run, tmp_path):
     (tmp_path / "plain-0").write_text("in the way")
     failed, other = run()
-    assert failed.remark.startswith(f"failed: {tmp_path}/plain-0 cannot be written")
+    assert failed.remark.startswith(f"failed: {tmp_path}/plain-0 is a file, not a directory")
     assert "\n" not in failed.remark
     assert other.values[0] is not None
 
@@ -292,7 +292,7 @@ def test_the_table_tells_what_failed_and_the_command_too(tmp_path, monkeypatch):
     assert result.exit_code == 1
     lines = result.stdout.splitlines()
     assert "| plain | 1 | 0.100 · failed | – · failed | – · failed |" in lines
-    assert lines[-1].startswith(f"- plain, seed 0: failed: {tmp_path}/plain-0 cannot be written")
+    assert lines[-1].startswith(f"- plain, seed 0: failed: {tmp_path}/plain-0 is a file, not a directory")
     assert any(line.startswith("| local | 1 | 0.200 · 0.") for line in lines)
 
 

@@ -43,6 +43,8 @@ def test_a_log_file_gets_few_updates(shown, tmp_path, capsys, monkeypatch, live)
 @pytest.mark.parametrize("live", [False, True])
 def test_the_bar_of_pyro_is_shown_only_where_it_can_be_updated(shown, capsys, monkeypatch, live):
     monkeypatch.setattr(progress, "live", lambda: live)
+    for name in ("CI", "PYTEST_XDIST_WORKER"):  # Pyro hides its bar where one of them is set
+        monkeypatch.delenv(name, raising=False)
     program, data = LocalLinearRegression(torch.randn(3), 0.4, 0.9), (torch.randn(1, 6, 3), torch.randn(1, 6))
     nuts(program.model, program.guide, data, num_samples=2, warmup_steps=2, num_chains=1)
     assert bool(capsys.readouterr().err) is live

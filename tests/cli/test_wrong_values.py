@@ -23,6 +23,7 @@ from hierarchical_lvae.cli.names import (
     Names,
     NeighbourhoodName,
     PenaltyName,
+    Separated,
 )
 from hierarchical_lvae.runs import FitOptions
 from hierarchical_lvae.training import fit
@@ -139,6 +140,8 @@ def _values(key, param):
         return ("bogus", "cuda:99", "cpu:1", "cuda:", "cuda:-1", "meta", "")
     if isinstance(kind, Names):
         return (*WORDS, ",", f"{kind.known[0]},,{kind.known[1]}", f"{kind.known[0]},bogus")
+    if isinstance(kind, Separated):
+        return TEXTS[param.name]
     if isinstance(kind, PenaltyName):
         return (*WORDS, "tc:", "tc:x", "tc:nan", "tc:inf", "tc:-1", "tc:1e400", "tc:1:2")
     if isinstance(kind, NeighbourhoodName):
