@@ -119,9 +119,9 @@ def graph(args: argparse.Namespace, report: Report) -> None:
         one.take(0, 2)
         one.run.vae.alpha = 1e30
         before, seen = weights(one.run), one.take(2, 4)
-        report("not finite", [taken.is_finite for taken in seen])
+        report("not finite", [one_step.is_finite for one_step in seen])
         report("not finite: the weights are the last good ones", errors(weights(one.run), before))
-        failed = [taken.is_finite for taken in seen].index(False)
+        failed = [one_step.is_finite for one_step in seen].index(False)
         report("not finite: why", one.why(failed, 4))
     with report.trying("fit"), progress.hidden():
         steps = 4 if args.small else 300
