@@ -23,7 +23,7 @@ from hierarchical_lvae.presentation.tables import lines, refuse_others, write
 from hierarchical_lvae.runs.options import PRESETS, FitOptions
 from hierarchical_lvae.types import Interrupted
 
-KNOWN = ("table1", "table2", "table5", "baselines", "fig2", "fig3", "fig4")
+KNOWN = ("table1", "table2", "table5", "effect", "baselines", "fig2", "fig3", "fig4")
 IMAGES = {"quick": 5_000}
 
 
