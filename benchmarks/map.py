@@ -1,4 +1,4 @@
-"""What moves a factor from the weights to the code? Swap scores by α, β and the noise of the neighbours.
+"""What moves a factor from the code to the weights? Swap scores by α, β and the noise of the neighbours.
 
     python benchmarks/map.py --train RUNS       # train, score and add the cells that the table lacks
     python benchmarks/map.py --score RUN …      # score finished fits and add them

@@ -24,6 +24,7 @@ ROOT = Path(__file__).parent.parent
 MATH = re.compile(r'(<(?:span|div) class="arithmatex">)(?:\\\(|\\\[)(.*?)(?:\\\)|\\\])(</(?:span|div)>)', re.DOTALL)
 INLINE = re.compile(r"\\\((.*?)\\\)")
 FUNCTION = re.compile(r"(<mi>(?:log|exp)</mi>)(?=<m(?!space|o\b))")
+BEFORE_FUNCTION = re.compile(r"(</m(?:sub|frac)>|<mo[^>]*>&#x00029;</mo>)(?=<mi>(?:log|exp)</mi>)")
 TAG = re.compile(r"\\tag\{(.*?)\}")
 DOCTEST = re.compile(r"(?:^>>> .*\n?)(?:^(?!\s*$).*\n?)*(?:\n*^>>> .*\n?(?:^(?!\s*$).*\n?)*)*", re.MULTILINE)
 SOURCE = re.compile(r"<!-- source: (\S+) (\w+) -->")
@@ -76,9 +77,11 @@ def _headings(items: Iterable[Any]) -> Iterator[Any]:
 
 
 def _mathml(latex: str, display: str = "inline") -> str:
-    """Convert LaTeX, with the space that TeX puts after a function's name and around `\\sim`."""
+    """Convert LaTeX, with the space that TeX puts around a function's name and `\\sim`."""
     result = convert(latex, display=display).replace("<mi>&#x0007E;</mi>", "<mo>&#x0223C;</mo>")
-    return FUNCTION.sub(r'\1<mspace width="0.167em" />', result)
+    for place in (FUNCTION, BEFORE_FUNCTION):
+        result = place.sub(r'\1<mspace width="0.167em" />', result)
+    return result
 
 
 def _source(path: str, function: str) -> str:

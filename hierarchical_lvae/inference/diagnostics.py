@@ -26,7 +26,9 @@ class AdaptationInfo(NamedTuple):
     distance: Tensor
     """‖θ_N − θ‖, over all local sites (φ_N included): (B,)."""
     sharpness: Tensor
-    """τ² times the eigenvalue of H of largest magnitude, at the meta-parameters, by power iteration: (B,)."""
+    """τ² times the eigenvalue of H of largest magnitude, at the meta-parameters, by power iteration: (B,).
+
+    H is the joint Hessian of all local sites, φ_N included."""
 
 
 def diagnose(
