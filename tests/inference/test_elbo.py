@@ -314,6 +314,27 @@ def test_diagnosis_tells_loss_distance_and_sharpness():
     torch.testing.assert_close(info.distance, (posterior.mean.detach().squeeze(1) - program.theta.detach()).norm(dim=1))
 
 
+def test_sharpness_of_one_site_is_that_of_its_block():
+    a, b, tau, sigma = torch.randn(B, K), torch.randn(B, K), 0.7, 0.9
+
+    def model(x):
+        with pyro.plate("n", B, dim=-2):
+            u, v = (pyro.sample(name, dist.Normal(0.0, tau)) for name in "uv")
+            with pyro.plate("k", K, dim=-1):
+                pyro.sample("x", dist.Normal(a * u + b * v, sigma), obs=x)
+
+    measure = partial(
+        diagnose, LocalELBO(OneStepMAP(), sites=["u", "v"]), model, lambda x: None, torch.randn(B, K), 200
+    )
+    aa, ab, bb = (tau**2 * (p * q).sum(1) / sigma**2 for p, q in ((a, a), (a, b), (b, b)))
+    torch.testing.assert_close(measure(sites=["u"]).sharpness, aa)
+    torch.testing.assert_close(measure(sites=["v"]).sharpness, bb)
+    joint = (aa + bb) / 2 + (((aa - bb) / 2) ** 2 + ab**2).sqrt()
+    torch.testing.assert_close(measure().sharpness, joint)
+    with pytest.raises(ValueError, match=r"^'w' is not a local site: choose from u, v$"):
+        measure(sites=["w"])
+
+
 @pytest.mark.parametrize("alpha", [0.0, 5.0])
 def test_diagnosis_of_a_vae(alpha):
     vae = local_vae(alpha)
