@@ -13,7 +13,8 @@ and each of the other V − 2 values has the share q = ρ / V. The score is ther
 
 It is 1 if the code encodes the factor and 0 if the weights do. The denominator is 1 − ρ, the share that follows either;
 if it is within two standard errors of 0, the score is undefined. Standard errors assume independent pairs (multinomial
-counts) and are correct to first order.
+counts) and are correct to first order. If V = 2, no third value shows ρ: the score is then p / (p + w), which is
+(1 − ρ) a + ρ / 2, so random values pull it towards ½.
 
 Figure 3 of the paper illustrates this: columns share codes, rows share weights. DCI, MIG and similar metrics do not
 measure it: they measure what can be predicted from a code, not how the decoder uses it. A point estimate of the weights

@@ -220,7 +220,14 @@ def _kl_to_prior(q: dist.TorchDistribution, prior: dist.TorchDistribution) -> Te
     """KL(q ‖ prior) from a Gaussian to a Gaussian with independent entries: (...), nats.
 
     ½ [ Σ_i (Σ_ii + (μ_i − θ_i)²) / τ² − P + log det(τ² Λ) ]
+
+    Raises:
+        NotImplementedError: the second distribution is not such a Gaussian (PyTorch finds this function by the type
+            `Independent` alone).
     """
+    if not isinstance(base(prior), dist.Normal) or prior.event_shape != q.event_shape:
+        name = type(base(prior)).__name__
+        raise NotImplementedError(f"no KL from {type(q).__name__} to {name} with event shape {prior.event_shape}")
     tau2 = base(prior).variance
     squares = q.variance + (q.mean - base(prior).mean).square()
     return 0.5 * ((squares / tau2 - 1).sum(-1) + log_det_precision(q, tau2))

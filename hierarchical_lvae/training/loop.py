@@ -16,6 +16,7 @@ import torch
 
 from hierarchical_lvae import progress
 from hierarchical_lvae.inference import diagnose, reestimate
+from hierarchical_lvae.models.likelihoods import Bernoulli
 from hierarchical_lvae.runs.checkpoint import pack, unpack
 from hierarchical_lvae.runs.directory import (
     CHECKPOINT,
@@ -212,7 +213,8 @@ def _train(run: Run, ranks: Ranks, checkpoint_every: float, watchers: tuple[Watc
                     entry |= {name: value.mean().item() for name, value in info._asdict().items()}
                     # a penalty is part of the loss of the queries, but not of the loss of a neighbourhood
                     after = entry["loss"] if penalty is None else entry["loss_after"] / options.num_neighbours
-                    _refuse_overshoot(after, entry["loss_before"] / options.num_neighbours, done)
+                    if vae.is_local:
+                        _refuse_overshoot(after, entry["loss_before"] / options.num_neighbours, done, _floor(run))
                 if ranks.writes:
                     append_log(out, entry)
                 speed = f"{entry['images_per_second']:.0f} images/s"
@@ -245,9 +247,20 @@ def _is_diagnosed(done: int, steps: int, is_replayed: bool) -> bool:
     return done % DIAGNOSE_EVERY == 0
 
 
-def _refuse_overshoot(adapted: float, plain: float, step: int) -> None:
-    """Raise if the adapted loss exceeds ten times the unadapted one: clipping can keep even such a fit finite."""
-    if adapted - plain > 9 * abs(plain):
+def _floor(run: Run) -> float:
+    """The smallest scale of the loss, in nats per image: 0 for a Bernoulli, whose loss is never negative.
+
+    The loss of a density on pixels can pass through 0, where it is no scale; we use 1 nat per dimension instead.
+    """
+    return 0.0 if isinstance(run.vae.likelihood, Bernoulli) else float(math.prod(run.vae.image_shape))
+
+
+def _refuse_overshoot(adapted: float, plain: float, step: int, floor: float) -> None:
+    """Raise if the adapted loss exceeds ten times the unadapted one: clipping can keep even such a fit finite.
+
+    The unadapted loss counts as at least `floor`.
+    """
+    if adapted - plain > 9 * max(abs(plain), floor):
         raise Diverged(
             f"at step {step} the loss is {adapted:,.0f} nats per image with the local step and {plain:,.0f} without: "
             "lower `alpha`; the last good checkpoint is kept"

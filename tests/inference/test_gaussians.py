@@ -123,6 +123,16 @@ def test_kl_to_itself_is_zero(name, prior):
     torch.testing.assert_close(kl_divergence(same, prior), torch.zeros(B, 1), rtol=0, atol=1e-12)
 
 
+@pytest.mark.parametrize(
+    "p", [dist.Laplace(torch.zeros(P), 1.0).to_event(1), dist.Normal(torch.zeros(2, P), 1.0).to_event(2)]
+)
+def test_there_is_no_kl_to_what_is_not_normal_or_has_another_event(p):
+    """Registering the KL to a Normal must not give other priors one, such as those of a user's codes."""
+    for q in (dist.MultivariateNormal(torch.zeros(P), torch.eye(P)), structures()["low-rank"][0]):
+        with pytest.raises(NotImplementedError, match="no KL"):
+            kl_divergence(q, p)
+
+
 def test_the_low_rank_one_expands_and_differentiates():
     q, _ = structures()["low-rank"]
     wide = q.expand(torch.Size([4, B, 1]))
