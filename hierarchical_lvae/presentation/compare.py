@@ -5,8 +5,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hierarchical_lvae.presentation.figures import describe, save
+from hierarchical_lvae.presentation.figures import save
 from hierarchical_lvae.presentation.scores import aligned
+from hierarchical_lvae.presentation.titles import describe
 
 if TYPE_CHECKING:
     from hierarchical_lvae.analysis import Comparison, ComparisonSettings, Measured

@@ -16,8 +16,8 @@ from hierarchical_lvae.analysis import SCORES, model_digest, read_scores
 from hierarchical_lvae.analysis.store import META
 from hierarchical_lvae.files import write_text
 from hierarchical_lvae.presentation.compare import COLUMNS, NOTES
-from hierarchical_lvae.presentation.figures import model
 from hierarchical_lvae.presentation.scores import lines
+from hierarchical_lvae.presentation.titles import model
 from hierarchical_lvae.runs import FitOptions
 from hierarchical_lvae.runs.directory import command, count_skipped, read_log, read_options, read_record, read_state
 from hierarchical_lvae.runs.pretrained import check_writable
