@@ -99,14 +99,14 @@ class Block:
         _, self.point_seconds = timed(lambda: point.local_posterior(*pair, points.support), 5)
         self.elbo = LocalELBO(Laplace(centre, Dense(), patterns), beta=run.elbo.beta)
         self.posterior, self.laplace_seconds = timed(lambda: self.elbo.local_posterior(*pair, points.support), 1)
+        self.point = {name: q.mean for name, q in self.posterior.items()}
 
     def centre(self) -> Measured:
         """The point estimate at which the other weights are held."""
-        values = {name: q.mean for name, q in self.posterior.items()}
         codes = self.settings.num_codes * self.settings.num_draws
-        result = predict(self.run, f"{centre_name(self.run)} (block)", [values], self.points, codes)
+        result = predict(self.run, f"{centre_name(self.run)} (block)", [self.point], self.points, codes)
         result.seconds = self.point_seconds / len(self.points.x)
-        block = values["theta_N"][..., self.positions]
+        block = self.point["theta_N"][..., self.positions]
         result.arviz = to_arviz(
             {"theta_N": block.cpu().movedim(1, 0).expand(1, self.settings.num_draws, -1, -1)},
             inference_method=centre_name(self.run),
@@ -121,7 +121,7 @@ class Block:
         q = self.posterior["theta_N"]
         assert isinstance(q, Embedded)
         draws = q.block.sample((settings.num_draws,))  # (S, R, 1, p)
-        phi_N = self.posterior["phi_N"].mean if run.vae.adapts["encoder"] else run.vae.phi.expand(len(points.x), 1, -1)
+        phi_N = self.point["phi_N"] if run.vae.adapts["encoder"] else run.vae.phi.expand(len(points.x), 1, -1)
         codes = run.vae.encode(points.support, phi_N).sample((settings.num_draws,))
         result, log_p = self._measure("laplace-block", draws, codes, chains=1)
         tau = run.vae.tau
@@ -138,7 +138,7 @@ class Block:
         run, settings = self.run, self.settings
         draws, codes, seconds = [], [], 0.0
         for r, support in enumerate(self.points.support.split(1)):
-            centre = {name: q.mean[r : r + 1] for name, q in self.posterior.items()}
+            centre = {name: value[r : r + 1] for name, value in self.point.items()}
             chains = partial(
                 nuts, run.vae.model, run.vae.guide, support, centre=centre, positions=self.positions,
                 num_samples=settings.num_draws // 2, warmup_steps=settings.warmup_steps, seed=settings.seed + 100 * r,
@@ -157,8 +157,8 @@ class Block:
         Also returns log p(x_k | θ_N), (S, R, K).
         """
         run, points, settings = self.run, self.points, self.settings
-        centre = {name: q.mean for name, q in self.posterior.items()}
-        values = [{**centre, "theta_N": centre["theta_N"].index_copy(-1, self.positions, draw)} for draw in draws]
+        whole = self.point["theta_N"]
+        values = [{**self.point, "theta_N": whole.index_copy(-1, self.positions, draw)} for draw in draws]
         result = predict(run, method, values, points, settings.num_codes)
         result.random_parameters = len(self.positions)
         log_p = log_likelihoods(run.vae.model, run.vae.guide, points.support, values, settings.num_codes, common=True)

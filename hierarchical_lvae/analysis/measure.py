@@ -3,7 +3,7 @@
 import math
 import statistics
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
@@ -22,11 +22,10 @@ from hierarchical_lvae.inference import (
     diagnose,
     estimate_evidence,
 )
-from hierarchical_lvae.inference.predictive import draws, log_likelihoods
+from hierarchical_lvae.inference.predictive import Values, draws, log_likelihoods
 from hierarchical_lvae.runs import Run
 from hierarchical_lvae.types import LocalInference, lookup
 
-Values = Mapping[str, Tensor]
 ROUNDS, ENOUGH = 5, 5.0  # timed inferences at most, and seconds after which they stop
 
 
