@@ -16,7 +16,8 @@ from click.testing import CliRunner
 from hierarchical_lvae.analysis import ScoreSettings
 from hierarchical_lvae.cli import main
 from hierarchical_lvae.experiments import FIGURES, TABLES, Row, Table, Workers, run_table
-from hierarchical_lvae.experiments.rows import _followed, fit_options
+from hierarchical_lvae.experiments.rows import fit_options
+from hierarchical_lvae.experiments.workers import _followed
 from hierarchical_lvae.runs import FitOptions
 
 FEW = {"steps": 3, "batch": 2, "num_neighbours": 2, "latent_dim": 3}
@@ -176,7 +177,7 @@ def test_a_dask_cluster_finds_what_one_process_finds(run, tmp_path):
 
 def test_a_cluster_that_is_not_there_is_one_line(run, monkeypatch):
     pytest.importorskip("distributed")
-    monkeypatch.setattr("hierarchical_lvae.experiments.rows.ANSWER_WITHIN", 0.5)
+    monkeypatch.setattr("hierarchical_lvae.experiments.workers.ANSWER_WITHIN", 0.5)
     with pytest.raises(OSError, match=r"no Dask scheduler answers at tcp://127.0.0.1:9 .*: is it running"):
         run(workers=Workers(dask="tcp://127.0.0.1:9"))
 
@@ -298,7 +299,9 @@ def test_the_table_tells_what_failed_and_the_command_too(tmp_path, monkeypatch):
 
 def test_a_worker_ends_with_its_parent():
     """However the parent ended; a fit would see SIGTERM, and write its checkpoint."""
-    worker = "import os, time; from hierarchical_lvae.experiments import rows; rows._end_with({}); time.sleep(600)"
+    worker = (
+        "import os, time; from hierarchical_lvae.experiments import workers; workers._end_with({}); time.sleep(600)"
+    )
     parent = f"""
 import subprocess, sys, os, time
 child = subprocess.Popen([sys.executable, "-c", {worker!r}.format(os.getpid())])

@@ -3,10 +3,10 @@ from .codes import Encoded as Encoded
 from .codes import encode as encode
 from .codes import geometry as geometry
 from .compare import Comparison as Comparison
-from .compare import ComparisonRow as ComparisonRow
 from .compare import compare as compare
 from .images import closeness as closeness
 from .images import distance as distance
+from .measure import Measured as Measured
 from .scores import model_digest as model_digest
 from .scores import score as score
 from .settings import ComparisonSettings as ComparisonSettings

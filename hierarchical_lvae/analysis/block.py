@@ -61,6 +61,11 @@ def has_exact_mode(run: Run) -> bool:
     return not run.vae.adapts["encoder"] and all(name.startswith(f"{head}.") for name in decoder.layout.shapes)
 
 
+def centre_name(run: Run) -> str:
+    """The name of the point estimate at which the other weights are held."""
+    return "exact" if has_exact_mode(run) else "one-step"
+
+
 def room(run: Run) -> int:
     """The largest block: NUTS also samples the codes of the K neighbours."""
     return max(BIASES, LARGEST - run.options.num_neighbours * run.options.latent_dim)
@@ -90,22 +95,21 @@ class Block:
         self.positions = find_block(run, patterns)
         pair = run.vae.model, run.vae.guide
         centre = ExactMAP() if has_exact_mode(run) else OneStepMAP()
-        self.centre_name = "exact" if has_exact_mode(run) else "one-step"
         point = LocalELBO(centre, beta=run.elbo.beta)
         _, self.point_seconds = timed(lambda: point.local_posterior(*pair, points.support), 5)
         self.elbo = LocalELBO(Laplace(centre, Dense(), patterns), beta=run.elbo.beta)
         self.posterior, self.laplace_seconds = timed(lambda: self.elbo.local_posterior(*pair, points.support), 1)
+        self.point = {name: q.mean for name, q in self.posterior.items()}
 
     def centre(self) -> Measured:
-        """The point estimate at which the other weights are held: the exact mode or the one-step estimate."""
-        values = {name: q.mean for name, q in self.posterior.items()}
+        """The point estimate at which the other weights are held."""
         codes = self.settings.num_codes * self.settings.num_draws
-        result = predict(self.run, [values], self.points, codes)
+        result = predict(self.run, f"{centre_name(self.run)} (block)", [self.point], self.points, codes)
         result.seconds = self.point_seconds / len(self.points.x)
-        block = values["theta_N"][..., self.positions]
+        block = self.point["theta_N"][..., self.positions]
         result.arviz = to_arviz(
             {"theta_N": block.cpu().movedim(1, 0).expand(1, self.settings.num_draws, -1, -1)},
-            inference_method=self.centre_name,
+            inference_method=centre_name(self.run),
             dims=DIMS,
             coords={"parameter": self._names()},
         )
@@ -117,9 +121,9 @@ class Block:
         q = self.posterior["theta_N"]
         assert isinstance(q, Embedded)
         draws = q.block.sample((settings.num_draws,))  # (S, R, 1, p)
-        phi_N = self.posterior["phi_N"].mean if run.vae.adapts["encoder"] else run.vae.phi.expand(len(points.x), 1, -1)
+        phi_N = self.point["phi_N"] if run.vae.adapts["encoder"] else run.vae.phi.expand(len(points.x), 1, -1)
         codes = run.vae.encode(points.support, phi_N).sample((settings.num_draws,))
-        result, log_p = self._measure(draws, codes, "laplace", chains=1)
+        result, log_p = self._measure("laplace-block", draws, codes, chains=1)
         tau = run.vae.tau
         prior = dist.Normal(run.vae.theta[self.positions], tau).to_event(1)
         ratios = (log_p.sum(-1) + (prior.log_prob(draws) - q.block.log_prob(draws)).squeeze(-1)).T
@@ -134,7 +138,7 @@ class Block:
         run, settings = self.run, self.settings
         draws, codes, seconds = [], [], 0.0
         for r, support in enumerate(self.points.support.split(1)):
-            centre = {name: q.mean[r : r + 1] for name, q in self.posterior.items()}
+            centre = {name: value[r : r + 1] for name, value in self.point.items()}
             chains = partial(
                 nuts, run.vae.model, run.vae.guide, support, centre=centre, positions=self.positions,
                 num_samples=settings.num_draws // 2, warmup_steps=settings.warmup_steps, seed=settings.seed + 100 * r,
@@ -143,19 +147,19 @@ class Block:
             draws.append(drawn["theta_N"].flatten(0, 1).unsqueeze(1))
             codes.append(drawn["z"].flatten(0, 1).squeeze(1))
             seconds += taken / len(self.points.x)
-        result, _ = self._measure(torch.stack(draws, 1), torch.stack(codes, 1), "nuts", chains=2)
+        result, _ = self._measure("nuts", torch.stack(draws, 1), torch.stack(codes, 1), chains=2)
         result.seconds = seconds
         return result
 
-    def _measure(self, draws: Tensor, codes: Tensor, method: str, chains: int) -> tuple[Measured, Tensor]:
+    def _measure(self, method: str, draws: Tensor, codes: Tensor, chains: int) -> tuple[Measured, Tensor]:
         """Measure draws of the block (S, R, 1, p) and of the codes (S, R, K, D).
 
         Also returns log p(x_k | θ_N), (S, R, K).
         """
         run, points, settings = self.run, self.points, self.settings
-        centre = {name: q.mean for name, q in self.posterior.items()}
-        values = [{**centre, "theta_N": centre["theta_N"].index_copy(-1, self.positions, draw)} for draw in draws]
-        result = predict(run, values, points, settings.num_codes)
+        whole = self.point["theta_N"]
+        values = [{**self.point, "theta_N": whole.index_copy(-1, self.positions, draw)} for draw in draws]
+        result = predict(run, method, values, points, settings.num_codes)
         result.random_parameters = len(self.positions)
         log_p = log_likelihoods(run.vae.model, run.vae.guide, points.support, values, settings.num_codes, common=True)
         replicates = [
@@ -167,7 +171,7 @@ class Block:
 
         result.arviz = to_arviz(
             {"theta_N": by_chain(draws.squeeze(2)), "z": by_chain(codes)},
-            inference_method=method,
+            inference_method=method.removesuffix("-block"),
             log_likelihood={"x": by_chain(log_p)},
             posterior_predictive={"intensity": by_chain(torch.stack(replicates))},
             observed_data={"intensity": points.support.mean((-2, -1)).cpu()},

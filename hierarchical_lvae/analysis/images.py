@@ -68,7 +68,7 @@ def distance(run: Run, features: Features | None, seed: int, images: int) -> dic
         torch.manual_seed(seed)
         queue = torch.randperm(len(run.dataset))[:number].to(run.options.device)
         real = _Bar(lambda n, start: run.dataset.batch(queue[start : start + n]), "real images", number)
-        generated = _Bar(lambda n, _: _generate(run, n), "generated images", images)
+        generated = _Bar(lambda n, _: _samples(run, n, 1)[2].squeeze(1), "generated images", images)
         cuda = run.options.device.startswith("cuda")
         result = fidelity(generated, real, images, number, features, seed, cuda)
     return {**result._asdict(), **about}
@@ -113,10 +113,6 @@ def _samples(run: Run, references: int, number: int) -> tuple[Tensor, Tensor, Te
     index = torch.randint(len(run.dataset), (references,)).to(run.options.device)
     x = run.dataset.batch(index)
     return index, x, run.sample(x, run.neighbourhood(index, x), number)
-
-
-def _generate(run: Run, number: int) -> Tensor:
-    return _samples(run, number, 1)[2].squeeze(1)
 
 
 class _Bar:

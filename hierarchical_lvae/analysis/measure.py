@@ -3,8 +3,8 @@
 import math
 import statistics
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 import pyro.distributions as dist
@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from hierarchical_lvae.analysis.settings import ComparisonSettings
+from hierarchical_lvae.evaluation import calibration_error, coverage
 from hierarchical_lvae.inference import (
     LOCAL_INFERENCE,
     Laplace,
@@ -21,11 +22,10 @@ from hierarchical_lvae.inference import (
     diagnose,
     estimate_evidence,
 )
-from hierarchical_lvae.inference.predictive import draws, log_likelihoods
+from hierarchical_lvae.inference.predictive import Values, draws, log_likelihoods
 from hierarchical_lvae.runs import Run
 from hierarchical_lvae.types import LocalInference, lookup
 
-Values = Mapping[str, Tensor]
 ROUNDS, ENOUGH = 5, 5.0  # timed inferences at most, and seconds after which they stop
 
 
@@ -40,23 +40,47 @@ class Points(NamedTuple):
     """Not adapted on: (R, K', C, H, W)."""
 
 
-@dataclass
+@dataclass(eq=False)
 class Measured:
-    """The results of one method on some neighbourhoods; values that do not apply are None."""
+    """One method of a comparison, measured on some neighbourhoods; values that do not apply are None."""
 
-    held_out: Tensor
+    method: str
+    log_p: Tensor = field(repr=False)
     """log p(x | N) of held-out points: (R, K'), nats."""
-    pixels: Tensor
+    pixels: Tensor = field(repr=False)
     """Predicted pixel means of the references at each draw of the local weights: (S, R, C, H, W)."""
-    predicted: Tensor
-    """Pixel means of the held-out points, decoded from their mean codes and averaged over draws: (R, K', C, H, W)."""
+    held_out: float
+    """The mean of `log_p`, in nats per image."""
+    calibration: float
+    """Expected calibration error of the held-out points' pixel means, decoded from their mean codes, in pixel units."""
+    coverage: float | None
+    """Share of the references' pixels inside the 90 % interval of their predicted means over the local weights."""
     random_parameters: int = 0
+    """Number of local parameters per neighbourhood that have a distribution instead of a point estimate."""
     seconds: float = math.nan
     """Time of the inference per neighbourhood."""
     evidence: float | None = None
+    """log p(N) by Laplace's formula, in nats per neighbourhood; for a block, given the other weights. Covariance
+    structures differ in what they ignore, so it is comparable only within one."""
     k_hat: float | None = None
+    """Pareto k̂ of the draws as a proposal for the posterior: the median over neighbourhoods."""
     loo: float | None = None
+    """Leave-one-out density of the support points under the draws of the block, in nats per image. The other weights
+    are held at an estimate from *all* support points, so this does not estimate `held_out`."""
     arviz: Any = field(default=None, repr=False)
+    """For a method of the block, its draws as an ArviZ object."""
+    gain: float = math.nan
+    """Gain in `held_out` over the table's point estimate (one-step; exact for a block of a head), in nats per image."""
+    gain_error: float | None = None
+    """Standard error of the gain, over neighbourhoods."""
+    cost: float = math.nan
+    """Time of the inference, in multiples of that estimate's."""
+
+    def relative_to(self, point: "Measured") -> "Measured":
+        """The same with gain and cost relative to a point estimate on the same points."""
+        gains = (self.log_p - point.log_p).mean(1)
+        error = gains.std().item() / len(gains) ** 0.5 if len(gains) > 1 else None
+        return replace(self, gain=gains.mean().item(), gain_error=error, cost=self.seconds / point.seconds)
 
 
 def draw_points(run: Run, number: int) -> Points:
@@ -94,14 +118,14 @@ def measure(run: Run, method: str, points: Points, settings: ComparisonSettings)
     random = int((posterior["theta_N"].variance[0] > 0).sum())
     number = settings.num_draws if random else 1
     codes = settings.num_codes * settings.num_draws // number
-    result = predict(run, draws(posterior, number), points, codes)
+    result = predict(run, method, draws(posterior, number), points, codes)
     result.random_parameters, result.seconds = random, seconds / len(points.x)
     if isinstance(elbo.local, Laplace):
         result.evidence = estimate_evidence(elbo, *pair, points.support).log_evidence.mean().item()
     return result
 
 
-def predict(run: Run, values: Iterable[Values], points: Points, num_codes: int) -> Measured:
+def predict(run: Run, method: str, values: Iterable[Values], points: Points, num_codes: int) -> Measured:
     """Predict the held-out points and the references with S draws of the local values."""
     vae, pixels, predicted = run.vae, list[Tensor](), torch.zeros_like(points.held_out)
 
@@ -116,7 +140,15 @@ def predict(run: Run, values: Iterable[Values], points: Points, num_codes: int) 
             yield value
 
     log_p = log_likelihoods(vae.model, vae.guide, points.held_out, recorded(), num_codes)
-    return Measured(log_p.logsumexp(0) - math.log(len(log_p)), torch.stack(pixels), predicted / len(pixels))
+    log_p, drawn = log_p.logsumexp(0) - math.log(len(log_p)), torch.stack(pixels)
+    return Measured(
+        method,
+        log_p,
+        drawn,
+        log_p.mean().item(),
+        calibration_error((predicted / len(pixels)).cpu(), points.held_out.cpu()),
+        coverage(drawn.cpu(), points.x.cpu()) if len(drawn) > 1 else None,
+    )
 
 
 def timed(function: Callable[[], Any], rounds: int, enough: float = math.inf) -> tuple[Any, float]:

@@ -10,7 +10,7 @@ from hierarchical_lvae.cli.failures import Failures
 from hierarchical_lvae.cli.names import Location, Names, Separated, option_of, where_options
 from hierarchical_lvae.inference import LOCAL_INFERENCE
 from hierarchical_lvae.presentation.compare import table, write
-from hierarchical_lvae.presentation.figures import describe
+from hierarchical_lvae.presentation.titles import describe
 
 KNOWN = (*LOCAL_INFERENCE, *BLOCK_METHODS)
 

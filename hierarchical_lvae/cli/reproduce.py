@@ -78,38 +78,31 @@ def reproduce(
       hlvae reproduce fig2
     """
     from hierarchical_lvae.evaluation import inception
-    from hierarchical_lvae.experiments import FIGURES, TABLES, Result, Workers, plan, run_table
+    from hierarchical_lvae.experiments import FIGURES, Workers, at_a_time, finished_beside, plan, run_table, table_of
     from hierarchical_lvae.runs import load_run
     from hierarchical_lvae.training.memory import keep_freed_memory
 
     keep_freed_memory()
-    figure = FIGURES.get(name)
-    table = TABLES[figure.table if figure else name]
+    figure, table = FIGURES.get(name), table_of(name)
     out = out or Path("runs", f"{figure.table if figure else name}-{preset}")
-    if figure:
-        if seeds > 1:
-            raise click.UsageError("a figure shows one run per row: leave out --seeds")
-        table = replace(table, columns={}, rows=tuple(row for row in table.rows if row.name in figure.rows))
+    if figure and seeds > 1:
+        raise click.UsageError("a figure shows one run per row: leave out --seeds")
     known = [row.name for row in table.rows]
     if unknown := [row for row in rows if row not in known]:
         raise click.UsageError(f"no row is called {unknown[0]!r}: there are {', '.join(known)}")
-    given: dict[str, Any] = {"steps": steps, "data_dir": data_dir, "device": device}
     weights = None if inception_weights is None else inception(inception_weights).weights.absolute()
+    images = images or IMAGES.get(preset, ScoreSettings.images)
     settings = ScoreSettings(
-        codes=codes,
-        train=points[0],
-        test=points[1],
-        images=images or IMAGES.get(preset, ScoreSettings.images),
-        features=features,
-        inception_weights=weights,
+        codes, train=points[0], test=points[1], images=images, features=features, inception_weights=weights
     )
+    where: dict[str, Any] = {"directory": out, "preset": preset, "seeds": range(seeds), "settings": settings}
+    given: dict[str, Any] = {"steps": steps, "data_dir": data_dir, "device": device}
     if dry_run:
         if finished_only:
             raise click.UsageError("--dry-run prints commands and --print-only a table: give only one of them")
-        commands = [*plan(table, out, preset, range(seeds), rows, settings, **given)]
-        for line in commands:
-            click.echo(line)
-        if not commands:
+        if commands := [*plan(table, rows=rows, **where, **given)]:
+            click.echo("\n".join(commands))
+        else:
             instead = "draw the figure" if figure else "print the table"
             click.echo(
                 f"nothing to run: all requested runs in {out} have finished or diverged; "
@@ -121,23 +114,13 @@ def reproduce(
     names = [f"figures/{name}.png"] if figure else [f"{stem}.md", f"{stem}.csv", f"figures/{stem}.png"]
     if figure or not finished_only:
         refuse_others(table, out, names)
-    runs = len(rows or table.rows) * seeds
-    workers = Workers(1 if finished_only else min(jobs or at_a_time(device), runs), None if finished_only else dask)
-    others = () if figure or not rows else tuple(row for row in known if row not in rows)
-    results = list[Result]()
-    if others:
-        results += run_table(table, out, preset, range(seeds), others, settings, finished_only=True)
-    there = {*rows, *(result.row.name for result in results)}
-    table = replace(table, rows=tuple(row for row in table.rows if not rows or row.name in there))
+    workers = Workers(jobs or at_a_time(device), dask)
+    table, results = (table, []) if figure else finished_beside(table, rows, **where)
     try:
-        for result in run_table(
-            table, out, preset, range(seeds), rows, settings, finished_only=finished_only, workers=workers, **given
-        ):
-            result = replace(result, remark=in_flags(result.remark))
-            results.append(result)
-            click.echo(f"{result.row.name}, seed {result.seed}: {result.remark or 'done'}", err=True)
-            all_failed = all(done.remark.startswith("failed") for done in results)
-            if not (finished_only or figure or (all_failed and (out / names[0]).exists())):
+        for result in run_table(table, rows=rows, finished_only=finished_only, workers=workers, **where, **given):
+            results.append(replace(result, remark=in_flags(result.remark)))
+            click.echo(f"{result.row.name}, seed {result.seed}: {results[-1].remark or 'done'}", err=True)
+            if not (finished_only or figure):
                 write(table, results, out, stem)
     except Interrupted as error:
         raise Interrupted(error.signal, "stopped after a checkpoint: run the same command again to resume") from None
@@ -145,16 +128,8 @@ def reproduce(
         drawn = {result.row.name: load_run(result.path, device, data_dir) for result in results if not result.remark}
         click.echo(compose(name, [(row.label, drawn[row.name]) for row in table.rows if row.name in drawn], out))
     else:
-        for line in lines(table, results):
-            click.echo(in_flags(line))
+        click.echo(in_flags("\n".join(lines(table, results))))
         if not finished_only:
             click.echo(f"saved to {out}: {', '.join(names)}", err=True)
-    if any(result.remark.startswith("failed") for result in results):
+    if any(result.failed for result in results):
         ctx.exit(1)
-
-
-def at_a_time(device: str) -> int:
-    """One run per core; one on a GPU."""
-    from joblib import cpu_count
-
-    return 1 if device.startswith("cuda") else cpu_count()

@@ -97,7 +97,7 @@ def _factors(arrays: Mapping[str, Array], path: Path, n: int) -> np.ndarray:
         raise ValueError(f"'factors' in {path} has shape {shape}: give ({n}, F), one row per image")
     if dtype.kind not in "biuf":
         raise ValueError(f"'factors' in {path} is {dtype}: give whole numbers")
-    values = np.concatenate(list(arrays["factors"].blocks(n)))
+    values = arrays["factors"].whole()
     if dtype.kind == "f" and not (np.isfinite(values) & (values == np.rint(values))).all():
         raise ValueError(f"'factors' in {path} has numbers that are not whole: give whole numbers")
     return ranks(values)
@@ -109,7 +109,7 @@ def _factor_names(arrays: Mapping[str, Array], path: Path, num_factors: int) -> 
     shape, dtype = arrays["factor_names"].shape, arrays["factor_names"].dtype
     if shape != (num_factors,) or dtype.kind not in "US":
         raise ValueError(f"'factor_names' in {path} is {dtype} {shape}: give {num_factors} strings, one per factor")
-    values = [value for block in arrays["factor_names"].blocks(max(1, num_factors)) for value in block]
+    values = arrays["factor_names"].whole()
     names = tuple(printable(v.decode(errors="surrogateescape") if isinstance(v, bytes) else v) for v in values)
     if len(set(names)) < num_factors or "" in names:
         raise ValueError(f"'factor_names' in {path} has an empty or a repeated name: {', '.join(map(repr, names))}")

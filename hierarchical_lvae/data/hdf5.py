@@ -1,6 +1,6 @@
 """Read arrays of an HDF5 file block by block."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -10,17 +10,8 @@ import numpy as np
 from hierarchical_lvae.data.hdf5_storage import check_storage, find_dataset
 
 
-def whole_chunks(dataset: Any, rows: int) -> int:
-    """Round `rows` down to whole chunks of an `h5py.Dataset`, but to at least one chunk.
-
-    HDF5 decompresses a whole chunk for each read of any part of it.
-    """
-    chunk = dataset.chunks[0] if dataset.chunks else 1
-    return chunk * max(1, rows // chunk)
-
-
 class Hdf5Array:
-    """An array in an HDF5 file: its `shape`, its `dtype`, and its numbers (or strings) in blocks of rows."""
+    """An array in an HDF5 file: `shape`, `dtype`, its numbers (or strings), and the `attributes` of its file."""
 
     def __init__(self, dataset: Any) -> None:
         """`dataset`: an `h5py.Dataset`."""
@@ -29,12 +20,18 @@ class Hdf5Array:
         is_text = h5py.check_string_dtype(dataset.dtype) is not None
         self.shape: tuple[int, ...] = dataset.shape or ()
         self.dtype = np.dtype(str) if is_text else dataset.dtype
+        self.attributes: Mapping[str, Any] = dataset.file.attrs
         self._dataset = dataset
         self._values = dataset.asstr(errors="backslashreplace") if is_text else dataset
 
+    def whole(self) -> np.ndarray:
+        """Return the whole array."""
+        return self._values[()]
+
     def blocks(self, rows: int) -> Iterator[np.ndarray]:
         """Yield the array in blocks (rows, …) along its first dimension; any may be shorter. Chunks are read whole."""
-        at_once = whole_chunks(self._dataset, rows)
+        chunk = self._dataset.chunks[0] if self._dataset.chunks else 1
+        at_once = chunk * max(1, rows // chunk)  # reading any part of a chunk decompresses all of it
         for start in range(0, self.shape[0], at_once):
             block = self._values[start : start + at_once]
             yield from (block[row : row + rows] for row in range(0, len(block), rows))

@@ -8,15 +8,13 @@ import logging
 from collections.abc import Mapping
 from math import prod
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 
 from hierarchical_lvae import progress
 from hierarchical_lvae.data.factor_images import FactorImages, factor_grid, ranks
-from hierarchical_lvae.data.hdf5 import whole_chunks
-from hierarchical_lvae.data.hdf5_storage import check_storage, find_dataset
+from hierarchical_lvae.data.hdf5 import Hdf5Array, open_hdf5
 from hierarchical_lvae.data.paths import printable
 from hierarchical_lvae.data.replica import FACTOR_SIZES, load_replica
 
@@ -53,21 +51,19 @@ def load_h5(path: Path, factor_sizes: tuple[int, ...] = FACTOR_SIZES) -> FactorI
     Raises:
         ValueError: keys, shapes, dtypes or the order of the images differ from the official ones.
     """
-    import h5py
-
-    try:
-        with h5py.File(path) as file:
-            images, labels = _checked(file, path, prod(factor_sizes), len(factor_sizes))
-            factors = factor_grid(factor_sizes)
-            if not np.array_equal(ranks(labels[:]), factors):
-                raise ValueError(f"the labels in {path} are not in the official order of the grid {factor_sizes}")
-            source = printable(file.attrs.get("source", f"3D Shapes ({path.name})"))  # set in an exported replica
-            pixels = np.empty(images.shape, np.uint8)
-            rows = whole_chunks(images, 2**26 // prod(images.shape[1:]))
-            for start in progress.bar(range(0, len(pixels), rows), f"reading {path.name}", leave=False, delay=2):
-                images.read_direct(pixels, np.s_[start : start + rows], np.s_[start : start + rows])
-    except (OSError, RuntimeError, KeyError) as error:  # h5py has no error type of its own
-        raise ValueError(f"{path} cannot be read ({error}): is the download complete?") from error
+    factors = factor_grid(factor_sizes)
+    with open_hdf5(path, ("images", "labels")) as arrays:
+        images = _official(arrays, "images", path, (len(factors), 64, 64, 3), "uint8")
+        labels = _official(arrays, "labels", path, factors.shape, "float64")
+        if not np.array_equal(ranks(labels.whole()), factors):
+            raise ValueError(f"the labels in {path} are not in the official order of the grid {factor_sizes}")
+        source = printable(images.attributes.get("source", f"3D Shapes ({path.name})"))  # set in an exported replica
+        pixels, start = np.empty(images.shape, np.uint8), 0
+        with progress.bar(total=len(pixels), desc=f"reading {path.name}", leave=False, delay=2) as bar:
+            for block in images.blocks(2**26 // prod(images.shape[1:])):
+                pixels[start : start + len(block)] = block
+                start += len(block)
+                bar.update(len(block))
     return FactorImages(
         images=torch.from_numpy(pixels).permute(0, 3, 1, 2),
         factors=factors,
@@ -77,17 +73,10 @@ def load_h5(path: Path, factor_sizes: tuple[int, ...] = FACTOR_SIZES) -> FactorI
     )
 
 
-def _checked(file: Mapping[str, Any], path: Path, num_images: int, num_factors: int) -> tuple[Any, Any]:
-    found = []
-    for key, shape, kind in (
-        ("images", (num_images, 64, 64, 3), "uint8"),
-        ("labels", (num_images, num_factors), "float64"),
-    ):
-        dataset = find_dataset(file, key, path)
-        if dataset is None:
-            raise ValueError(f"{path} has no {key!r}: the official file has 'images' and 'labels'")
-        if dataset.shape != shape or dataset.dtype != kind:
-            raise ValueError(f"{key!r} in {path} is {dataset.dtype} {dataset.shape}, not {kind} {shape}")
-        check_storage(dataset, f"{key!r} in {path}")
-        found.append(dataset)
-    return found[0], found[1]
+def _official(arrays: Mapping[str, Hdf5Array], name: str, path: Path, shape: tuple[int, ...], kind: str) -> Hdf5Array:
+    if name not in arrays:
+        raise ValueError(f"{path} has no {name!r}: the official file has 'images' and 'labels'")
+    array = arrays[name]
+    if array.shape != shape or array.dtype != kind:
+        raise ValueError(f"{name!r} in {path} is {array.dtype} {array.shape}, not {kind} {shape}")
+    return array

@@ -4,7 +4,10 @@ from .paper import TABLES as TABLES
 from .paper import Figure as Figure
 from .paper import Row as Row
 from .paper import Table as Table
+from .paper import table_of as table_of
 from .rows import Result as Result
-from .rows import Workers as Workers
+from .rows import finished_beside as finished_beside
 from .rows import run_row as run_row
 from .rows import run_table as run_table
+from .workers import Workers as Workers
+from .workers import at_a_time as at_a_time

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from hierarchical_lvae.analysis import ScoreSettings
-from hierarchical_lvae.experiments.rows import Table, runs_of
+from hierarchical_lvae.experiments.paper import Table
+from hierarchical_lvae.experiments.rows import runs_of
 from hierarchical_lvae.runs.directory import command, is_run, read_options, read_state
 from hierarchical_lvae.runs.options import FitOptions
 

@@ -5,7 +5,7 @@ A row is a fit with options that differ from those of its table. A figure shows 
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from hierarchical_lvae.penalties import PENALTIES
@@ -158,3 +158,12 @@ FIGURES = {
     "fig4": Figure("table1", ("alpha-1",)),  # the latent space
 }
 """The figures of the paper that show results, by name."""
+
+
+def table_of(name: str) -> Table:
+    """The table called `name` or, for a figure, the rows that it shows, without columns."""
+    if name in TABLES:
+        return TABLES[name]
+    figure = FIGURES[name]
+    rows = tuple(row for row in TABLES[figure.table].rows if row.name in figure.rows)
+    return replace(TABLES[figure.table], columns={}, rows=rows)

@@ -5,40 +5,21 @@ not trained again, and an interrupted run is resumed. If a run diverges or fails
 values, and the others continue.
 """
 
-import os
-import re
-import signal
 import threading
-import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, replace
-from functools import cache
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-from joblib import Parallel, cpu_count, delayed, parallel_config
-
-from hierarchical_lvae import progress
 from hierarchical_lvae.analysis import ScoreSettings, key_of, read_scores, score
 from hierarchical_lvae.experiments.paper import Place, Row, Table
+from hierarchical_lvae.experiments.workers import Workers, compute
 from hierarchical_lvae.runs import FitOptions, load_run, read_options
 from hierarchical_lvae.runs.directory import ENDED, is_run, read_record, read_state
 from hierarchical_lvae.training import fit, resume
-from hierarchical_lvae.training.memory import keep_freed_memory
 from hierarchical_lvae.types import Diverged, Interrupted, reason, suggestion
 
-LOOK_EVERY, ANSWER_WITHIN, PATIENCE = 5.0, 20.0, 60.0  # seconds
 _ONE_PER_PROCESS = threading.Lock()  # all threads share the random state
-
-
-class Workers(NamedTuple):
-    """Where runs are computed."""
-
-    jobs: int = 1
-    """How many runs at a time, in processes that share the cores of this machine."""
-    dask: str | None = None
-    """The address of a Dask scheduler to use instead; its cluster must see the same directories."""
 
 
 @dataclass(frozen=True)
@@ -60,6 +41,11 @@ class Result:
     def seed(self) -> int:
         """The seed of the fit."""
         return self.options.seed
+
+    @property
+    def failed(self) -> bool:
+        """Whether there was an error; a fit that diverged has not failed."""
+        return self.remark.startswith("failed")
 
 
 def run_table(
@@ -94,25 +80,29 @@ def run_table(
     known = [row.name for row in table.rows]
     if unknown := [name for name in rows if name not in known]:
         raise ValueError(f"no row is called {unknown[0]!r}: {suggestion(unknown[0], known)} (rows: {', '.join(known)})")
-    directory, workers = Path(directory).absolute(), workers or Workers()
-    here = workers == Workers()
-    tasks, steps = [], {}
-    for row, given, path in runs_of(table, directory, preset, seeds, rows, options):
-        if finished_only:
-            try:
-                if read_state(path).status in ENDED:
-                    yield read_row(table, row, path, settings)
-            except (OSError, ValueError) as error:
-                nothing = (None,) * len(table.columns)
-                yield Result(row, given, path, nothing, {}, remark=f"failed: {reason(error)}")
-            continue
-        call = delayed(run_row if here else _run_apart if workers.dask else _run_in_a_child)
-        tasks.append(call(table, row, given, path, settings))
-        steps[path] = given.steps
-    if not tasks:
+    runs = [*runs_of(table, Path(directory).absolute(), preset, seeds, rows, options)]
+    if not finished_only:
+        tasks = [(table, row, given, path, settings) for row, given, path in runs]
+        yield from compute(run_row, tasks, workers or Workers(), {path: given.steps for _, given, path in runs})
         return
-    with _backend(workers), _followed(steps) if progress.shown() and not here else nullcontext():
-        yield from Parallel(return_as="generator_unordered", pre_dispatch="all")(tasks)
+    for row, given, path in runs:
+        try:
+            if read_state(path).status in ENDED:
+                yield read_row(table, row, path, settings)
+        except (OSError, ValueError) as error:
+            nothing = (None,) * len(table.columns)
+            yield Result(row, given, path, nothing, {}, remark=f"failed: {reason(error)}")
+
+
+def finished_beside(table: Table, rows: Sequence[str], **how: Any) -> tuple[Table, list[Result]]:
+    """The table with these rows and all others that finished earlier, and the results of the others.
+
+    `how`: the other arguments of `run_table`.
+    """
+    others = [row.name for row in table.rows if rows and row.name not in rows]
+    found = [*run_table(table, rows=others, finished_only=True, **how)] if others else []
+    there = {*rows, *(result.row.name for result in found)}
+    return replace(table, rows=tuple(row for row in table.rows if not rows or row.name in there)), found
 
 
 def runs_of(
@@ -153,10 +143,9 @@ def run_row(
             scores = dict(score(run, table.metrics, settings))
     except Interrupted:
         raise
-    except Diverged as error:
-        return Result(row, options, path, nothing, {}, remark=f"diverged: {error}")
     except Exception as error:
-        return Result(row, options, path, nothing, {}, remark=f"failed: {reason(error)}")
+        remark = f"diverged: {error}" if isinstance(error, Diverged) else f"failed: {reason(error)}"
+        return Result(row, options, path, nothing, {}, remark=remark)
     values = tuple(_found(scores, place) for place in table.columns.values())
     failed = "; ".join(f"{name}: {score['failed']}" for name, score in scores.items() if "failed" in score)
     return Result(row, run.options, path, values, scores, run.dataset.source, failed and f"failed: {failed}")
@@ -188,34 +177,6 @@ def fit_options(table: Table, row: Row, preset: str, options: Mapping[str, Any])
     return usual if options.get("beta") is not None else replace(usual, beta=usual.beta * times)
 
 
-def _run_in_a_child(*arguments: Any) -> Result:
-    _end_with(os.getppid())  # Dask ends its own workers
-    return _run_apart(*arguments)
-
-
-def _run_apart(*arguments: Any) -> Result:
-    keep_freed_memory()
-    with progress.hidden():
-        return run_row(*arguments)
-
-
-@cache
-def _end_with(parent: int) -> None:
-    """End this worker when its parent has ended, for whatever reason; SIGTERM lets a fit write its checkpoint.
-
-    On Windows the id of the parent never changes, so the worker finishes its run.
-    """
-
-    def watch() -> None:
-        while os.getppid() == parent:
-            time.sleep(1)
-        os.kill(os.getpid(), signal.SIGTERM)
-        time.sleep(PATIENCE)
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
-
-
 def _refuse_others(options: FitOptions, path: Path) -> None:
     """Raise if a run has other options; only the steps, the data directory and the device may differ."""
     begun = read_options(path)
@@ -228,55 +189,3 @@ def _found(scores: Any, place: Place) -> float | None:
     for key in place:
         scores = scores.get(key) if isinstance(scores, Mapping) else None
     return scores
-
-
-def _backend(workers: Workers) -> AbstractContextManager[Any]:
-    """Configure joblib for these workers."""
-    if workers.dask is not None:
-        return parallel_config("dask", client=_client(workers.dask))
-    threads = max(1, cpu_count() // workers.jobs)
-    if workers.jobs == 1:
-        return parallel_config("sequential")
-    return parallel_config("loky", n_jobs=workers.jobs, inner_max_num_threads=threads)
-
-
-def _client(address: str) -> Any:
-    try:
-        from distributed import Client
-    except ImportError as error:
-        raise OSError("Dask is not installed: pip install 'hierarchical-lvae[cluster]'") from error
-    if not re.fullmatch(r"\w+://\S+|\S+:\d+", address):
-        raise ValueError(f"{address!r} is not the address of a Dask scheduler: give one such as tcp://127.0.0.1:8786")
-    try:
-        return Client(address, timeout=ANSWER_WITHIN)
-    except (OSError, ValueError) as error:
-        raise OSError(f"no Dask scheduler answers at {address} ({error}): is it running?") from error
-
-
-@contextmanager
-def _followed(steps: Mapping[Path, int]) -> Iterator[None]:
-    """Show the progress of runs in other processes, read from their checkpoints."""
-
-    def done() -> int:
-        total = 0
-        for path, number in steps.items():
-            with suppress(OSError, ValueError):  # the run itself reports the error
-                total += min(read_state(path).step or 0, number)
-        return total
-
-    def follow() -> None:
-        while not ended.wait(LOOK_EVERY):
-            bar.update(done() - bar.n)
-
-    ended = threading.Event()
-    with progress.bar(
-        desc="steps of all runs", total=sum(steps.values()), initial=done(), unit="step", smoothing=0
-    ) as bar:
-        watcher = threading.Thread(target=follow, daemon=True)
-        watcher.start()
-        try:
-            yield
-        finally:
-            ended.set()
-            watcher.join()
-            bar.update(done() - bar.n)

@@ -1,30 +1,32 @@
 """A comparison of local posteriors as two tables of text, a CSV, and figures."""
 
 import csv
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from hierarchical_lvae.presentation.figures import describe, save
+from hierarchical_lvae.presentation.figures import save
 from hierarchical_lvae.presentation.scores import aligned
+from hierarchical_lvae.presentation.titles import describe
 
 if TYPE_CHECKING:
-    from hierarchical_lvae.analysis import Comparison, ComparisonRow, ComparisonSettings
+    from hierarchical_lvae.analysis import Comparison, ComparisonSettings, Measured
     from hierarchical_lvae.runs import Run
 
 COLUMNS = {
-    "method": "{}",
-    "random": "{:,}",
-    "held-out": "{:.2f}",
-    "gain": "{:+.2f}",
-    "±": "{:.2f}",
-    "evidence": "{:.1f}",
-    "calibration": "{:.4f}",
-    "coverage": "{:.0%}",
-    "k̂": "{:.2f}",
-    "LOO": "{:.2f}",
-    "cost": "{:,.1f}",
+    "method": ("method", "{}"),
+    "random_parameters": ("random", "{:,}"),
+    "held_out": ("held-out", "{:.2f}"),
+    "gain": ("gain", "{:+.2f}"),
+    "gain_error": ("±", "{:.2f}"),
+    "evidence": ("evidence", "{:.1f}"),
+    "calibration": ("calibration", "{:.4f}"),
+    "coverage": ("coverage", "{:.0%}"),
+    "k_hat": ("k̂", "{:.2f}"),
+    "loo": ("LOO", "{:.2f}"),
+    "cost": ("cost", "{:,.1f}"),
 }
+"""The attributes of `Measured` that a table shows, each with its heading and format."""
 NOTES = (
     "random: number of random local parameters · held-out, gain ± standard error: nats per image",
     "evidence: nats per neighbourhood, for a block given the other weights; comparable only within one structure",
@@ -50,16 +52,15 @@ def table(result: "Comparison", settings: "ComparisonSettings") -> list[str]:
     return [*lines, *(["", *failed] if failed else []), "", *NOTES]
 
 
-def _cells(rows: "list[ComparisonRow]") -> list[list[str]]:
-    return [list(COLUMNS)] + [
-        ["–" if value is None else form.format(value) for form, value in zip(COLUMNS.values(), row, strict=True)]
+def _cells(rows: "list[Measured]") -> list[list[str]]:
+    return [[heading for heading, _ in COLUMNS.values()]] + [
+        ["–" if (v := getattr(row, name)) is None else form.format(v) for name, (_, form) in COLUMNS.items()]
         for row in rows
     ]
 
 
 def write(run: "Run", result: "Comparison") -> Iterator[Path]:
     """Write the table, the posteriors and the figures into the run directory; yields their paths."""
-    from hierarchical_lvae.analysis import ComparisonRow
     from hierarchical_lvae.evaluation import merge, plot_density, plot_forest
     from hierarchical_lvae.evaluation import save as save_netcdf
     from hierarchical_lvae.files import atomic
@@ -68,27 +69,30 @@ def write(run: "Run", result: "Comparison") -> Iterator[Path]:
     out = run.directory
     with atomic(out / "compare.csv") as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
-        writer.writerow(["part", *ComparisonRow._fields])
+        writer.writerow(["part", *COLUMNS])
         for part, rows in (("all weights", result.all_weights), ("block", result.block)):
-            writer.writerows((part, *row) for row in rows)
+            writer.writerows([part, *(getattr(row, name) for name in COLUMNS)] for row in rows)
     yield out / "compare.csv"
     title = describe(run)
-    if result.deviations:
-        panels = plots.predictive_deviation(result.references, result.means, result.deviations, title)
-        yield save(panels, out, "deviation")
-        yield save(plots.posterior_draws(result.references[0], result.samples, title), out, "draws")
-    distributions = {name: data for name, data in result.posteriors.items() if not name.endswith("(block)")}
+    pixels = {row.method: row.pixels for row in result.all_weights}
+    if drawn := {name: p for name, p in pixels.items() if len(p) > 1}:
+        means, deviations = {m: p.mean(0) for m, p in pixels.items()}, {m: p.std(0) for m, p in drawn.items()}
+        yield save(plots.predictive_deviation(result.references, means, deviations, title), out, "deviation")
+        of_first = {name: p[:, 0] for name, p in drawn.items()}
+        yield save(plots.posterior_draws(result.references[0], of_first, title), out, "draws")
+    posteriors = {row.method: row.arviz for row in result.block}
+    distributions = {name: data for name, data in posteriors.items() if not name.endswith("(block)")}
     if distributions:
         with atomic(out / "posterior.nc") as temporary:
             save_netcdf(merge(distributions), temporary)
         yield out / "posterior.nc"
-        entries = {"neighbourhood": [0], "parameter": narrowest(result)}
-        yield save(plot_forest(result.posteriors, "theta_N", entries), out, "forest")
+        entries = {"neighbourhood": [0], "parameter": narrowest(distributions)}
+        yield save(plot_forest(posteriors, "theta_N", entries), out, "forest")
         yield save(plot_density(distributions, "theta_N", entries), out, "density")
 
 
-def narrowest(result: "Comparison", number: int = 6) -> list[str]:
+def narrowest(posteriors: Mapping[str, Any], number: int = 6) -> list[str]:
     """The parameters of the block with the narrowest posteriors in the first neighbourhood."""
-    data = result.posteriors["nuts" if "nuts" in result.posteriors else "laplace-block"]
+    data = posteriors["nuts" if "nuts" in posteriors else "laplace-block"]
     widths = data["posterior"]["theta_N"].isel(neighbourhood=0).std(("chain", "draw"))
     return [str(name) for name in widths.sortby(widths)["parameter"].values[:number]]

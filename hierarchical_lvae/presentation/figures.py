@@ -6,13 +6,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hierarchical_lvae.data.paths import printable
+from hierarchical_lvae.presentation.titles import alpha_text as alpha_text
+from hierarchical_lvae.presentation.titles import describe, protocol
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from torch import Tensor
 
-    from hierarchical_lvae.runs import FitOptions, Run
+    from hierarchical_lvae.runs import Run
 
 SWEEP = tuple(-2 + 4 * i / 9 for i in range(10))
 
@@ -116,38 +117,6 @@ def draw_importance(run: "Run", values: dict[str, Any], codes: str, part: str) -
 
     figure = plots.importance(np.array(values["importance"]), values["factors"], describe(run))
     return save(figure, run.directory, "-".join(["importance", *([part] if part else []), codes]))
-
-
-def describe(run: "Run") -> str:
-    """Describe in two lines what was trained, and on which data."""
-    reached = f" (now {run.vae.alpha:.2g})" if run.options.alpha == "auto" else ""
-    return f"{model(run.options, reached=reached)}, {protocol(run)}"
-
-
-def protocol(run: "Run") -> str:
-    """Describe in two lines how a run was trained, and on which data, without the model."""
-    options = run.options
-    source = " ".join(run.dataset.source.encode("utf-8", "replace").decode().split())  # it may contain a file name
-    return (
-        f"{options.steps:,} steps, B = {options.batch}, "
-        f"K = {options.num_neighbours} (preset {options.preset}, seed {options.seed})\n"
-        f"{source}, {printable(options.neighbourhood)} neighbours"
-    )
-
-
-def model(options: "FitOptions", usual: str = "pixel", reached: str = "") -> str:
-    """Name the model with α as `alpha_text` formats it, the value `reached` so far, and any unusual options."""
-    layers = "" if options.local_layers == "all" else f", local layers: {options.local_layers}"
-    beta = "" if options.beta == 1 else f", β = {options.beta:g}"
-    if not options.alpha:
-        return f"VAE (α = 0{beta})"
-    return f"Local VAE, α = {alpha_text(options, usual)}{reached}{beta}, {options.local}{layers}"
-
-
-def alpha_text(options: "FitOptions", usual: str = "pixel") -> str:
-    """Format α, with its unit unless that is the usual one."""
-    alpha = options.alpha if isinstance(options.alpha, str) else f"{options.alpha:g}"
-    return alpha if options.alpha_unit == usual else f"{alpha} (per {options.alpha_unit})"
 
 
 def save(figure: "Figure", out: str | Path, name: str) -> Path:

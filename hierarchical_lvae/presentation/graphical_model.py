@@ -86,16 +86,8 @@ def draw(ax: "Axes", found: Relations, positions: Mapping[str, tuple[float, floa
         (left, right), (low, high) = ((min(v), max(v)) for v in zip(*(positions[n] for n in members), strict=True))
         corner, width, height = (left - margin, low - below), right - left + 2 * margin, high - low + margin + below
         ax.add_patch(Rectangle(corner, width, height, fill=False))
-        ax.text(
-            right + margin - 0.05,
-            low - below + 0.05,
-            plate,
-            ha="right",
-            va="bottom",
-            fontsize=7,
-            color="0.4",
-            parse_math=False,
-        )
+        inside = right + margin - 0.05, low - below + 0.05
+        ax.text(*inside, plate, ha="right", va="bottom", fontsize=7, color="0.4", parse_math=False)
     for name in names:
         if name in found.sites:
             colour = "0.8" if name in found.observed else "white"

@@ -60,12 +60,9 @@ def latent_sweep(reference: Tensor, samples: Tensor, values: Sequence[float], ti
     """
     rows = [f"$z_{{{i + 1}}}$" for i in range(len(samples))]
     columns = [f"{value:g}" for value in values]
-    lead = torch.ones_like(reference).repeat(len(samples), 1, 1, 1)
-    lead[0] = reference
     label = "one latent swept per row, the others fixed at the code of the reference"
-    return image_grid(
-        samples, title, lead=lead, lead_label="reference", label=label, rows=rows, columns=columns, math=True
-    )
+    lead = _above_white(reference, len(rows))
+    return image_grid(samples, title, lead, "reference", label=label, rows=rows, columns=columns, math=True)
 
 
 def reconstructions(images: Tensor, neighbours: Tensor, meta: Tensor, local: Tensor, title: str) -> "Figure":
@@ -125,10 +122,8 @@ def posterior_draws(reference: Tensor, samples: Mapping[str, Tensor], title: str
         number: how many draws to show.
     """
     images = torch.stack([drawn[:number] for drawn in samples.values()])
-    lead = torch.ones_like(reference).repeat(len(images), 1, 1, 1)
-    lead[0] = reference
     label = "reconstructions with single draws of the local weights"
-    return image_grid(images, title, lead=lead, lead_label="reference", label=label, rows=list(samples))
+    return image_grid(images, title, _above_white(reference, len(images)), "reference", label, rows=list(samples))
 
 
 def importance(importance: np.ndarray, factors: Sequence[str], title: str) -> "Figure":
@@ -247,6 +242,11 @@ def image_grid(
         _fill(left, lead.unsqueeze(1), lead_label, (), [" "] if columns else ())
         _fill(right, images, label, rows, columns, math)
     return figure
+
+
+def _above_white(image: Tensor, rows: int) -> Tensor:
+    """A column with an image at the top, and white below: (R, C, H, W)."""
+    return torch.cat([image[None], torch.ones_like(image).expand(rows - 1, -1, -1, -1)])
 
 
 def _fill(

@@ -16,8 +16,8 @@ from hierarchical_lvae.analysis import SCORES, model_digest, read_scores
 from hierarchical_lvae.analysis.store import META
 from hierarchical_lvae.files import write_text
 from hierarchical_lvae.presentation.compare import COLUMNS, NOTES
-from hierarchical_lvae.presentation.figures import model
 from hierarchical_lvae.presentation.scores import lines
+from hierarchical_lvae.presentation.titles import model
 from hierarchical_lvae.runs import FitOptions
 from hierarchical_lvae.runs.directory import command, count_skipped, read_log, read_options, read_record, read_state
 from hierarchical_lvae.runs.pretrained import check_writable
@@ -243,7 +243,7 @@ def _comparison(run: Path, plain: bool, pictures: Sequence[Picture]) -> Section:
         header, *rows = csv.reader(opened)
     if len(header) != len(COLUMNS) + 1:
         raise ValueError(f"{file} has unexpected columns: run `{command('compare', run)}` again")
-    formats = ["{}", *COLUMNS.values()][2:]
+    headings, (_, *formats) = zip(*COLUMNS.values(), strict=True)
     tables = []
     for part in dict.fromkeys(row[0] for row in rows):
         cells = [
@@ -251,7 +251,7 @@ def _comparison(run: Path, plain: bool, pictures: Sequence[Picture]) -> Section:
             for kind, method, *values in rows
             if kind == part
         ]
-        tables.append(PageTable(part.capitalize(), tuple(COLUMNS), cells))
+        tables.append(PageTable(part.capitalize(), headings, cells))
     notes = [*NOTES]
     if (run / "posterior.nc").is_file():
         notes.append("posterior.nc holds the draws: read it with arviz.from_netcdf")

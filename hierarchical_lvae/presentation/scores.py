@@ -33,9 +33,8 @@ def lines(name: str, values: dict[str, Any]) -> Lines:
     for key in ("failed", "not_available"):
         if key in values:
             return [(name, f"– ({_short(values[key])})"), *_left_out(name, values)]
-    shown = {"swap": _swap, "fid": _fid, "samples": _samples, "iwae": _iwae}.get(name, lambda v: _numbers(name, v))(
-        values
-    )
+    own = {"swap": _swap, "fid": _fid, "samples": _samples, "iwae": _iwae}.get(name)
+    shown = own(values) if own else _numbers(name, values)
     return [*shown, *_left_out(name, values)]
 
 

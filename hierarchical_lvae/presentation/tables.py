@@ -137,10 +137,15 @@ def draw(table: "Table", results: "Sequence[Result]") -> "Figure":
 
 
 def write(table: "Table", results: "Sequence[Result]", out: Path, stem: str = "table") -> None:
-    """Save the table as STEM.md, STEM.csv and figures/STEM.png in the directory of the runs."""
+    """Save the table as STEM.md, STEM.csv and figures/STEM.png in the directory of the runs.
+
+    If all runs failed, a table that exists is kept.
+    """
     from hierarchical_lvae.files import atomic, write_text
     from hierarchical_lvae.presentation.figures import save
 
+    if all(result.failed for result in results) and (out / f"{stem}.md").exists():
+        return
     write_text(out / f"{stem}.md", "\n".join(lines(table, results)) + "\n")
     with atomic(out / f"{stem}.csv") as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file)

@@ -57,7 +57,7 @@ def test_render_replaces_nothing(tmp_path):
     ],
 )
 def test_reproduce_refuses_a_directory_of_others(words, file, tmp_path, monkeypatch):
-    monkeypatch.setattr("hierarchical_lvae.experiments.rows.Parallel", lambda **_: pytest.fail("trained"))
+    monkeypatch.setattr("hierarchical_lvae.experiments.workers.Parallel", lambda **_: pytest.fail("trained"))
     (tmp_path / file).parent.mkdir(exist_ok=True)
     (tmp_path / file).write_text("mine", encoding="utf-8")
     (tmp_path / "else-0").mkdir()

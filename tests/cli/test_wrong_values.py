@@ -178,7 +178,7 @@ def nothing_slow(monkeypatch):
     def refuse(*_, **__):
         raise AssertionError("too late")
 
-    for slow in ("data.shapes3d.load_replica", "experiments.rows.Parallel"):
+    for slow in ("data.shapes3d.load_replica", "experiments.workers.Parallel"):
         monkeypatch.setattr(f"hierarchical_lvae.{slow}", refuse)
     monkeypatch.setattr("requests.get", refuse)
 

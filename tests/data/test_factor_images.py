@@ -134,7 +134,7 @@ def test_a_truncated_file_is_refused(tmp_path):
     path = tmp_path / "3dshapes.h5"
     write_h5(path)
     path.write_bytes(path.read_bytes()[:20_000])
-    with pytest.raises(ValueError, match=r"cannot be read .*is the download complete\?"):
+    with pytest.raises(ValueError, match=r"cannot be read as HDF5 .*is the file complete\?"):
         load_h5(path, GRID)
 
 

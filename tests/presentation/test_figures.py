@@ -4,7 +4,8 @@ import torch
 from matplotlib.text import Text
 
 from hierarchical_lvae.presentation import plots
-from hierarchical_lvae.presentation.figures import compose, describe, draw_figure3, save
+from hierarchical_lvae.presentation.figures import compose, draw_figure3, save
+from hierarchical_lvae.presentation.titles import describe
 from hierarchical_lvae.runs import FitOptions, prepare
 
 HOSTILE = [

@@ -40,7 +40,7 @@ def test_only_the_command_line_does_that_to_a_process(monkeypatch, tmp_path):
     """A library leaves its caller's process as it is."""
     calls = []
     monkeypatch.setattr("hierarchical_lvae.training.memory.keep_freed_memory", lambda: calls.append(1))
-    monkeypatch.setattr("hierarchical_lvae.experiments.rows.keep_freed_memory", lambda: calls.append(1))
+    monkeypatch.setattr("hierarchical_lvae.experiments.workers.keep_freed_memory", lambda: calls.append(1))
     options = FitOptions.of("quick", dataset="digits", batch=2, num_neighbours=2, latent_dim=3, steps=1)
     fit(options, tmp_path / "run")
     bench(1, 1, (1, 8, 8), 1, methods=("plain",))
