@@ -18,11 +18,12 @@ from hierarchical_lvae.data.sources import SOURCES
 from hierarchical_lvae.files import named
 from hierarchical_lvae.inference import LOCAL_INFERENCE, LocalELBO
 from hierarchical_lvae.models import LocalVAE
-from hierarchical_lvae.neighbourhoods import NEIGHBOURHOODS, Neighbourhood, Surroundings, build_neighbourhood
+from hierarchical_lvae.neighbourhoods import Neighbourhood, Surroundings, build_neighbourhood
 from hierarchical_lvae.penalties import build_penalty
 from hierarchical_lvae.runs.devices import device_here, resolve_device
 from hierarchical_lvae.runs.directory import MODEL, read_checkpoint, read_options, read_record, read_state, read_weights
 from hierarchical_lvae.runs.inputs import check_codes, check_images, check_neighbours, check_number
+from hierarchical_lvae.runs.names import check_names, names_in
 from hierarchical_lvae.runs.options import AUTO, FitOptions
 from hierarchical_lvae.runs.pretrained import check_writable, located
 from hierarchical_lvae.types import LocalInference, Stateful, accepted, lookup, random_state_kept, single_precision
@@ -132,8 +133,10 @@ def prepare(options: FitOptions, dataset: FactorImages | None = None) -> Run:
     """Build an untrained run, with parameters initialised from the seed; load the data set if none is given.
 
     Raises:
-        ValueError: alpha "auto" and Laplace posteriors need local weights in the decoder, and `local_layers` has none.
+        ValueError: a name in the options is unknown, or alpha "auto" and Laplace posteriors need local weights in the
+            decoder, and `local_layers` has none.
     """
+    check_names(options)
     size, options = options.image_size, replace(options, device=resolve_device(options.device))
     if dataset is None:
         loaded = load_dataset(options.dataset, options.data_dir, size, options.frame, options.skip_bad)
@@ -226,12 +229,10 @@ def moved(
     """Update the options of a run for another device, or for data that have moved.
 
     Raises:
-        ValueError: the run's neighbourhood or local inference is not in its table, or there is no such device.
+        ValueError: a name in the options, such as that of the neighbourhood, is not in its table, or there is no such
+            device.
     """
-    for kind, table, name in (
-        ("neighbourhood", NEIGHBOURHOODS, options.neighbourhood.partition(":")[0]),
-        ("local inference", LOCAL_INFERENCE, options.local),
-    ):
+    for kind, table, name in names_in(options):
         if name not in table:
             raise ValueError(
                 f"the run was trained with the {kind} {name!r}, which is not part of the library: use the run in a "
