@@ -211,6 +211,29 @@ def accepted(function: Callable[..., Any], **given: Any) -> dict[str, Any]:
     return {name: value for name, value in given.items() if name in signature(function).parameters}
 
 
+def check_object(name: str, value: Any, arguments: int, needed: str) -> None:
+    """Check that a value is an object to call with so many arguments, not a class to build one with, or its name.
+
+    >>> check_object("local", dict, 1, "a local inference object, such as OneStepMAP()")
+    Traceback (most recent call last):
+    TypeError: local is the class dict: give a local inference object, such as OneStepMAP()
+
+    Raises:
+        TypeError: it is not such an object.
+    """
+    if callable(value) and not isinstance(value, type):
+        try:
+            signature(value).bind(*[None] * arguments)
+        except ValueError:  # a builtin function may have no signature
+            return
+        except TypeError:
+            pass
+        else:
+            return
+    given = f"the class {value.__name__}" if isinstance(value, type) else repr(value)
+    raise TypeError(f"{name} is {given}: give {needed}")
+
+
 @contextmanager
 def random_state_kept() -> Iterator[None]:
     """Restore PyTorch's random states on exit, on all devices in use."""

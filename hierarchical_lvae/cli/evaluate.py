@@ -8,8 +8,9 @@ import click
 from hierarchical_lvae.analysis import CODES, FEATURES, SCORES, ScoreSettings
 from hierarchical_lvae.cli.failures import Failures, in_flags
 from hierarchical_lvae.cli.names import Location, Name, Names, option_of, points_option, where_options
-from hierarchical_lvae.presentation.figures import describe, draw_importance
-from hierarchical_lvae.presentation.scores import NOTES, lines, table
+from hierarchical_lvae.presentation.figures import draw_importance
+from hierarchical_lvae.presentation.scores import has_numbers, lines, notes, table
+from hierarchical_lvae.presentation.titles import describe
 
 if TYPE_CHECKING:
     from hierarchical_lvae.runs import Run
@@ -69,28 +70,32 @@ def evaluate(
             runs[path] = load_run(own_copy(path), device, data_dir, dataset)
     for why in failures.names if runs else ():
         click.echo(f"Skipped: {why}", err=True)
-    columns = {}
+    columns, shown = {}, set[str]()
     for path, loaded in runs.items():
         of = f" of {path}" if len(runs) > 1 else ""
-        columns[path] = scored(loaded, path, metrics, settings, failures, of)
+        columns[path], with_numbers = scored(loaded, path, metrics, settings, failures, of)
+        shown |= with_numbers
     if any(columns.values()):
         click.echo()
         for line in table(columns):
             click.echo(line)
-        used = settings.within(min(len(loaded.dataset) for loaded in runs.values()))
-        click.echo(
-            f"\ncodes: {used.codes} · points: {used.train:,} for fitting, {used.test:,} for testing · seed {used.seed}"
-        )
-        for of, note in NOTES.items():
-            if set(of.split()) & set(metrics):
-                click.echo(note)
+        if shown:
+            used = settings.within(min(len(loaded.dataset) for loaded in runs.values()))
+            drawn = f"{used.train:,} for fitting, {used.test:,} for testing"
+            click.echo(f"\ncodes: {used.codes} · points: {drawn} · seed {used.seed}")
+        for note in notes(shown):
+            click.echo(note)
     failures.end()
 
 
 def scored(
     loaded: "Run", path: Path, metrics: tuple[str, ...], settings: ScoreSettings, failures: Failures, of: str
-) -> dict[str, str]:
-    """Score one run and draw its importances; returns its column of the table, as text by label."""
+) -> tuple[dict[str, str], set[str]]:
+    """Score one run and draw its importances.
+
+    Returns:
+        Its column of the table, as text by label, and the names of the scores that have numbers.
+    """
     from hierarchical_lvae.analysis import score
 
     column, scores = dict[str, str](), dict[str, dict[str, Any]]()
@@ -106,4 +111,4 @@ def scored(
         if "importance" in values:
             with failures.of(f"importance figure{of}", writes=True):
                 click.echo(draw_importance(loaded, values, settings.codes, part))
-    return column
+    return column, {name for name, values in scores.items() if has_numbers(values)}

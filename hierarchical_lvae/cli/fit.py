@@ -31,7 +31,8 @@ from hierarchical_lvae.inference import LOCAL_INFERENCE
 from hierarchical_lvae.models import ACTIVATIONS, LIKELIHOODS
 from hierarchical_lvae.neighbourhoods import NEIGHBOURHOODS
 from hierarchical_lvae.penalties import PENALTIES
-from hierarchical_lvae.presentation.figures import alpha_text, draw_all
+from hierarchical_lvae.presentation.figures import draw_all
+from hierarchical_lvae.presentation.titles import alpha_text
 from hierarchical_lvae.runs.options import ALPHA_UNITS, CHECKPOINT_EVERY, PRECISIONS, PRESETS, FitOptions
 from hierarchical_lvae.types import Interrupted
 

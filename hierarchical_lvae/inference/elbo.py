@@ -36,7 +36,7 @@ from torch.distributions import kl_divergence
 from hierarchical_lvae.inference.bound import PyroProgram, negative_elbo, trace_pair
 from hierarchical_lvae.inference.codes import codes_of
 from hierarchical_lvae.inference.sites import LocalSites, base
-from hierarchical_lvae.types import LocalInference, LocalLossAt, Penalty
+from hierarchical_lvae.types import LocalInference, LocalLossAt, Penalty, check_object
 
 log = logging.getLogger(__name__)
 
@@ -58,6 +58,9 @@ class LocalELBO(ELBO):
         penalty: an additional term of the outer loss, in nats per image, added once per query. It needs a program with
             exactly one latent site, the codes, with a Normal posterior.
 
+    Raises:
+        TypeError: `local` or `penalty` is a class or a name instead of an object, or `sites` is a string.
+
     >>> import pyro, torch
     >>> from hierarchical_lvae.inference import OneStepMAP
     >>> from hierarchical_lvae.models import LocalVAE
@@ -77,8 +80,11 @@ class LocalELBO(ELBO):
         penalty: Penalty | None = None,
     ) -> None:
         super().__init__(num_particles=num_particles)
-        if isinstance(local, str | type):
-            raise TypeError(f"local is {local!r}: give a local inference object, such as OneStepMAP()")
+        check_object("local", local, 1, "a local inference object, such as OneStepMAP()")
+        if penalty is not None:
+            check_object("penalty", penalty, 1, "a penalty object, such as build_penalty('tc', latent_dim)")
+        if isinstance(sites, str):
+            raise TypeError(f"sites is {sites!r}: give a collection of names, such as ({sites!r},)")
         self.local = local
         self.sites = frozenset(sites)
         self.beta = beta

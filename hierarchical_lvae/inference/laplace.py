@@ -28,7 +28,7 @@ from hierarchical_lvae.inference.curvature import fisher_diagonal, ggn_blocks, g
 from hierarchical_lvae.inference.exact import ExactMAP
 from hierarchical_lvae.inference.gaussians import BlockDiagonalNormal, Embedded, LowRankPrecisionNormal
 from hierarchical_lvae.inference.sites import variance
-from hierarchical_lvae.types import LocalInference, LocalLoss, LocalLossAt
+from hierarchical_lvae.types import LocalInference, LocalLoss, LocalLossAt, check_object
 
 LARGEST_MATRIX = 2_500
 
@@ -168,6 +168,9 @@ class Laplace:
         block: the random parameters, as one or several name patterns of the program's layout ("*.bias"; "last" is the
             last layer); the others stay fixed at the centre. None makes all parameters random.
 
+    Raises:
+        TypeError: `centre` or `structure` is a class or a name instead of an object, or is the other of the two.
+
     >>> from hierarchical_lvae.inference import LocalELBO
     >>> from hierarchical_lvae.models import LocalVAE
     >>> vae = LocalVAE(alpha=0.1, num_neighbours=2, image_shape=(1, 8, 8), latent_dim=3)
@@ -179,6 +182,10 @@ class Laplace:
     centre: LocalInference = field(default_factory=OneStepMAP)
     structure: Structure = field(default_factory=Diagonal)
     block: str | tuple[str, ...] | None = None
+
+    def __post_init__(self) -> None:
+        check_object("centre", self.centre, 1, "a local inference object, such as OneStepMAP()")
+        check_object("structure", self.structure, 5, "a structure of the curvature, such as Diagonal()")
 
     @property
     def capturable(self) -> bool:

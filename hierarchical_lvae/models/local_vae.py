@@ -175,10 +175,10 @@ class LocalVAE(Program):
 
     def _by_neighbourhood(self, x: Tensor) -> Tensor:
         x = x.unsqueeze(1) if x.dim() == 4 else x
-        if x.dim() != 5 or x.shape[2:] != self.image_shape:
+        if x.dim() != 5 or x.shape[2:] != self.image_shape or 0 in x.shape:
             raise ValueError(
                 f"images have shape {tuple(x.shape)}: pass neighbourhoods of K images (B, K, C, H, W) or queries "
-                f"(B, C, H, W), with (C, H, W) = {self.image_shape}"
+                f"(B, C, H, W), with B and K at least 1 and (C, H, W) = {self.image_shape}"
             )
         return x
 

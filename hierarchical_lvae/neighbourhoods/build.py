@@ -47,6 +47,9 @@ class Neighbourhood(Stateful, Protocol):
         A neighbourhood that is called before `prepare` calls it itself.
         """
 
+    def check(self) -> None:
+        """Raise, without computing anything that takes long, if `prepare` would fail; called before a new fit."""
+
     def held_out(self, index: Tensor, x: Tensor) -> Tensor | None:
         """Further neighbours (B, K', C, H, W), independent of any other draw; None if the neighbourhood has none."""
         return None

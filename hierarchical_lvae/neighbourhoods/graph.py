@@ -48,6 +48,10 @@ class Graph(Neighbourhood):
                 )
             self.starts, self.ids = torch.from_numpy(starts), torch.from_numpy(ids)
 
+    def check(self) -> None:
+        """Read the file."""
+        self.prepare()
+
     def __call__(self, index: Tensor, x: Tensor) -> Tensor:
         """Draw neighbours (B, K, C, H, W)."""
         self.prepare()

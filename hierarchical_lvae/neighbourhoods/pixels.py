@@ -13,7 +13,7 @@ from torch import Tensor
 
 from hierarchical_lvae.data.cache import cached
 from hierarchical_lvae.neighbourhoods.build import Neighbourhood, Surroundings, gather
-from hierarchical_lvae.neighbourhoods.search import EXACT, all_neighbours, choose_index, recall
+from hierarchical_lvae.neighbourhoods.search import EXACT, all_neighbours, choose_index, empty_index, recall
 
 log = logging.getLogger(__name__)
 
@@ -28,6 +28,16 @@ class NearestPixels(Neighbourhood):
         size = len(surroundings.data), int(np.prod(surroundings.data.image_shape))
         self.index = choose_index(*size) if surroundings.index is None else surroundings.index
         self.ids = torch.empty(0)
+
+    def check(self) -> None:
+        """Check that Faiss has the index, unless the neighbours are cached.
+
+        Raises:
+            ValueError: it has not, or the index would not fit into memory.
+        """
+        path = self._cache()
+        if path is None or not path.exists():
+            empty_index(self.surroundings.data, self.index)
 
     def prepare(self) -> None:
         """Compute all neighbours, or read them from the cache; log the recall of the index and how near they are."""

@@ -78,8 +78,12 @@ def recall(data: FactorImages, ids: np.ndarray, sample: int = 200, seed: int = 0
     return float(np.mean([len(np.intersect1d(a, b)) / len(a) for a, b in zip(exact, ids[rows], strict=True)]))
 
 
-def _build(data: FactorImages, factory: str) -> tuple[Callable[[np.ndarray], np.ndarray], Any]:
-    """A projection of pixels onto the principal components of a sample, and an index of all projected points."""
+def empty_index(data: FactorImages, factory: str) -> tuple[Any, bool]:
+    """An index without points, and whether its points are the pixels projected onto their principal components.
+
+    Raises:
+        ValueError: the index is unknown to Faiss, has no components, or would not fit into memory.
+    """
     import faiss
 
     dimension = int(np.prod(data.image_shape))
@@ -87,22 +91,37 @@ def _build(data: FactorImages, factory: str) -> tuple[Callable[[np.ndarray], np.
         raise ValueError(
             f"the index {EXACT} would hold {4e-9 * len(data) * dimension:.0f} GB of floats: leave `index` out"
         )
-    components, rest = re.fullmatch(r"(?:PCA(\d+),)?(.*)", factory, re.DOTALL).groups()  # type: ignore[union-attr]
-    rng = np.random.default_rng(0)
-    shuffled = torch.from_numpy(rng.permutation(len(data)))
-    project: Callable[[np.ndarray], np.ndarray] = np.asarray
-    if components:
-        sample = _pixels(data, shuffled[:PCA_POINTS])
-        dimension = min(*sample.shape, int(components))
+    components, rest = _parts(factory)
+    if components is not None:
+        dimension = min(PCA_POINTS, len(data), dimension, components)
         if dimension < 1:
             raise ValueError(f"the index {factory} has no components: give at least 1 after PCA")
-        project = _principal_components(sample, dimension)
     try:
-        index = faiss.index_factory(dimension, rest)
+        return faiss.index_factory(dimension, rest), components is not None
     except RuntimeError as error:
         raise ValueError(
             f"Faiss has no index {factory!r} ({_reason(error)}): give another `index`, or leave it out"
         ) from error
+
+
+def _parts(factory: str) -> tuple[int | None, str]:
+    """The number of principal components, if there are any, and the index of the projected points."""
+    found = re.fullmatch(r"(?:PCA(\d+),)?(.*)", factory, re.DOTALL)
+    assert found is not None
+    return None if found[1] is None else int(found[1]), found[2]
+
+
+def _build(data: FactorImages, factory: str) -> tuple[Callable[[np.ndarray], np.ndarray], Any]:
+    """A projection of pixels onto the principal components of a sample, and an index of all projected points."""
+    import faiss
+
+    index, is_projected = empty_index(data, factory)
+    dimension, rest = index.d, _parts(factory)[1]
+    rng = np.random.default_rng(0)
+    shuffled = torch.from_numpy(rng.permutation(len(data)))
+    project: Callable[[np.ndarray], np.ndarray] = np.asarray
+    if is_projected:
+        project = _principal_components(_pixels(data, shuffled[:PCA_POINTS]), dimension)
     if not index.is_trained:
         count = TRAIN_BYTES // (4 * dimension)
         if ivf := re.search(r"IVF(\d+)", rest):

@@ -38,7 +38,7 @@ NOTES = (
 
 
 def table(result: "Comparison", settings: "ComparisonSettings") -> list[str]:
-    """Two tables of text."""
+    """Two tables of text, the methods that failed, and what the columns of the tables mean."""
     lines = []
     if result.all_weights:
         lines += ["", f"All local weights (neighbourhoods: {settings.neighbourhoods})"]
@@ -49,7 +49,7 @@ def table(result: "Comparison", settings: "ComparisonSettings") -> list[str]:
         lines += ["", f"The block {names}, the other weights at {point} (neighbourhoods: {number})"]
         lines += aligned(_cells(result.block))
     failed = [f"{method}: – ({why})" for method, why in result.failed.items()]
-    return [*lines, *(["", *failed] if failed else []), "", *NOTES]
+    return [*lines, *(["", *failed] if failed else []), *(["", *NOTES] if lines else [])]
 
 
 def _cells(rows: "list[Measured]") -> list[list[str]]:

@@ -6,7 +6,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hierarchical_lvae.presentation.titles import alpha_text as alpha_text
 from hierarchical_lvae.presentation.titles import describe, protocol
 
 if TYPE_CHECKING:

@@ -252,7 +252,7 @@ def _comparison(run: Path, plain: bool, pictures: Sequence[Picture]) -> Section:
             if kind == part
         ]
         tables.append(PageTable(part.capitalize(), headings, cells))
-    notes = [*NOTES]
+    notes = [*NOTES] if rows else []
     if (run / "posterior.nc").is_file():
         notes.append("posterior.nc holds the draws: read it with arviz.from_netcdf")
     return Section(title, tables, pictures, notes)

@@ -1,6 +1,6 @@
 """Scores as text: one line per number, one column per run."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from textwrap import shorten
 from typing import Any
@@ -36,6 +36,26 @@ def lines(name: str, values: dict[str, Any]) -> Lines:
     own = {"swap": _swap, "fid": _fid, "samples": _samples, "iwae": _iwae}.get(name)
     shown = own(values) if own else _numbers(name, values)
     return [*shown, *_left_out(name, values)]
+
+
+def has_numbers(values: dict[str, Any]) -> bool:
+    """Whether a score was computed, at least for one part of the data.
+
+    >>> has_numbers({"mig": 0.5}), has_numbers({"parts": {"a": {"failed": "why"}, "b": {"not_available": "why"}}})
+    (True, False)
+    """
+    if "parts" in values:
+        return any(map(has_numbers, values["parts"].values()))
+    return "failed" not in values and "not_available" not in values
+
+
+def notes(names: Collection[str]) -> list[str]:
+    """The explanations of these scores.
+
+    >>> notes(["fid"])
+    ['squared feature distances and KID: 0 is best (FD-factors is not FID) · precision, recall: 1 is best']
+    """
+    return [note for of, note in NOTES.items() if set(of.split()) & {*names}]
 
 
 def _left_out(name: str, values: dict[str, Any]) -> Lines:

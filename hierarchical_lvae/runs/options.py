@@ -7,9 +7,10 @@ from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, ClassVar, get_args
 
-from hierarchical_lvae.data import DATASETS
+from hierarchical_lvae.data import DATASETS, FRAMES
 from hierarchical_lvae.data.paths import is_path
-from hierarchical_lvae.penalties import with_weight
+from hierarchical_lvae.penalties import PENALTIES, with_weight
+from hierarchical_lvae.runs.names import check_effects, check_keywords
 from hierarchical_lvae.types import suggestion
 
 QUICK = {
@@ -130,7 +131,8 @@ class FitOptions:
             )
         check_ranges(self)
         if self.penalty is not None:
-            with_weight(self.penalty)
+            if self.penalty.partition(":")[0] in PENALTIES:  # an own one may be added later
+                with_weight(self.penalty)
             if self.micro_batch is not None or self.batch < 2:
                 raise ValueError(
                     f"the penalty {self.penalty} needs the codes of a whole batch: "
@@ -141,6 +143,8 @@ class FitOptions:
                 "`compiled` needs the whole batch in one process and no penalty: leave it out, or leave out "
                 "`micro_batch` and `penalty`"
             )
+        if self.frame not in FRAMES:
+            raise ValueError(f"no frame is called {self.frame!r}: {suggestion(self.frame, FRAMES)}")
         if self.precision not in PRECISIONS:
             raise ValueError(f"no precision is called {self.precision!r}: {suggestion(self.precision, PRECISIONS)}")
         if isinstance(self.alpha, str) and self.alpha != AUTO:
@@ -176,11 +180,12 @@ class FitOptions:
         (2, 5, 'one-step')
 
         Raises:
-            TypeError: `dataset` is missing.
-            ValueError: there is no such preset, or an option is invalid.
+            TypeError: `dataset` is missing, or there is no such option.
+            ValueError: there is no such preset, or an option is invalid or without effect.
         """
         if preset not in PRESETS:
             raise ValueError(f"no preset is called {preset!r}: {suggestion(preset, PRESETS)}")
+        check_keywords(options, (field.name for field in fields(cls)))
         given = {name: value for name, value in options.items() if value is not None}
         if "dataset" not in given:
             raise TypeError("dataset is missing")
@@ -199,7 +204,9 @@ class FitOptions:
             given["num_neighbours"] = 1
         if "penalty" in given:
             given["penalty"] = with_weight(given["penalty"])
-        return cls(**given)
+        result = cls(**given)
+        check_effects(result)  # not of a run that is read or changed
+        return result
 
     @property
     def preset(self) -> str:

@@ -18,10 +18,12 @@ from hierarchical_lvae.data.sources import SOURCES
 from hierarchical_lvae.files import named
 from hierarchical_lvae.inference import LOCAL_INFERENCE, LocalELBO
 from hierarchical_lvae.models import LocalVAE
-from hierarchical_lvae.neighbourhoods import NEIGHBOURHOODS, Neighbourhood, Surroundings, build_neighbourhood
+from hierarchical_lvae.neighbourhoods import Neighbourhood, Surroundings, build_neighbourhood
 from hierarchical_lvae.penalties import build_penalty
 from hierarchical_lvae.runs.devices import device_here, resolve_device
 from hierarchical_lvae.runs.directory import MODEL, read_checkpoint, read_options, read_record, read_state, read_weights
+from hierarchical_lvae.runs.inputs import check_codes, check_images, check_neighbours, check_number
+from hierarchical_lvae.runs.names import check_names, names_in
 from hierarchical_lvae.runs.options import AUTO, FitOptions
 from hierarchical_lvae.runs.pretrained import check_writable, located
 from hierarchical_lvae.types import LocalInference, Stateful, accepted, lookup, random_state_kept, single_precision
@@ -38,7 +40,8 @@ class Run:
     """A trained Local VAE and everything needed to use it.
 
     Images x are (B, C, H, W) and their neighbours x_N (B, K, C, H, W), as drawn by `run.neighbourhood(index, x)`;
-    pixels are in [0, 1]. To encode, decode and sample, the local parameters are the centre of the local posterior.
+    pixels are in [0, 1]. All are float32 tensors on the device of the run; NumPy arrays are refused. To encode, decode
+    and sample, the local parameters are the centre of the local posterior.
     """
 
     options: FitOptions
@@ -71,14 +74,12 @@ class Run:
         """The local posterior at x, by adapted site: batch (B, 1), event (P,).
 
         Raises:
-            ValueError: the numbers of images and neighbourhoods differ, or x_N is not (B, K, C, H, W).
+            TypeError: an argument is not a tensor of the dtype of the weights.
+            ValueError: an argument has a wrong shape, is on another device or has pixels outside [0, 1], or the numbers
+                of images and neighbourhoods differ.
         """
-        if x_N.dim() != 5:
-            raise ValueError(f"neighbours x_N have shape {tuple(x_N.shape)}: give (B, K, C, H, W)")
-        if len(x) != len(x_N):
-            raise ValueError(f"{len(x)} images and {len(x_N)} neighbourhoods: one neighbourhood per image is needed")
-        with torch.no_grad(), single_precision(), pyro.get_param_store().scope():
-            return self.elbo.local_posterior(self.vae.model, self.vae.guide, x_N)
+        check_images(x, self.vae)
+        return self._posterior(x_N, len(x))
 
     @torch.no_grad()
     @single_precision()
@@ -86,13 +87,12 @@ class Run:
         """Codes (B, D) of x: the posterior means of the local encoder, or of the meta encoder if x_N is None.
 
         Raises:
-            ValueError: an argument has a wrong shape or type, or the numbers of images and neighbourhoods differ.
+            TypeError, ValueError: as for `adapt`.
         """
-        if x.dim() != 4:
-            raise ValueError(f"images x have shape {tuple(x.shape)}: give (B, C, H, W)")
+        check_images(x, self.vae)
         if x_N is None:
             return meta_codes(self.vae, x)
-        phi_N = self._centre("phi_N", self.vae.phi, x, x_N)
+        phi_N = self._centre("phi_N", self.vae.phi, len(x), x_N)
         return self.vae.encode(x.unsqueeze(1), phi_N).mean.squeeze(1)
 
     @torch.no_grad()
@@ -101,22 +101,31 @@ class Run:
         """Decode codes z (B, S, D) to mean images (B, S, C, H, W), clamped to [0, 1]; x_N None: by the meta decoder.
 
         Raises:
-            ValueError: an argument has the wrong shape, or the numbers of codes and neighbourhoods differ.
+            TypeError, ValueError: as for `adapt`, for codes instead of images.
         """
-        if z.dim() != 3 or z.shape[-1] != self.options.latent_dim:
-            raise ValueError(f"codes z have shape {tuple(z.shape)}: give (B, S, {self.options.latent_dim})")
-        theta_N = self._centre("theta_N", self.vae.theta, z, x_N)
+        check_codes(z, self.vae)
+        theta_N = self._centre("theta_N", self.vae.theta, len(z), x_N)
         return self.vae.decode(z, theta_N).mean.clamp(0, 1)
 
     @single_precision()
-    def sample(self, x: Tensor, x_N: Tensor, num_samples: int) -> Tensor:
-        """Draw codes from p(z) and decode them with the weights local to x: images (B, num_samples, C, H, W)."""
-        z = torch.randn(len(x), num_samples, self.options.latent_dim).to(x.device)
+    def sample(self, x: Tensor, x_N: Tensor | None, num_samples: int) -> Tensor:
+        """Draw codes from p(z) and decode them with the weights local to x: images (B, num_samples, C, H, W).
+
+        Raises:
+            TypeError, ValueError: as for `adapt`, or `num_samples` is not an integer of at least 1.
+        """
+        check_images(x, self.vae)
+        z = torch.randn(len(x), check_number("num_samples", num_samples), self.options.latent_dim).to(x.device)
         return self.decode(z, x_N)
 
-    def _centre(self, site: str, meta: Tensor, x: Tensor, x_N: Tensor | None) -> Tensor:
-        posterior = {} if x_N is None else self.adapt(x, x_N)
-        return posterior[site].mean if site in posterior else meta.expand(len(x), 1, -1)
+    def _posterior(self, x_N: Tensor, number: int) -> "dict[str, TorchDistribution]":
+        check_neighbours(x_N, number, self.vae)
+        with torch.no_grad(), single_precision(), pyro.get_param_store().scope():
+            return self.elbo.local_posterior(self.vae.model, self.vae.guide, x_N)
+
+    def _centre(self, site: str, meta: Tensor, number: int, x_N: Tensor | None) -> Tensor:
+        posterior = {} if x_N is None else self._posterior(x_N, number)
+        return posterior[site].mean if site in posterior else meta.expand(number, 1, -1)
 
 
 @single_precision()
@@ -124,8 +133,10 @@ def prepare(options: FitOptions, dataset: FactorImages | None = None) -> Run:
     """Build an untrained run, with parameters initialised from the seed; load the data set if none is given.
 
     Raises:
-        ValueError: alpha "auto" and Laplace posteriors need local weights in the decoder, and `local_layers` has none.
+        ValueError: a name in the options is unknown, or alpha "auto" and Laplace posteriors need local weights in the
+            decoder, and `local_layers` has none.
     """
+    check_names(options)
     size, options = options.image_size, replace(options, device=resolve_device(options.device))
     if dataset is None:
         loaded = load_dataset(options.dataset, options.data_dir, size, options.frame, options.skip_bad)
@@ -218,12 +229,10 @@ def moved(
     """Update the options of a run for another device, or for data that have moved.
 
     Raises:
-        ValueError: the run's neighbourhood or local inference is not in its table, or there is no such device.
+        ValueError: a name in the options, such as that of the neighbourhood, is not in its table, or there is no such
+            device.
     """
-    for kind, table, name in (
-        ("neighbourhood", NEIGHBOURHOODS, options.neighbourhood.partition(":")[0]),
-        ("local inference", LOCAL_INFERENCE, options.local),
-    ):
+    for kind, table, name in names_in(options):
         if name not in table:
             raise ValueError(
                 f"the run was trained with the {kind} {name!r}, which is not part of the library: use the run in a "

@@ -28,19 +28,30 @@ def choose_gradient(run: Run, ranks: Ranks) -> Gradient:
     """Choose the gradient: in parts if requested or shared among processes, compiled if requested, else at once.
 
     Raises:
-        ValueError: the local inference cannot be compiled, or cannot be on this device.
+        ValueError: as for `check_compiled`.
     """
     if run.options.micro_batch is not None:
         return InParts(run, ranks, seeded=not is_capturable(run, ranks))
     if not run.options.compiled:
         return Whole(run)
+    check_compiled(run)
+    from hierarchical_lvae.training.compiled import Compiled
+
+    return Compiled(run)
+
+
+def check_compiled(run: Run) -> None:
+    """Check that the gradient can be compiled, if that is requested.
+
+    Raises:
+        ValueError: the local inference cannot be compiled, or cannot be on this device.
+    """
+    if not run.options.compiled:
+        return
     if run.options.device == "mps":
         raise ValueError("the gradient cannot be compiled on mps: leave out `compiled`, or use the `device` cpu")
     if not getattr(run.elbo.local, "capturable", True):
         raise ValueError(f"{run.options.local} reads values on the host and cannot be compiled: leave out `compiled`")
-    from hierarchical_lvae.training.compiled import Compiled
-
-    return Compiled(run)
 
 
 def is_capturable(run: Run, ranks: Ranks) -> bool:

@@ -35,7 +35,7 @@ from hierarchical_lvae.runs.directory import (
 )  # fmt: skip
 from hierarchical_lvae.runs.options import AUTO, CHECKPOINT_EVERY, FitOptions
 from hierarchical_lvae.runs.run import Run, load_data, moved, prepare
-from hierarchical_lvae.training.gradient import needs_host, precision, shared
+from hierarchical_lvae.training.gradient import check_compiled, needs_host, precision, shared
 from hierarchical_lvae.training.ranks import Ranks
 from hierarchical_lvae.training.step import TOLERATED, Step
 from hierarchical_lvae.types import Diverged, Interrupted, random_state_kept, single_precision
@@ -76,11 +76,14 @@ def fit(
             step overshoots; the last checkpoint is kept.
         Interrupted: SIGINT or SIGTERM arrived; a checkpoint was written after the last step.
         OSError: `out` is not empty, is locked by another process, or cannot be written.
+        ValueError, FileNotFoundError: the data, the model or the neighbourhood cannot be built from the options.
     """
     out, ranks = Path(out), Ranks()
     options = shared(options, ranks)
     with claimed(out, new=True) if ranks.writes else progress.hidden():
         run = replace(prepare(options), path=out)
+        check_compiled(run)
+        run.neighbourhood.check()
         ready(run)
         return _train(run, ranks, checkpoint_every, watchers)
 

@@ -15,7 +15,7 @@ from hierarchical_lvae.inference import Laplace, OneStepMAP
 from hierarchical_lvae.inference.nuts import LARGEST
 from hierarchical_lvae.models import LocalVAE
 from hierarchical_lvae.neighbourhoods import NEIGHBOURHOODS, Neighbourhood
-from hierarchical_lvae.presentation.compare import COLUMNS, table
+from hierarchical_lvae.presentation.compare import COLUMNS, NOTES, table
 from hierarchical_lvae.runs import FitOptions, prepare
 
 SMALL = ComparisonSettings(
@@ -262,3 +262,9 @@ def test_a_head_has_an_exact_mode():
     assert [row.method for row in result.all_weights] == ["one-step", "exact"]
     assert "the other weights at the exact mode" in "\n".join(table(result, SMALL))
     assert [row.method for row in result.block] == ["exact (block)", "laplace-block", "nuts"]
+
+
+def test_only_shown_columns_are_explained(result):
+    assert table(result, SMALL)[-len(NOTES) :] == [*NOTES]
+    failed = result._replace(all_weights=[], block=[], failed={"laplace": WHY})
+    assert table(failed, SMALL) == ["", f"laplace: – ({WHY})"]

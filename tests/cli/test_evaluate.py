@@ -11,6 +11,7 @@ from click.testing import CliRunner
 
 from hierarchical_lvae.cli import main
 from hierarchical_lvae.files import explained
+from hierarchical_lvae.presentation.scores import notes
 from hierarchical_lvae.runs import FitOptions
 from hierarchical_lvae.training import fit
 
@@ -83,6 +84,23 @@ def test_a_failed_score_is_a_line_and_an_exit_code(run, monkeypatch, caplog):
     assert set(json.loads((run / "metrics.json").read_text())) == {"mig", "sap"}
     assert debugged.exit_code == 1
     assert hlvae(*metrics).exit_code == 0
+
+
+def test_only_scores_with_numbers_are_explained(run, monkeypatch):
+    """A table of failures alone has no legend, and no settings either."""
+    with monkeypatch.context() as patch:
+        patch.setattr("hierarchical_lvae.analysis.images.closeness", fail)
+        some = hlvae("evaluate", run, "--metrics", "mig,samples", *FEW)
+        none = hlvae("evaluate", run, "--metrics", "samples", *FEW)
+    assert some.exit_code == none.exit_code == 1
+    assert some.stdout.split("\n\n")[2].splitlines() == [
+        "codes: local · points: 60 for fitting, 30 for testing · seed 0",
+        *notes(["mig"]),
+    ]
+    assert none.stdout.count("\n\n") == 1
+    assert none.stdout.endswith("\nsamples  – (unexpected FloatingPointError: a number is lost)\n")
+    both = hlvae("evaluate", run, "--metrics", "samples,mig", *FEW)
+    assert both.stdout.splitlines()[-2:] == notes(["mig", "samples"])
 
 
 def test_a_bad_run_leaves_the_table_of_the_others(run, tmp_path):

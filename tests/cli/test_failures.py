@@ -3,6 +3,7 @@
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 from click.testing import CliRunner
 
@@ -40,6 +41,15 @@ def hlvae(*args):
             2,
             "the penalty tc:4.0 needs the codes of a whole batch",
         ),
+        (
+            [*FIT, "--refresh", "5", "--neighbourhood", "noise"],
+            2,
+            "--refresh has no effect on --neighbourhood noise, only on latent-knn: leave it out, or choose latent-knn",
+        ),
+        ([*FIT, "--index", "Flat"], 2, "--index has no effect on --neighbourhood latent-knn, only on input-knn"),
+        ([*FIT, "--micro-batch", "3"], 2, "--micro-batch is 3, but a batch has 2 neighbourhoods: give at most 2"),
+        ([*FIT, "--skip-bad"], 2, "--skip-bad has no effect on --dataset digits, only on your own images"),
+        ([*FIT, "--frame", "pad"], 2, "--frame has no effect on --dataset digits, only on your own images"),
         ([*FIT, "--alpha", "-1"], 2, "alpha is -1.0: it must be finite and not negative"),
         ([*FIT, "--alpha", "nan"], 2, "alpha is nan"),
         ([*FIT, "--alpha", "automatic"], 2, "'automatic' is neither a number nor auto"),
@@ -79,6 +89,31 @@ def test_failures_are_one_line_and_a_code(args, code, message, tmp_path):
     assert message in error
     assert "Traceback" not in result.output
     assert code == 3 or not out.exists()
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (
+            ["--neighbourhood", "graph:{0}/gone.npz"],
+            "there is no graph {0}/gone.npz: give --neighbourhood as graph:FILE",
+        ),
+        (["--neighbourhood", "graph:{0}/few.npz"], "point 0 has 1 neighbours in {0}/few.npz, but K is 2"),
+        (["--neighbourhood", "input-knn", "--index", "HNSWX"], "Faiss has no index 'HNSWX'"),
+        (["--neighbourhood", "input-knn", "--index", "PCA0,Flat"], "the index PCA0,Flat has no components"),
+        (
+            ["--compiled", "--local", "laplace-low-rank"],
+            "laplace-low-rank reads values on the host and cannot be compiled: leave out --compiled",
+        ),
+    ],
+)
+def test_what_a_fit_cannot_start_with_is_reported_before_the_estimates(args, message, tmp_path):
+    np.savez(tmp_path / "few.npz", ids=np.arange(1, 1798)[:, None] % 1797)
+    result = hlvae(*FIT, *(arg.format(tmp_path) for arg in args), "--data-dir", tmp_path, "--out", tmp_path / "run")
+    assert result.exit_code == 1
+    assert message.format(tmp_path) in result.stderr.splitlines()[-1]
+    assert result.stdout == ""
+    assert not (tmp_path / "run").exists()
 
 
 def test_arguments_in_backticks_are_named_as_flags():

@@ -10,11 +10,12 @@ import torch
 from pyro.distributions.transforms import LowerCholeskyAffine
 from pyro.infer import SVI, Trace_ELBO, TraceMeanField_ELBO
 
-from hierarchical_lvae.inference import LocalELBO, MultiStepMAP, OneStepMAP, Shared, diagnose
+from hierarchical_lvae.inference import Dense, Laplace, LocalELBO, MultiStepMAP, OneStepMAP, Shared, diagnose
 from hierarchical_lvae.inference.bound import analytic_kl
 from hierarchical_lvae.inference.elbo import SupportLoss
 from hierarchical_lvae.models import FactorAnalysis, LocalLinearRegression, LocalVAE
 from hierarchical_lvae.models.log_scale import LogScaleNormal
+from hierarchical_lvae.penalties import TotalCorrelation
 
 pytestmark = pytest.mark.usefixtures("double")
 B, K, SHAPE = 3, 2, (1, 8, 8)
@@ -283,10 +284,48 @@ def test_frozen_meta_parameters_still_adapt():
     torch.testing.assert_close(seeded_loss(LocalELBO(OneStepMAP()), vae, query, support), expected, rtol=0, atol=0)
 
 
-@pytest.mark.parametrize("local", ["one-step", OneStepMAP])
-def test_names_and_classes_are_refused_as_local_inference(local):
-    with pytest.raises(TypeError, match=r"give a local inference object, such as OneStepMAP\(\)$"):
-        LocalELBO(local)
+LOCAL, STRUCTURE = "a local inference object, such as OneStepMAP()", "a structure of the curvature, such as Diagonal()"
+
+
+@pytest.mark.parametrize(
+    ("build", "message"),
+    [
+        (lambda: LocalELBO("one-step"), f"local is 'one-step': give {LOCAL}"),
+        (lambda: LocalELBO(OneStepMAP), f"local is the class OneStepMAP: give {LOCAL}"),
+        (lambda: LocalELBO(None), f"local is None: give {LOCAL}"),
+        (lambda: LocalELBO(Dense()), f"local is Dense(): give {LOCAL}"),
+        (lambda: Laplace("one-step"), f"centre is 'one-step': give {LOCAL}"),
+        (lambda: Laplace(OneStepMAP), f"centre is the class OneStepMAP: give {LOCAL}"),
+        (lambda: Laplace(Dense()), f"centre is Dense(): give {LOCAL}"),
+        (lambda: Laplace(OneStepMAP(), Dense), f"structure is the class Dense: give {STRUCTURE}"),
+        (lambda: Laplace(structure="dense"), f"structure is 'dense': give {STRUCTURE}"),
+        (lambda: Laplace(structure=Shared()), f"structure is Shared(): give {STRUCTURE}"),
+        (
+            lambda: LocalELBO(OneStepMAP(), penalty="tc"),
+            "penalty is 'tc': give a penalty object, such as build_penalty('tc', latent_dim)",
+        ),
+        (
+            lambda: LocalELBO(OneStepMAP(), penalty=TotalCorrelation),
+            "penalty is the class TotalCorrelation: give a penalty object, such as build_penalty('tc', latent_dim)",
+        ),
+        (
+            lambda: LocalELBO(OneStepMAP(), sites="theta_N"),
+            "sites is 'theta_N': give a collection of names, such as ('theta_N',)",
+        ),
+    ],
+)
+def test_names_and_classes_are_refused_where_an_object_is_needed(build, message):
+    with pytest.raises(TypeError) as error:
+        build()
+    assert str(error.value) == message
+
+
+def test_own_objects_and_functions_are_accepted():
+    def nothing(local_loss):
+        return {}
+
+    for local in (nothing, torch.nn.Identity(), Laplace(nothing), Laplace(Laplace())):
+        assert LocalELBO(local, penalty=lambda codes: 0).local is local
 
 
 def test_it_is_an_ordinary_pyro_elbo():

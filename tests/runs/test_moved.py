@@ -170,7 +170,13 @@ class TestDevice:
 @pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
 @pytest.mark.parametrize(
     ("option", "kind"),
-    [("neighbourhood", "neighbourhood 'shifts'"), ("local", "local inference 'shifts'")],
+    [
+        ("neighbourhood", "neighbourhood 'shifts'"),
+        ("local", "local inference 'shifts'"),
+        ("penalty", "penalty 'shifts'"),
+        ("likelihood", "likelihood 'shifts'"),
+        ("activation", "activation 'shifts'"),
+    ],
 )
 def test_a_run_with_a_name_of_a_script_is_for_that_script(option, kind, command, tmp_path):
     fit(FitOptions.of("quick", dataset="digits", **SMALL), tmp_path / "run")

@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 from dataclasses import fields, replace
 from pathlib import Path
 
@@ -9,7 +10,8 @@ import numpy as np
 import pytest
 import torch
 
-from hierarchical_lvae.runs import FitOptions, load_run, read_options
+from hierarchical_lvae.neighbourhoods import NEIGHBOURHOODS
+from hierarchical_lvae.runs import FitOptions, load_run, prepare, read_options
 from hierarchical_lvae.runs.options import PRESETS, TUNED
 from hierarchical_lvae.training import fit, resume
 
@@ -113,3 +115,97 @@ def test_the_callers_default_type_is_of_no_account(tmp_path, double):
     weights = [(tmp_path / name / "model.safetensors").read_bytes() for name in ("single", "double")]
     assert weights[0] == weights[1]
     assert torch.equal(single.encode(x, single.neighbourhood(index, x)), codes)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("stepss", "no option is called 'stepss': did you mean 'steps'?"),
+        ("neighborhood", "no option is called 'neighborhood': did you mean 'neighbourhood'?"),
+        ("RANGES", "no option is called 'RANGES': choose from dataset, data_dir, alpha, "),
+    ],
+)
+def test_unknown_options_suggest_the_nearest(name, message):
+    with pytest.raises(TypeError) as error:
+        FitOptions.of("quick", **{**SMALL, name: None})
+    assert str(error.value).startswith(message)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (
+            {"refresh": 5, "neighbourhood": "noise"},
+            "`refresh` has no effect on `neighbourhood` noise, only on latent-knn: leave it out, or choose latent-knn",
+        ),
+        (
+            {"index": "Flat", "neighbourhood": "graph:mine.npz"},
+            "`index` has no effect on `neighbourhood` graph, only on input-knn: leave it out, or choose input-knn",
+        ),
+        (
+            {"index": "Flat"},  # the default of digits
+            "`index` has no effect on `neighbourhood` latent-knn, only on input-knn: leave it out, or choose input-knn",
+        ),
+        ({"frame": "pad"}, "`frame` has no effect on `dataset` digits, only on your own images: leave it out"),
+        ({"skip_bad": True}, "`skip_bad` has no effect on `dataset` digits, only on your own images: leave it out"),
+        (
+            {"micro_batch": 3},
+            "`micro_batch` is 3, but a batch has 2 neighbourhoods: give at most 2, or leave it out",
+        ),
+    ],
+)
+def test_options_without_effect_are_refused(given, message, tmp_path):
+    """But not in runs that have them already, nor in changed options."""
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+        FitOptions.of("quick", **{**SMALL, **given})
+    (tmp_path / "options.json").write_text(json.dumps({**SMALL, **given}))
+    for read in (read_options(tmp_path), replace(FitOptions.of("quick", **SMALL), **given)):
+        assert read.under("paper").batch == 25
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"refresh": 5, "neighbourhood": "latent-knn"},
+        {"refresh": 5},
+        {"refresh": 0, "neighbourhood": "noise"},
+        {"index": "Flat", "neighbourhood": "input-knn"},
+        {"refresh": 5, "index": "Flat", "neighbourhood": "own"},
+        {"frame": "pad", "skip_bad": True, "dataset": "photos/"},
+        {"frame": "crop", "skip_bad": False},
+        {"micro_batch": 2},
+        {"micro_batch": 16, "batch": None, "dataset": "3dshapes"},
+    ],
+)
+def test_options_with_an_effect_are_accepted(given, monkeypatch):
+    monkeypatch.setitem(NEIGHBOURHOODS, "own", "__main__:Own")
+    options = FitOptions.of("quick", **{**SMALL, **given})
+    assert {name: getattr(options, name) for name in {*given} - {"dataset", "batch"}} == {
+        name: value for name, value in given.items() if name not in ("dataset", "batch")
+    }
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"neighbourhood": "noize"}, "no neighbourhood is called 'noize': did you mean 'noise'?"),
+        ({"neighbourhood": "grahp:ring.npz"}, "no neighbourhood is called 'grahp': did you mean 'graph'?"),
+        ({"local": "one-stop"}, "no local inference is called 'one-stop': did you mean 'one-step'?"),
+        ({"likelihood": "bernouli"}, "no likelihood is called 'bernouli': did you mean 'bernoulli'?"),
+        ({"activation": "softpluss"}, "no activation is called 'softpluss': did you mean 'softplus'?"),
+        ({"penalty": "tcc"}, "no penalty is called 'tcc': did you mean 'tc'?"),
+    ],
+)
+def test_names_are_looked_up_before_the_data_are_loaded(given, message, tmp_path, monkeypatch):
+    """Not earlier: a script may read options before it adds its own names to the tables."""
+    monkeypatch.setattr("hierarchical_lvae.runs.run.load_dataset", None)
+    options = FitOptions(**{**SMALL, **given})
+    for use in (prepare, lambda options: fit(options, tmp_path / "run")):
+        with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+            use(options)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_frame_is_crop_or_pad():
+    with pytest.raises(ValueError, match=r"^no frame is called 'padd': did you mean 'pad'\?$"):
+        FitOptions("photos/", frame="padd")

@@ -58,7 +58,8 @@ def test_a_resumed_fit_is_the_unbroken_one(tmp_path, local, neighbourhood):
     if neighbourhood == "graph":
         np.savez(tmp_path / "ring.npz", ids=(np.arange(1797)[:, None] + np.arange(1, 5)) % 1797)
         neighbourhood = f"graph:{tmp_path / 'ring.npz'}"
-    wanted = options(110, local=local, neighbourhood=neighbourhood, refresh=40, **layers_for(local))
+    refresh = 40 if neighbourhood == "latent-knn" else None
+    wanted = options(110, local=local, neighbourhood=neighbourhood, refresh=refresh, **layers_for(local))
     fit(wanted, tmp_path / "unbroken")
     with pytest.raises(Interrupted, match="stopped after step 50: resume with `hlvae fit --resume"):
         fit(wanted, tmp_path / "broken", watchers=stop_at(50))

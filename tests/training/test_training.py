@@ -223,28 +223,6 @@ def test_a_run_needs_the_data_it_was_trained_on(tmp_path):
         load_run(tmp_path / "run")
 
 
-def test_neighbourhoods_must_be_as_many_as_images(tmp_path):
-    run = fit(options(1), tmp_path / "run")
-    x = run.dataset.batch(torch.arange(3))
-    with pytest.raises(ValueError, match="3 images and 2 neighbourhoods"):
-        run.encode(x, run.neighbourhood(torch.arange(2), x[:2]))
-
-
-def test_arguments_of_other_shapes_are_refused(tmp_path):
-    """Otherwise they could broadcast to results that look right."""
-    run = fit(options(1), tmp_path / "run")
-    x = run.dataset.batch(torch.arange(3))
-    x_N = run.neighbourhood(torch.arange(3), x)
-    for use in (run.adapt, run.encode, lambda x, x_N: run.sample(x, x_N, 2)):
-        with pytest.raises(ValueError, match=r"have shape .*: give \(B, (K, )?C, H, W\)"):
-            use(x_N, x)
-    with pytest.raises(ValueError, match=r"x have shape .*: give \(B, C, H, W\)"):
-        run.encode(x[0], x_N[:1])
-    for z in (torch.randn(3, 4), torch.randn(3, 1, 5)):
-        with pytest.raises(ValueError, match=r"codes z have shape .*: give \(B, S, 4\)"):
-            run.decode(z, x_N)
-
-
 def test_a_divergence_is_named_with_its_step(tmp_path):
     with pytest.raises(
         Diverged, match=r"the loss is \S+ nats and its gradient \S+ at step \d+, as in the 9 .+\): lower `alpha`"
