@@ -86,7 +86,7 @@ def test_it_needs_the_whole_batch(tmp_path, monkeypatch):
         fit(options(penalty="tc"), tmp_path / "run")
     assert not (tmp_path / "run").exists()
     with pytest.raises(ValueError, match="no penalty is called 'tcc': did you mean 'tc'"):
-        FitOptions(dataset="digits", penalty="tcc")
+        options(penalty="tcc")
 
 
 @pytest.mark.parametrize("reads", [False, True])
