@@ -15,7 +15,7 @@ from hierarchical_lvae.runs import FitOptions
 from hierarchical_lvae.training import fit
 from tests.layers import layers_for
 
-SMALL = {"dataset": "digits", "batch": 2, "num_neighbours": 2, "latent_dim": 3, "steps": 2, "refresh": 2}
+SMALL = {"dataset": "digits", "batch": 2, "num_neighbours": 2, "latent_dim": 3, "steps": 2}
 CASES = dict.fromkeys([*((name, "latent-knn") for name in LOCAL_INFERENCE), *(("one-step", n) for n in NEIGHBOURHOODS)])
 
 
@@ -28,7 +28,8 @@ def fits(place):
         torch.randn(len(found))  # what was drawn before must not matter
         out = place / f"{local}-{name}"
         neighbourhood = f"graph:{place / 'ring.npz'}" if name == "graph" else name
-        given = {**SMALL, "num_neighbours": 1} if name == "noise-mean" else SMALL
+        own = {"noise-mean": {"num_neighbours": 1}, "latent-knn": {"refresh": 2}}
+        given = {**SMALL, **own.get(name, {})}
         options = FitOptions.of(
             "quick", data_dir=str(place), local=local, neighbourhood=neighbourhood, **given, **layers_for(local)
         )
