@@ -1,12 +1,15 @@
-"""Programs that cannot be adapted are refused, with the site's name and the remedy."""
+"""Programs that cannot be adapted, and what is no object, are refused, with the name and the remedy."""
 
 import pyro
 import pyro.distributions as dist
 import pytest
 import torch
 
-from hierarchical_lvae.inference import LocalELBO, OneStepMAP, elbo
+from hierarchical_lvae.inference import Dense, Laplace, LocalELBO, OneStepMAP, Shared, elbo
 from hierarchical_lvae.models import LocalVAE
+from hierarchical_lvae.penalties import TotalCorrelation
+
+LOCAL, STRUCTURE = "a local inference object, such as OneStepMAP()", "a structure of the curvature, such as Diagonal()"
 
 
 class TestProgramsThatCannotBeAdapted:
@@ -117,3 +120,44 @@ def test_a_support_set_of_another_size_than_the_programs_is_said_once(make, capl
     said = [message.split(": ")[1] for message in caplog.messages]
     lengths = ["its local step is 100 times as long", "its local step is 0.5 times as long"]
     assert said == (lengths if vae.is_local else [])
+
+
+@pytest.mark.parametrize(
+    ("build", "message"),
+    [
+        (lambda: LocalELBO("one-step"), f"local is 'one-step': give {LOCAL}"),
+        (lambda: LocalELBO(OneStepMAP), f"local is the class OneStepMAP: give {LOCAL}"),
+        (lambda: LocalELBO(None), f"local is None: give {LOCAL}"),
+        (lambda: LocalELBO(Dense()), f"local is Dense(): give {LOCAL}"),
+        (lambda: Laplace("one-step"), f"centre is 'one-step': give {LOCAL}"),
+        (lambda: Laplace(OneStepMAP), f"centre is the class OneStepMAP: give {LOCAL}"),
+        (lambda: Laplace(Dense()), f"centre is Dense(): give {LOCAL}"),
+        (lambda: Laplace(OneStepMAP(), Dense), f"structure is the class Dense: give {STRUCTURE}"),
+        (lambda: Laplace(structure="dense"), f"structure is 'dense': give {STRUCTURE}"),
+        (lambda: Laplace(structure=Shared()), f"structure is Shared(): give {STRUCTURE}"),
+        (
+            lambda: LocalELBO(OneStepMAP(), penalty="tc"),
+            "penalty is 'tc': give a penalty object, such as build_penalty('tc', latent_dim)",
+        ),
+        (
+            lambda: LocalELBO(OneStepMAP(), penalty=TotalCorrelation),
+            "penalty is the class TotalCorrelation: give a penalty object, such as build_penalty('tc', latent_dim)",
+        ),
+        (
+            lambda: LocalELBO(OneStepMAP(), sites="theta_N"),
+            "sites is 'theta_N': give a collection of names, such as ('theta_N',)",
+        ),
+    ],
+)
+def test_names_and_classes_are_refused_where_an_object_is_needed(build, message):
+    with pytest.raises(TypeError) as error:
+        build()
+    assert str(error.value) == message
+
+
+def test_own_objects_and_functions_are_accepted():
+    def nothing(local_loss):
+        return {}
+
+    for local in (nothing, torch.nn.Identity(), Laplace(nothing), Laplace(Laplace())):
+        assert LocalELBO(local, penalty=lambda codes: 0).local is local
