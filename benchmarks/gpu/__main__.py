@@ -1,6 +1,6 @@
 """Is a step correct on a GPU, how fast is it, and what can be trained in the remaining time?
 
-    python benchmarks/gpu OUT [--seconds 520] [--runs runs.jsonl]
+    python benchmarks/gpu OUT [--seconds 520] [--fits benchmarks/gpu/fits.jsonl]
 
 Each part is a process with its own time limit; a failure is reported and does not stop the others:
 
@@ -9,7 +9,10 @@ Each part is a process with its own time limit; a failure is reported and does n
     deterministic  what PyTorch's deterministic algorithms cost, and whether two fits then give the same bytes
     compile        the gradient compiled by Inductor: how long that takes, and whether it is correct
     rates          steps per second, memory, kernels (graphs, compiled, plain VAE, loop over tasks); the card's peak
-    train          the fits in `runs.jsonl`, one object per line (`name`, options for `quick`), `--workers` at a time
+    train          the fits in a file, one JSON object per line (`name`, `preset`, options), `--workers` at a time
+
+`fits.jsonl` lists the pairs of docs/results.md at 64×64, and the same with α = 1. Several workers share a card well
+under NVIDIA's MPS (`nvidia-cuda-mps-control -d`).
 
 OUT then holds report.txt (read it first), a log of each part, and the run directories. `--device cpu --small` rehearses
 everything without a GPU, in seconds; graphs are then plain calls.
@@ -44,7 +47,7 @@ ARGUMENTS.add_argument("--seconds", type=float, default=520.0, help="Time limit 
 ARGUMENTS.add_argument("--device", default="cuda")
 ARGUMENTS.add_argument("--small", action="store_true", help="Rehearse with tiny images.")
 ARGUMENTS.add_argument("--parts", nargs="*", default=[*LIMITS, "train"])
-ARGUMENTS.add_argument("--runs", type=Path, help="The fits to train, one JSON object per line.")
+ARGUMENTS.add_argument("--fits", type=Path, help="The fits to train, one JSON object per line.")
 ARGUMENTS.add_argument("--workers", type=int, default=1)
 ARGUMENTS.add_argument("--part", help=argparse.SUPPRESS)
 
@@ -52,7 +55,7 @@ ARGUMENTS.add_argument("--part", help=argparse.SUPPRESS)
 def train(args: argparse.Namespace, report: Report) -> None:
     """Train fits from the list, which the workers share, until none is left."""
     run_module.load_dataset = cache(load_dataset)  # load each data set once
-    for line in args.runs.read_text(encoding="utf-8").splitlines():
+    for line in args.fits.read_text(encoding="utf-8").splitlines():
         given = json.loads(line)
         name = given.pop("name")
         try:
@@ -60,8 +63,9 @@ def train(args: argparse.Namespace, report: Report) -> None:
         except FileExistsError:
             continue
         with report.trying(name):
+            preset = given.pop("preset", "quick")
             given = {"dataset": "3dshapes"} | given | (SMALL | {"steps": 2} if args.small else {})
-            built = FitOptions.of("quick", **given)
+            built = FitOptions.of(preset, **given)
             start = time.perf_counter()
             with progress.hidden():
                 fit(replace(built, device=args.device), args.out / "runs" / name)
@@ -116,7 +120,7 @@ def main() -> None:
     for part in ("rates", "deterministic"):
         if part in args.parts:
             end(*begin(part), limit(part))
-    if "train" in args.parts and args.runs:
+    if "train" in args.parts and args.fits:
         for worker in [begin("train") for _ in range(args.workers)]:
             end(*worker, args.seconds)
     lines = [json.loads(line) for part in PARTS for path in [args.out / f"{part}.jsonl"] if path.exists()

@@ -9,10 +9,11 @@ SCRIPT = Path(__file__).parents[2] / "benchmarks/gpu"
 
 
 def test_the_script_is_rehearsed(tmp_path):
-    (tmp_path / "runs.jsonl").write_text('{"name": "local", "alpha": 0.2}\n{"name": "plain", "alpha": 0.0}\n')
+    fits = (SCRIPT / "fits.jsonl").read_text().splitlines()
+    (tmp_path / "fits.jsonl").write_text("\n".join([fits[0], fits[2]]))
     command = [sys.executable, str(SCRIPT), str(tmp_path / "out"), "--device", "cpu", "--small", "--workers", "2"]
     done = subprocess.run(
-        [*command, "--seconds", "3000", "--runs", str(tmp_path / "runs.jsonl")], capture_output=True, text=True
+        [*command, "--seconds", "3000", "--fits", str(tmp_path / "fits.jsonl")], capture_output=True, text=True
     )
     report = (tmp_path / "out/report.txt").read_text(encoding="utf-8")
     assert done.returncode == 0, done.stderr
@@ -29,5 +30,5 @@ def test_the_script_is_rehearsed(tmp_path):
     assert values["not finite: why"].endswith("in the guide)")
     assert values["resumed to the same bytes"]
     assert values["quick: compiled against eager, both in TF32"] == [0.0, 0.0, 0.0]
-    for name in ("local", "plain"):
+    for name in ("alpha-0.2-seed-0", "alpha-0-seed-0"):
         assert (tmp_path / "out/runs" / name / "model.safetensors").exists()
