@@ -152,15 +152,14 @@ def test_geometry_by_alpha():
 
 def test_beta():
     large = [row for row in of_map() if row["alpha"] >= 0.1]
-    by_cell, by_beta = {}, {}
+    by_cell, by_alpha = {}, {}
     for row in large:
         by_cell.setdefault((row["neighbourhood"], row["alpha"], row["beta"]), []).append(row["geometry_with_code"])
-        by_beta.setdefault((row["neighbourhood"], row["beta"]), []).append(row["geometry_with_code"])
     between_seeds = max(max(cell) - min(cell) for cell in by_cell.values())
-    assert round(between_seeds, 2) == 0.41
-    for kind in figures.NEIGHBOURS:
-        means = [fmean(found) for (neighbourhood, _), found in by_beta.items() if neighbourhood == kind]
-        assert max(means) - min(means) < between_seeds
+    for (*place, _), cell in by_cell.items():
+        by_alpha.setdefault(tuple(place), []).append(fmean(cell))
+    between_betas = max(max(means) - min(means) for means in by_alpha.values())
+    assert short([between_betas, between_seeds]) == [0.31, 0.41]
     mean = [row for row in large if row["neighbourhood"] == "noise-mean"]
     ceilings = [
         fmean(row["ceiling_orientation"] for row in mean if row["beta"] == beta) for beta in (0.0625, 0.25, 1.0)

@@ -1,5 +1,6 @@
 """README and docs say what is so: their code runs, their links lead somewhere, their options exist."""
 
+import csv
 import re
 import sys
 from pathlib import Path
@@ -59,6 +60,16 @@ def test_its_commands_have_these_options(page):
         command, *args = line.split()
         help_text = CliRunner().invoke(main, [command, "--help"]).output
         assert [arg for arg in args if arg.startswith("-") and arg not in help_text] == []
+
+
+def test_the_verdicts_give_the_range_of_the_plain_vae_at_32():
+    page = (ROOT / "docs/results.md").read_text()
+    (cells,) = re.findall(r"^\| α = 0 \| [\d., ]+ \| [\d., ]+ \| ([\d., ]+) \| [\d., ]+ \|$", page, flags=re.MULTILINE)
+    with (ROOT / "docs/table1-quick.csv").open() as file:
+        rows = [row for row in csv.DictReader(file) if row["row"] == "alpha-0" and row["seed"] != "published"]
+    found = [*map(float, cells.split(",")), *(float(row["informativeness, without colour"]) for row in rows)]
+    assert len(found) == 10
+    assert f"(five seeds each, 32×32), against {min(found):.2f} to {max(found):.2f} (paper" in page
 
 
 def test_the_links_at_the_top_are_the_rooms():

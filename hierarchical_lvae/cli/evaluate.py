@@ -42,8 +42,8 @@ def evaluate(
     Disentanglement is measured by DCI, MIG, SAP, the FactorVAE and BetaVAE scores and modularity, with the usual
     settings from the literature. The swap score shows whether each factor of an image follows the code or the local
     weights when these come from different images. Generated images are scored by FID, KID, precision and recall (fid),
-    and by their distances to their references and to the training images (samples). The likelihood is bounded by ELBO
-    and IWAE (iwae), on the points used for adaptation and on held-out points.
+    and by their distances to their references and to the training images (samples). ELBO and IWAE (iwae) bound the
+    likelihood under the local weights, of the points used for adaptation and of held-out points.
 
     The name FID is used only with the reference Inception weights. If they are not available, the distance is computed
     on features of a classifier of the data's own factors and is called FD-factors.

@@ -6,9 +6,9 @@
 p(θ_N | θ) = Normal(θ, τ² I), read from the program. The paper takes a step of size α along the gradient of the loss
 averaged over neighbours and (our inference) pixels, which is the same step for τ² = α / (K·C·H·W).
 
-**The step size is a prior variance**, as long as the step does not overshoot: the sharpness τ² λ_max(H) must stay
-below 2, where H is the Hessian of ℓ_N. `diagnose` measures it. Under that condition the step estimates the mode of the
-local posterior p(θ_N | N, θ) ∝ exp(−ℓ_N(θ_N)) p(θ_N | θ). There are two readings:
+**The step size is a prior variance**, while the step is short: it is close to the mode of the local posterior
+p(θ_N | N, θ) ∝ exp(−ℓ_N(θ_N)) p(θ_N | θ) if the sharpness τ² λ_max(H) is well below 1, where H is the Hessian of ℓ_N.
+Above 2 the step overshoots. `diagnose` measures the sharpness. There are two readings:
 
 - *isotropic*, the prior of the program: if ℓ_N is linearised at θ, the mode under Normal(θ, τ² I) is exactly the step.
   This ignores the curvature H; `MultiStepMAP` keeps descending to the mode of the local posterior itself.

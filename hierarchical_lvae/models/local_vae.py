@@ -8,8 +8,8 @@
     z   ~ q(z | x, φ_N) = Normal(μ, σ²)      (μ, log σ) = encoder(x; φ_N)
 
 α enters only through the prior variance τ² = α / (K·C·H·W) of the local weights, from which local inference reads its
-step size. A step of size τ² estimates a posterior mode under this prior only if it does not overshoot (sharpness below
-2; see `inference.adaptation`). With α = 0 both local sites are Delta at the meta-parameters: the plain VAE.
+step size. A step of size τ² is close to the posterior mode under this prior only if it is short (sharpness well below
+1; see `inference.adaptation`). With α = 0 both local sites are Delta at the meta-parameters: the plain VAE.
 """
 
 import math

@@ -19,9 +19,9 @@ NOTES = {
     "fid": "squared feature distances and KID: 0 is best (FD-factors is not FID) · precision, recall: 1 is best",
     "samples": "samples: root-mean-square distance per pixel, from samples to their reference and to the nearest "
     "training image, and from references to the nearest other image",
-    "iwae": "iwae: bounds on log p(x | N) with k draws, higher is better, for the points adapted on, for other points "
-    "of their neighbourhood (held out) and for the image itself (reference) · squared error: per pixel, with local "
-    "weights and without (meta) · active units: latents that vary with the image",
+    "iwae": "iwae: bounds on log p(x | θ_N) with k draws, higher is better, for the points adapted on, for other "
+    "points of their neighbourhood (held out) and for the image itself (reference) · squared error: per pixel, with "
+    "local weights and without (meta) · active units: latents that vary with the image",
 }
 """Explanations of the lines, by the scores that they belong to."""
 
