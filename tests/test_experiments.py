@@ -19,6 +19,7 @@ from hierarchical_lvae.experiments import FIGURES, TABLES, Row, Table, Workers, 
 from hierarchical_lvae.experiments.rows import fit_options
 from hierarchical_lvae.experiments.workers import _followed
 from hierarchical_lvae.runs import FitOptions
+from hierarchical_lvae.training import resume
 
 FEW = {"steps": 3, "batch": 2, "num_neighbours": 2, "latent_dim": 3}
 SETTINGS = ScoreSettings(train=120, test=60, neighbourhoods=2, draws=5, images=10, features="factors")
@@ -130,6 +131,25 @@ def test_what_is_only_read_is_left_as_it_is(run, tmp_path, monkeypatch):
     assert {path: path.read_bytes() for path in files} == files
     (tmp_path / "plain-0/metrics.json").unlink()
     assert run(finished_only=True)[0].remark == "not scored: leave out `finished_only`"
+
+
+def test_scores_that_are_not_current_are_not_read(run, tmp_path, monkeypatch):
+    """Such as those of a fit that was trained further, of an earlier definition, or of one that then diverged."""
+    (scored,) = run(rows=("local",))
+    (read,) = run(rows=("local",), finished_only=True)
+    assert read.values == scored.values
+    with monkeypatch.context() as patch:
+        patch.setattr("hierarchical_lvae.analysis.scores.VERSION", 0)
+        assert run(rows=("local",), finished_only=True)[0].values == (None, None)
+    resume(tmp_path / "local-0", 4)
+    (stale,) = run(rows=("local",), finished_only=True)
+    assert (stale.options.steps, stale.values, stale.scores) == (4, (None, None), {})
+    assert stale.remark == "not scored: leave out `finished_only`"
+    run(rows=("local",), steps=4)
+    state = json.loads((tmp_path / "local-0/state.json").read_text())
+    (tmp_path / "local-0/state.json").write_text(json.dumps({**state, "status": "diverged", "why": "the loss is nan"}))
+    (diverged,) = run(rows=("local",), finished_only=True)
+    assert (diverged.remark, diverged.values) == ("diverged: the loss is nan", (None, None))
 
 
 def test_a_damaged_state_is_a_row_that_says_so(run, tmp_path):

@@ -8,6 +8,7 @@ from .images import closeness as closeness
 from .images import distance as distance
 from .measure import Measured as Measured
 from .scores import model_digest as model_digest
+from .scores import outdated as outdated
 from .scores import score as score
 from .settings import ComparisonSettings as ComparisonSettings
 from .settings import ScoreSettings as ScoreSettings

@@ -112,6 +112,22 @@ def _refuse_infinite(values: Any, place: str = "") -> None:
         _refuse_infinite(inner, f"{place} {key}".strip().replace("_", " "))
 
 
+def outdated(values: Mapping[str, Any], model: str | None) -> str:
+    """Why a saved score is not current: it was computed with other weights than `model`, or defined differently then.
+
+    Args:
+        values: the score.
+        model: the `model_digest` of the run.
+
+    Returns:
+        What the score belongs to, "earlier weights" or "an earlier definition"; empty if it is current.
+    """
+    about = values.get("settings", {})
+    if about.get("model") != model:
+        return "earlier weights"
+    return "" if about.get("versions", {}).get("scores") == str(VERSION) else "an earlier definition"
+
+
 def model_digest(path: str | Path) -> str | None:
     """A hash of the weights in a run directory, or None if there are none.
 

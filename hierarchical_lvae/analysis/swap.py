@@ -24,6 +24,9 @@ def swap(run: Run, seed: int = 0, test: int = 5_000) -> dict[str, Any]:
     Each image gives its code to one decoded image and its weights to another. The result also has `ceiling`, the share
     of images whose own reconstruction shows their value, and `accuracy`, that of the classifier on the images
     themselves. `of_ceiling` is the share that follows the code, divided by the ceiling.
+
+    Raises:
+        ValueError: a decoded pixel is not finite.
     """
     factors, which = run.dataset.factors, classified_factors(run)
     with random_state_kept():
@@ -47,6 +50,8 @@ def swap(run: Run, seed: int = 0, test: int = 5_000) -> dict[str, Any]:
             x_N, y_N = run.neighbourhood(index, x), run.neighbourhood(other, y)
             z = run.encode(x, x_N).unsqueeze(1)
             images = torch.stack([x, run.decode(z, x_N).squeeze(1), run.decode(z, y_N).squeeze(1)])
+            if not images.isfinite().all():
+                raise ValueError("decoded images have pixels that are not finite: has the fit diverged?")
             seen.append(torch.stack([f.argmax(1) for f in classifier(images.flatten(0, 1))], 1).unflatten(0, (3, -1)))
     itself, own, shown = torch.cat(seen, 1).cpu().numpy()[..., [which.index(k) for k in scored]]
     true = true[:, scored]

@@ -80,9 +80,13 @@ def evaluate(
         for line in table(columns):
             click.echo(line)
         if shown:
-            used = settings.within(min(len(loaded.dataset) for loaded in runs.values()))
-            drawn = f"{used.train:,} for fitting, {used.test:,} for testing"
-            click.echo(f"\ncodes: {used.codes} · points: {drawn} · seed {used.seed}")
+            parts = [part for loaded in runs.values() for part in loaded.dataset.sub_sets]
+            scored_on = [(part.name, settings.within(part.stop - part.start)) for part in parts]
+            drawn = dict.fromkeys(
+                f"{used.train:,} for fitting, {used.test:,} for testing" + (name and f" ({name})")
+                for name, used in scored_on
+            )
+            click.echo(f"\ncodes: {settings.codes} · points: {'; '.join(drawn)} · seed {settings.seed}")
         for note in notes(shown):
             click.echo(note)
     failures.end()

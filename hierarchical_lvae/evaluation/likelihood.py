@@ -8,6 +8,8 @@
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from hierarchical_lvae.evaluation.arrays import check_codes
+
 ACTIVE = 0.01
 
 
@@ -48,5 +50,8 @@ def active_units(means: ArrayLike, threshold: float = ACTIVE) -> int:
     Args:
         means: posterior means of the codes, (n, D).
         threshold: for the variance; 0.01 in Burda, Grosse, Salakhutdinov (2016).
+
+    Raises:
+        ValueError: the shape is wrong, or a number is not finite.
     """
-    return int((np.asarray(means, float).var(0) > threshold).sum())
+    return int((check_codes(means).var(0) > threshold).sum())

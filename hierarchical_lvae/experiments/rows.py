@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from hierarchical_lvae.analysis import ScoreSettings, key_of, read_scores, score
+from hierarchical_lvae.analysis import ScoreSettings, key_of, model_digest, outdated, read_scores, score
 from hierarchical_lvae.experiments.paper import Place, Row, Table
 from hierarchical_lvae.experiments.workers import Workers, compute
 from hierarchical_lvae.runs import FitOptions, load_run, read_options
@@ -154,15 +154,19 @@ def run_row(
 def read_row(table: Table, row: Row, path: str | Path, settings: ScoreSettings | None = None) -> Result:
     """Read the result of one row whose run finished or diverged, with the scores for the codes that `settings` selects.
 
+    Scores that are not current (see `outdated`) are ignored, and so are all scores of a run that diverged.
+
     Raises:
         ValueError: the run cannot be read.
     """
     path = Path(path)
-    options, saved, state = read_options(path), read_scores(path), read_state(path)
+    options, state, model = read_options(path), read_state(path), model_digest(path)
+    diverged = state.status == "diverged"
+    saved = {key: values for key, values in read_scores(path).items() if not (diverged or outdated(values, model))}
     keys = {name: key_of(name, (settings or ScoreSettings()).codes) for name in table.metrics}
     scores = {name: saved[key] for name, key in keys.items() if key in saved}
     values = tuple(_found(scores, place) for place in table.columns.values())
-    remark = f"diverged: {state.why}" if state.status == "diverged" else ""
+    remark = f"diverged: {state.why}" if diverged else ""
     if not remark and table.columns and not scores:
         remark = "not scored: leave out `finished_only`"
     source = read_record(path)["data"].get("source", "")

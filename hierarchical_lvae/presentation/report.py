@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from hierarchical_lvae.analysis import SCORES, model_digest, read_scores
+from hierarchical_lvae.analysis import SCORES, model_digest, outdated, read_scores
 from hierarchical_lvae.analysis.store import META
 from hierarchical_lvae.files import write_text
 from hierarchical_lvae.presentation.compare import COLUMNS, NOTES
@@ -96,7 +96,7 @@ def write_report(run: str | Path) -> Path:
             "Training", [PageTable("Log", ("", "value", "remark"), list(_readings(read_log(run), saved)))], training
         ),
         Section("Figures", pictures=shown, missing=[] if shown else [("figures", command("figures", run))]),
-        _scores(run, of_scores),
+        _scores(run, saved["data"].get("images", 0), of_scores),
         _comparison(run, options.alpha == 0, of_comparison),
         Section("Options", _options(saved)),
     ]
@@ -187,7 +187,7 @@ def _readings(log: list[dict[str, Any]], saved: dict[str, Any]) -> Iterator[tupl
         below = "below 2: stable for a quadratic loss"
         above = "not below 2: unstable for a quadratic loss; try a smaller α"
         yield (
-            "sharpness of the step, τ²λ, last · largest", f"{at['sharpness']:.3g} · {sharpest:.3g}",
+            "sharpness of the step, τ²λ, batch means, last · largest", f"{at['sharpness']:.3g} · {sharpest:.3g}",
             "of a step, which exact inference does not take" if saved.get("local") == "exact" else
             below if sharpest < 2 else above,
         )  # fmt: skip
@@ -206,16 +206,20 @@ def _options(saved: dict[str, Any]) -> list[PageTable]:
     return [PageTable("Fit options", (), options), PageTable("Data and versions", (), versions)]
 
 
-def _scores(run: Path, pictures: Sequence[Picture]) -> Section:
-    """The scores that `evaluate` saved, one table each; scores of earlier weights are marked."""
+def _scores(run: Path, images: int, pictures: Sequence[Picture]) -> Section:
+    """The scores that `evaluate` saved, one table each; those that are not current are marked."""
 
     tables, current, old_meta = [], [], []
     saved, weights = read_scores(run), model_digest(run)
     for key, values in saved.items():
         about = values.get("settings", {})
-        name, old = key.removesuffix(META), about.get("model") != weights
-        how = ", ".join(f"{k} {v}" for k, v in about.items() if k not in ("model", "data", "versions", "weights"))
-        tables.append(PageTable(f"{name}{' of earlier weights' if old else ''} ({how})", (), lines(name, values)))
+        name, old = key.removesuffix(META), outdated(values, weights)
+        shown = {k: v for k, v in about.items() if k not in ("model", "data", "versions", "weights")}
+        points = {k: v for k, v in shown.items() if k in ("train", "test")}
+        if "parts" in values or sum(points.values()) > images:
+            shown |= {k: f"at most {v}" for k, v in points.items()}
+        how = ", ".join(f"{k} {v}" for k, v in shown.items())
+        tables.append(PageTable(f"{name}{old and f' of {old}'} ({how})", (), lines(name, values)))
         current += [] if old else [key]
         old_meta += [name] if old and key.endswith(META) else []
     missing = []

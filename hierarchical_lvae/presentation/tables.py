@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from hierarchical_lvae.experiments import Result, Table
+    from hierarchical_lvae.experiments.paper import Place
 
 
 def cells(table: "Table", results: "Sequence[Result]") -> list[list[str]]:
@@ -18,26 +19,44 @@ def cells(table: "Table", results: "Sequence[Result]") -> list[list[str]]:
     found = [["row", "seeds", *table.columns]]
     for row in table.rows:
         runs = [result for result in results if result.row.name == row.name]
-        remarks = Counter(result.remark.partition(":")[0] for result in runs if result.remark)
         line = [row.name, str(len(runs))]
         for column, (published, place) in enumerate(zip(row.published, table.columns.values(), strict=True)):
             values = [float(value) for run in runs if (value := run.values[column]) is not None]
-            distances = [run.scores.get("fid", {}) for run in runs if place[0] == "fid"]
-            names = {distance["name"] for distance in distances if "name" in distance}
-            line.append(_cell(published, values, remarks, ", ".join(sorted(names - {"FID"})), bool(runs)))
+            remarks = Counter(run.remark.partition(":")[0] for run in runs if run.remark and run.values[column] is None)
+            line.append(_cell(published, values, remarks, _features(runs, place), bool(runs)))
         found.append(line)
     return found
 
 
-def _cell(published: float | None, values: list[float], remarks: "Counter[str]", other: str, run: bool) -> str:
-    """The published value and ours, with their difference unless ours uses `other` features."""
+def _features(results: "Sequence[Result]", place: "Place") -> dict[str, str]:
+    """The name of each Fréchet distance by its name and the weights of its features; empty for another column.
+
+    Distances are comparable only if both agree.
+    """
+    distances = [result.scores.get("fid", {}) for result in results if place[0] == "fid"]
+    return {
+        f"{distance['name']} {distance.get('settings', {}).get('weights', '')}": distance["name"]
+        for distance in distances
+        if "name" in distance
+    }
+
+
+def _cell(
+    published: float | None, values: list[float], remarks: "Counter[str]", features: dict[str, str], run: bool
+) -> str:
+    """The published value and ours, with their difference unless ours is a distance other than FID.
+
+    Distances in different features are not averaged.
+    """
     paper = "–" if published is None else f"{published:.3f}"
+    if len(features) > 1:
+        return f"{paper} · not comparable: {', '.join(sorted(features))}"
     if not values:
         return f"{paper} · {', '.join(remarks) or ('not scored' if run else 'not run')}"
     ours = statistics.fmean(values)
     spread = f" ± {statistics.stdev(values):.3f}" if len(values) > 1 else ""
     spread += "".join(f", {number} {remark}" for remark, number in remarks.items())
-    if other:
+    if other := ", ".join({*features.values()} - {"FID"}):
         return f"{paper} · {ours:.3f}{spread} {other}"
     return f"{paper} · {ours:.3f}{spread}" + ("" if published is None else f" ({ours - published:+.3f})")
 
@@ -84,8 +103,10 @@ def protocol(results: "Sequence[Result]") -> list[str]:
             about["features"].add(f"{fid['name']} of {fid['generated']:,} images")
         if "settings" in result.scores.get("dci", {}):
             points = result.scores["dci"]["settings"]
+            bound = "at most " if "parts" in result.scores["dci"] else ""  # a part may have fewer images
             about["points"].add(
-                f"DCI of {points['codes']} codes, fitted on {points['train']:,} and tested on {points['test']:,}"
+                f"DCI of {points['codes']} codes, fitted on {bound}{points['train']:,} "
+                f"and tested on {bound}{points['test']:,}"
             )
     papers = (
         "the paper: 300,000 steps, B = 25, K = 10 (noise; nearest codes on CarsNORB), Adam 0.0001; the real images; "
@@ -126,12 +147,14 @@ def draw(table: "Table", results: "Sequence[Result]") -> "Figure":
 
     panels: dict[str, list[tuple[str, list[float], float | None]]] = {}
     for column, (title, place) in enumerate(table.columns.items()):
+        features = _features(results, place)
+        if len(features) > 1:
+            title = f"{title} (not comparable: different features)"
         panels[title] = []
-        names = {result.scores.get(place[0], {}).get("name") for result in results}
         for row in table.rows:
             runs = [result for result in results if result.row.name == row.name]
             values = [float(value) for run in runs if (value := run.values[column]) is not None]
-            published = row.published[column] if names <= {None, "FID"} else None
+            published = row.published[column] if {*features.values()} <= {"FID"} else None
             panels[title].append((row.label, values, published))
     return plots.values_by_row(panels, "\n".join([table.title, *protocol(results)[:1]]))
 

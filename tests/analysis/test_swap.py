@@ -88,3 +88,12 @@ def test_the_random_state_is_left_as_it_was(squares, tmp_path):
 def test_data_without_factors_have_none(squares, tmp_path):
     bare = replace(squares, factors=squares.factors[:, :0], factor_names=(), factor_sizes=())
     assert "no factors" in swap(Perfect(bare, tmp_path, True), test=200)["not_available"]
+
+
+def test_images_that_are_not_finite_have_no_score(squares, tmp_path, monkeypatch):
+    """The classifier would predict a value for them, too."""
+    monkeypatch.setattr("hierarchical_lvae.evaluation.factor_classifier.STEPS", 5)
+    run = Perfect(squares, tmp_path, True)
+    run.decode = lambda z, x_N: torch.full((len(z), 1, 3, 8, 8), torch.nan)
+    with pytest.raises(ValueError, match="decoded images have pixels that are not finite: has the fit diverged"):
+        swap(run, test=200)

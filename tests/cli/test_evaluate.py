@@ -4,15 +4,17 @@ import errno
 import json
 import re
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from click.testing import CliRunner
 
 from hierarchical_lvae.cli import main
+from hierarchical_lvae.data import Part
 from hierarchical_lvae.files import explained
 from hierarchical_lvae.presentation.scores import notes
-from hierarchical_lvae.runs import FitOptions
+from hierarchical_lvae.runs import FitOptions, load_run
 from hierarchical_lvae.training import fit
 
 FEW = ["--points", "60", "30"]
@@ -184,3 +186,17 @@ def test_a_method_that_fails_is_named_and_leaves_the_others(run, monkeypatch):
     assert result.stderr.splitlines()[-1] == f"Error: laplace: {why}"
     rows = (run / "compare.csv").read_text(encoding="utf-8").splitlines()
     assert [row.split(",")[1] for row in rows[1:]] == ["one-step", "shared"]
+
+
+def test_the_points_of_each_part_are_counted(run, monkeypatch):
+    """Parts with fewer images than points are split in the same proportion."""
+    whole = load_run(run)
+    data = whole.dataset
+    ends = {"cars": (0, 60), "toys": (60, 90)}
+    parts = [Part(name, a, b, data.factors[a:b], data.factor_names, data.factor_sizes) for name, (a, b) in ends.items()]
+    union = replace(whole, dataset=replace(data, parts=tuple(parts)))
+    monkeypatch.setattr("hierarchical_lvae.runs.load_run", lambda *_: union)
+    result = hlvae("evaluate", run, "--metrics", "mig", *FEW)
+    assert (
+        "points: 40 for fitting, 20 for testing (cars); 20 for fitting, 10 for testing (toys) · seed 0" in result.stdout
+    )

@@ -25,8 +25,21 @@ def test_coverage_is_the_level_where_the_spread_is_right():
     assert coverage(draws * 0.5, truth) < 0.65
 
 
+def test_the_order_of_equal_predictions_does_not_matter():
+    """One prediction for all pixels, right on average: sorted pixels once looked far from calibrated."""
+    seen = np.repeat([0, 1], 500)
+    assert calibration_error(np.full(1_000, 0.5), seen) == 0
+    means = rng.choice([0.2, 0.5, 0.7], size=3_000)
+    seen = rng.random(3_000) < means
+    order = rng.permutation(3_000)
+    assert calibration_error(means[order], seen[order]) == pytest.approx(calibration_error(means, seen))
+
+
 def test_bad_input_is_refused():
     with pytest.raises(ValueError, match=r"predictions have shape \(2,\) and pixels \(3,\)"):
         calibration_error([0, 1], [0, 1, 1])
     with pytest.raises(ValueError, match="not finite"):
         calibration_error([0, np.nan], [0, 1])
+    for draws, truth in (([[0, np.nan], [0, 1]], [0, 1]), ([[0, 1], [0, 1]], [0, np.inf])):
+        with pytest.raises(ValueError, match="not finite"):
+            coverage(draws, truth)

@@ -57,3 +57,6 @@ def test_units():
     assert bits_per_dimension(-100 * math.log(2), 50) == pytest.approx(2)
     means = np.random.default_rng(0).normal(size=(500, 3)) * [1, 0.5, 0.05]
     assert active_units(means) == 2
+    means[0, 0] = np.nan
+    with pytest.raises(ValueError, match="the codes of 1 of 500 points are not finite"):
+        active_units(means)

@@ -136,6 +136,19 @@ def test_scores_of_earlier_weights_are_called_so(run):
     assert any(line.startswith("Missing: dci, mig") for line in lines)
 
 
+def test_scores_of_an_earlier_definition_are_called_so(run, monkeypatch):
+    assert CliRunner().invoke(main, ["evaluate", str(run), "--metrics", "mig", "--points", "60", "30"]).exit_code == 0
+    monkeypatch.setattr("hierarchical_lvae.analysis.scores.VERSION", 99)
+    lines = page(run).lines
+    assert "mig of an earlier definition (seed 0, codes local, train 60, test 30)" in lines
+    assert any(line.startswith("Missing: dci, mig") for line in lines)
+
+
+def test_more_points_than_images_are_an_upper_bound(run):
+    assert CliRunner().invoke(main, ["evaluate", str(run), "--metrics", "mig"]).exit_code == 0
+    assert "mig (seed 0, codes local, train at most 10000, test at most 5000)" in page(run).lines
+
+
 def test_scores_of_meta_codes_are_current_or_not_by_themselves(run):
     """Those of earlier weights do not make the report ask for the current ones of local codes, and the reverse."""
     few = ["--metrics", "mig", "--points", "60", "30"]
