@@ -18,8 +18,6 @@ from hierarchical_lvae.cli.names import (
     option_of,
     points_option,
 )
-from hierarchical_lvae.presentation.figures import compose
-from hierarchical_lvae.presentation.tables import lines, refuse_others, write
 from hierarchical_lvae.runs.options import PRESETS, FitOptions
 from hierarchical_lvae.types import Interrupted
 
@@ -79,6 +77,8 @@ def reproduce(
     """
     from hierarchical_lvae.evaluation import inception
     from hierarchical_lvae.experiments import FIGURES, Workers, at_a_time, finished_beside, plan, run_table, table_of
+    from hierarchical_lvae.presentation.figures import compose
+    from hierarchical_lvae.presentation.tables import lines, refuse_others, write
     from hierarchical_lvae.runs import load_run
     from hierarchical_lvae.training.memory import keep_freed_memory
 
