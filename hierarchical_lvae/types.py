@@ -266,3 +266,17 @@ def single_precision() -> Iterator[None]:
         yield
     finally:
         torch.set_default_dtype(before)
+
+
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Evaluate a model: seeded, in single precision and without gradients; restores all of these on exit.
+
+    Validation is off: a σ that underflows to 0 in single precision is harmless, and a diverged fit shows in the result.
+    """
+    import pyro
+    import torch
+
+    with random_state_kept(), single_precision(), torch.no_grad(), pyro.validation_enabled(False):
+        torch.manual_seed(seed)
+        yield
