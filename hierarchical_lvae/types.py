@@ -188,6 +188,16 @@ def separated(names: str, kind: str) -> tuple[str, ...]:
     return parts
 
 
+def check_name(kind: str, name: str, names: Iterable[str]) -> None:
+    """Check that `name` is one of `names`; errors call it a `kind`.
+
+    Raises:
+        ValueError: it is not; the message suggests the closest one.
+    """
+    if name not in (names := [*names]):
+        raise ValueError(f"no {kind} is called {name!r}: {suggestion(name, names)}")
+
+
 def lookup(table: Mapping[str, str], name: str, kind: str) -> Any:
     """Import the entry `name` of a table of "module:attribute" strings; errors call an entry a `kind`.
 
@@ -197,8 +207,7 @@ def lookup(table: Mapping[str, str], name: str, kind: str) -> Any:
     Raises:
         ValueError: there is no such name; the message suggests the closest one.
     """
-    if name not in table:
-        raise ValueError(f"no {kind} is called {name!r}: {suggestion(name, table)}")
+    check_name(kind, name, table)
     return resolve_name(table[name])
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from hierarchical_lvae.files import delete_lock, explained, locked, occupied
-from hierarchical_lvae.types import suggestion
+from hierarchical_lvae.types import check_name
 
 log = logging.getLogger(__name__)
 
@@ -84,8 +84,7 @@ def download(name: str, data_dir: Path) -> list[Path]:
         BlockingIOError: another process is downloading the same file.
         OSError: the network or the disk failed.
     """
-    if name not in SOURCES:
-        raise ValueError(f"no data set is called {name!r}: {suggestion(name, SOURCES)}")
+    check_name("data set", name, SOURCES)
     if not SOURCES[name]:
         raise ValueError(f"{name} needs no download: it is shipped with scikit-learn")
     return [_retrieve(source, data_dir) for source in SOURCES[name]]
