@@ -10,10 +10,10 @@ from hierarchical_lvae.analysis import CODES, FEATURES, ScoreSettings
 from hierarchical_lvae.cli.failures import in_flags
 from hierarchical_lvae.cli.names import (
     Count,
-    DataDirectory,
     Location,
     Name,
     Separated,
+    data_dir_option,
     device_option,
     option_of,
     points_option,
@@ -46,7 +46,7 @@ IMAGES = {"quick": 5_000}
 @click.option("--jobs", type=Count(), help="Runs in parallel [default: one per core; one on a GPU]")
 @click.option("--dask", metavar="ADDRESS", help="Send the runs to this Dask scheduler; it must see the same files.")
 @click.option("--out", type=Location(), help="Directory of the runs [default: runs/TABLE-PRESET]")
-@click.option("--data-dir", type=DataDirectory(), help="Directory of data files [default: $HLVAE_DATA or user cache]")
+@data_dir_option
 @device_option
 @click.option(
     "--print-only",

@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,14 +33,14 @@ def draw_all(run: Run, seed: int | None = None) -> list[Path]:
 
 def draw_figure2(run: Run, seed: int | None = None) -> "Figure":
     """Draw samples, each decoded with the local weights of another reference."""
-    with seeded(run.options.seed if seed is None else seed):
+    with _seeded(run, seed):
         samples = _prior_samples(run, 100)
     return plots.conditional_prior_samples(samples.unflatten(0, (10, 10)), describe(run), run.vae.adapts["decoder"])
 
 
 def draw_figure3(run: Run, seed: int | None = None) -> "Figure":
     """Draw references, and samples at codes that all of them share."""
-    with seeded(run.options.seed if seed is None else seed):
+    with _seeded(run, seed):
         x, x_N = _references(run, 8)
         shared = torch.randn(10, run.options.latent_dim).to(x.device)
         samples = run.decode(shared.expand(len(x), -1, -1), x_N)
@@ -49,7 +50,7 @@ def draw_figure3(run: Run, seed: int | None = None) -> "Figure":
 def draw_figure4(run: Run, seed: int | None = None) -> "Figure":
     """Sweep one latent after the other around the code of a reference."""
     size = run.options.latent_dim
-    with seeded(run.options.seed if seed is None else seed):
+    with _seeded(run, seed):
         x, x_N = _references(run, 1)
         swept = run.encode(x, x_N).repeat(size, len(SWEEP), 1)
         for i in range(size):
@@ -79,7 +80,7 @@ def compose(name: str, runs: Sequence[tuple[str, Run]], out: str | Path) -> Path
         return save(PAPER_FIGURES[name.replace("fig", "figure")](first), out, name)
     samples = []
     for _, run in runs:
-        with seeded(run.options.seed):
+        with _seeded(run, None):
             samples.append(_prior_samples(run, 12))
     beta = "" if first.options.beta == 1 else f"β = {first.options.beta:g}, "
     figure = plots.image_grid(torch.stack(samples), f"{beta}{protocol(first)}", rows=[label for label, _ in runs])
@@ -88,7 +89,7 @@ def compose(name: str, runs: Sequence[tuple[str, Run]], out: str | Path) -> Path
 
 def draw_reconstructions(run: Run, seed: int | None = None, number: int = 10) -> Path:
     """Draw images, neighbours, and reconstructions with the current meta and local weights of the run."""
-    with seeded(run.options.seed if seed is None else seed):
+    with _seeded(run, seed):
         x, x_N = _references(run, number)
         meta, local = (run.decode(run.encode(x, given).unsqueeze(1), given).squeeze(1) for given in (None, x_N))
     return save(plots.reconstructions(x, x_N[:, 0], meta, local, describe(run)), run.directory, "reconstructions")
@@ -107,6 +108,10 @@ def save(figure: "Figure", out: str | Path, name: str) -> Path:
         warnings.filterwarnings("ignore", "Glyph .* missing from")
         figure.savefig(temporary, dpi=150)
     return path
+
+
+def _seeded(run: Run, seed: int | None) -> AbstractContextManager[None]:
+    return seeded(run.options.seed if seed is None else seed)
 
 
 def _references(run: Run, number: int) -> tuple[Tensor, Tensor]:
