@@ -36,14 +36,14 @@ def live() -> bool:
 
 
 @contextmanager
-def hidden(hide: bool = True) -> Iterator[None]:
+def hidden() -> Iterator[None]:
     """Show no progress bars inside the `with` block.
 
     >>> with hidden():
     ...     shown()
     False
     """
-    token = _SHOWN.set(_SHOWN.get() and not hide)
+    token = _SHOWN.set(False)
     try:
         yield
     finally:

@@ -188,6 +188,16 @@ def separated(names: str, kind: str) -> tuple[str, ...]:
     return parts
 
 
+def check_name(kind: str, name: str, names: Iterable[str]) -> None:
+    """Check that `name` is one of `names`; errors call it a `kind`.
+
+    Raises:
+        ValueError: it is not; the message suggests the closest one.
+    """
+    if name not in (names := [*names]):
+        raise ValueError(f"no {kind} is called {name!r}: {suggestion(name, names)}")
+
+
 def lookup(table: Mapping[str, str], name: str, kind: str) -> Any:
     """Import the entry `name` of a table of "module:attribute" strings; errors call an entry a `kind`.
 
@@ -197,8 +207,7 @@ def lookup(table: Mapping[str, str], name: str, kind: str) -> Any:
     Raises:
         ValueError: there is no such name; the message suggests the closest one.
     """
-    if name not in table:
-        raise ValueError(f"no {kind} is called {name!r}: {suggestion(name, table)}")
+    check_name(kind, name, table)
     return resolve_name(table[name])
 
 
@@ -266,3 +275,17 @@ def single_precision() -> Iterator[None]:
         yield
     finally:
         torch.set_default_dtype(before)
+
+
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Evaluate a model: seeded, in single precision and without gradients; restores all of these on exit.
+
+    Validation is off: a σ that underflows to 0 in single precision is harmless, and a diverged fit shows in the result.
+    """
+    import pyro
+    import torch
+
+    with random_state_kept(), single_precision(), torch.no_grad(), pyro.validation_enabled(False):
+        torch.manual_seed(seed)
+        yield

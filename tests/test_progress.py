@@ -62,7 +62,8 @@ def test_an_interval_that_is_set_applies_everywhere(shown, monkeypatch):
 def test_hidden_bars_leave_no_trace_and_come_back(shown, tmp_path, capsys):
     with progress.hidden():
         fit(SMALL, tmp_path / "run")
-        with progress.hidden(False):  # does not show what is hidden around it
-            assert not progress.shown()
+        with progress.hidden():
+            pass
+        assert not progress.shown()  # the end of the inner block does not show what is hidden around it
     assert capsys.readouterr().err == ""
     assert progress.shown()

@@ -5,7 +5,6 @@ from typing import Any
 
 import numpy as np
 import pyro
-import torch
 
 from hierarchical_lvae import progress
 from hierarchical_lvae.analysis.codes import encode
@@ -14,14 +13,12 @@ from hierarchical_lvae.analysis.settings import IWAE_DRAWS
 from hierarchical_lvae.evaluation import active_units, bits_per_dimension, iwae
 from hierarchical_lvae.inference.bound import log_weights
 from hierarchical_lvae.runs import Run
-from hierarchical_lvae.types import random_state_kept, single_precision
+from hierarchical_lvae.types import seeded
 
 UNITS_OF = 1_000
 """Number of points on which active units are counted."""
 
 
-@torch.no_grad()
-@single_precision()
 def likelihood(run: Run, seed: int, neighbourhoods: int, draws: int) -> dict[str, Any]:
     """ELBO and IWAE bounds under local weights, for points that were adapted on and for points that were not.
 
@@ -30,8 +27,7 @@ def likelihood(run: Run, seed: int, neighbourhoods: int, draws: int) -> dict[str
     """
     vae = run.vae
     values: dict[str, Any] = {}
-    with random_state_kept(), pyro.validation_enabled(False), pyro.get_param_store().scope():
-        torch.manual_seed(seed)
+    with seeded(seed), pyro.get_param_store().scope():
         try:
             points = draw_points(run, neighbourhoods)
         except ValueError as error:

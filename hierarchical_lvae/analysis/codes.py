@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-import pyro
 import torch
 from numpy.typing import NDArray
 
@@ -20,7 +19,7 @@ from hierarchical_lvae.data.factor_images import is_colour
 from hierarchical_lvae.evaluation import METRICS, Dci
 from hierarchical_lvae.evaluation.arrays import unsuitable
 from hierarchical_lvae.runs import Run
-from hierarchical_lvae.types import accepted, lookup, random_state_kept, single_precision
+from hierarchical_lvae.types import accepted, lookup, seeded
 
 BATCH, LARGE = 50, 10
 
@@ -34,16 +33,12 @@ class Encoded(NamedTuple):
     """(n, F)."""
 
 
-@torch.no_grad()
-@single_precision()
 def encode(run: Run, number: int, codes: str = "local", seed: int = 0, part: Part | None = None) -> Encoded:
     """Encode random points of the run's data, or of one part of them. The random state is restored."""
     found = []
     part = part or run.dataset.sub_sets[0]
-    with random_state_kept(), pyro.validation_enabled(False), progress.bar(
-        desc=" ".join(["encode", *part.name.split(), f"({codes})"]), total=number, unit="image"
-    ) as bar:  # fmt: skip
-        torch.manual_seed(seed)
+    what = " ".join(["encode", *part.name.split(), f"({codes})"])
+    with seeded(seed), progress.bar(desc=what, total=number, unit="image") as bar:
         size = part.stop - part.start
         rows = torch.randint(size, (number,)) if size >= LARGE * number else torch.randperm(size)[:number]
         for index in (part.start + rows).split(BATCH):

@@ -26,7 +26,7 @@ from hierarchical_lvae.analysis.measure import Measured, Points, draw_points, me
 from hierarchical_lvae.analysis.settings import ComparisonSettings
 from hierarchical_lvae.inference import LOCAL_INFERENCE
 from hierarchical_lvae.runs import Run
-from hierarchical_lvae.types import random_state_kept, reason, single_precision, suggestion
+from hierarchical_lvae.types import check_name, reason, seeded
 
 BASELINE = "one-step"
 Tasks = dict[str, Callable[[], Measured]]
@@ -47,8 +47,6 @@ class Comparison(NamedTuple):
     """The methods that failed, with the reason; they are in no list."""
 
 
-@torch.no_grad()
-@single_precision()
 def compare(
     run: Run,
     methods: Sequence[str] = DEFAULT_METHODS,
@@ -72,11 +70,9 @@ def compare(
     settings = settings or ComparisonSettings()
     if run.options.alpha == 0:
         raise ValueError("this run has α = 0: its weights are not local, so there are no local posteriors to compare")
-    known = [*LOCAL_INFERENCE, *BLOCK_METHODS]
-    if unknown := [method for method in methods if method not in known]:
-        raise ValueError(f"no local inference is called {unknown[0]!r}: {suggestion(unknown[0], known)}")
-    with random_state_kept(), pyro.get_param_store().scope(), pyro.validation_enabled(False):
-        torch.manual_seed(settings.seed)
+    for method in methods:
+        check_name("local inference", method, (*LOCAL_INFERENCE, *BLOCK_METHODS))
+    with seeded(settings.seed), pyro.get_param_store().scope():
         points = draw_points(run, settings.neighbourhoods)
         few = Points(*(t[: settings.reference_neighbourhoods] for t in points))
         all_weights: Tasks = {

@@ -9,7 +9,6 @@ import logging
 from collections.abc import Callable
 from typing import Any
 
-import pyro
 import torch
 from torch import Tensor
 
@@ -20,7 +19,7 @@ from hierarchical_lvae.evaluation import Features, factor_features, fidelity, in
 from hierarchical_lvae.evaluation.frechet import FEWEST
 from hierarchical_lvae.files import read_tensors
 from hierarchical_lvae.runs import Run
-from hierarchical_lvae.types import random_state_kept, single_precision
+from hierarchical_lvae.types import seeded
 
 SAMPLES = 4
 CHUNK = 1_000
@@ -52,8 +51,6 @@ def choose_features(run: Run, settings: ScoreSettings) -> Features | None:
     return None if file is None else factor_features(file)
 
 
-@torch.no_grad()
-@single_precision()
 def distance(run: Run, features: Features | None, seed: int, images: int) -> dict[str, Any]:
     """The Fréchet distance of generated images to the data, with KID, precision and recall, in the given features."""
     if features is None:
@@ -62,10 +59,9 @@ def distance(run: Run, features: Features | None, seed: int, images: int) -> dic
     if number < FEWEST:
         return {"not_available": f"there are only {number} images, and at least {FEWEST} are needed"}
     about = {}
-    with random_state_kept(), pyro.validation_enabled(False):
+    with seeded(seed):
         if features.name == "FD-factors":
             about["accuracy_of_factors"] = read_tensors(features.weights)["accuracy"].item()
-        torch.manual_seed(seed)
         queue = torch.randperm(len(run.dataset))[:number].to(run.options.device)
         real = _Bar(lambda n, start: run.dataset.batch(queue[start : start + n]), "real images", number)
         generated = _Bar(lambda n, _: _samples(run, n, 1)[2].squeeze(1), "generated images", images)
@@ -74,8 +70,6 @@ def distance(run: Run, features: Features | None, seed: int, images: int) -> dic
     return {**result._asdict(), **about}
 
 
-@torch.no_grad()
-@single_precision()
 def closeness(run: Run, seed: int, neighbourhoods: int) -> dict[str, Any]:
     """Root-mean-square distances per pixel of samples to their reference and to the nearest of *all* training images.
 
@@ -83,29 +77,28 @@ def closeness(run: Run, seed: int, neighbourhoods: int) -> dict[str, Any]:
     """
     if len(run.dataset) < 2:
         return {"not_available": "there is only one image, so no other can be the nearest"}
-    with random_state_kept(), pyro.validation_enabled(False):
-        torch.manual_seed(seed)
+    with seeded(seed):
         index, x, samples = _samples(run, neighbourhoods, SAMPLES)
-    number = len(x)
-    queries = torch.cat([samples.flatten(0, 1), x]).flatten(1)
-    best = torch.full((len(queries),), torch.inf, device=queries.device)
-    which = torch.zeros_like(best, dtype=torch.long)
-    for part in progress.bar(torch.arange(len(run.dataset)).split(CHUNK), "nearest images", unit="k"):
-        part = part.to(queries.device)
-        images = run.dataset.batch(part).flatten(1)
-        squares = torch.cdist(queries, images, compute_mode="use_mm_for_euclid_dist")
-        squares[-number:][index[:, None] == part] = torch.inf  # for a reference, the nearest *other* image
-        found = squares.min(1)
-        which = torch.where(found.values < best, part[found.indices], which)
-        best = best.minimum(found.values)
-    to_nearest = (queries - run.dataset.batch(which).flatten(1)).square().mean(1).sqrt()  # exact, unlike cdist
-    to_reference = (samples - x.unsqueeze(1)).flatten(2).square().mean(2).sqrt()
-    return {
-        "to_reference": to_reference.mean().item(),
-        "to_nearest": to_nearest[:-number].mean().item(),
-        "nearest_is_reference": (which[:-number].view(number, -1) == index[:, None]).float().mean().item(),
-        "reference_to_nearest_other": to_nearest[-number:].mean().item(),
-    }
+        number = len(x)
+        queries = torch.cat([samples.flatten(0, 1), x]).flatten(1)
+        best = torch.full((len(queries),), torch.inf, device=queries.device)
+        which = torch.zeros_like(best, dtype=torch.long)
+        for part in progress.bar(torch.arange(len(run.dataset)).split(CHUNK), "nearest images", unit="k"):
+            part = part.to(queries.device)
+            images = run.dataset.batch(part).flatten(1)
+            squares = torch.cdist(queries, images, compute_mode="use_mm_for_euclid_dist")
+            squares[-number:][index[:, None] == part] = torch.inf  # for a reference, the nearest *other* image
+            found = squares.min(1)
+            which = torch.where(found.values < best, part[found.indices], which)
+            best = best.minimum(found.values)
+        to_nearest = (queries - run.dataset.batch(which).flatten(1)).square().mean(1).sqrt()  # exact, unlike cdist
+        to_reference = (samples - x.unsqueeze(1)).flatten(2).square().mean(2).sqrt()
+        return {
+            "to_reference": to_reference.mean().item(),
+            "to_nearest": to_nearest[:-number].mean().item(),
+            "nearest_is_reference": (which[:-number].view(number, -1) == index[:, None]).float().mean().item(),
+            "reference_to_nearest_other": to_nearest[-number:].mean().item(),
+        }
 
 
 def _samples(run: Run, references: int, number: int) -> tuple[Tensor, Tensor, Tensor]:

@@ -21,7 +21,7 @@ from hierarchical_lvae.analysis.store import Store, key_of
 from hierarchical_lvae.evaluation import METRICS
 from hierarchical_lvae.runs import Run
 from hierarchical_lvae.runs.directory import read_weights
-from hierarchical_lvae.types import accepted, lookup, reason, suggestion
+from hierarchical_lvae.types import accepted, check_name, lookup, reason
 
 POINTS = ("seed", "codes", "train", "test")
 """The settings that scores of the codes depend on; scores of the whole run depend on their arguments."""
@@ -50,8 +50,7 @@ def score(
     """
     settings = settings or ScoreSettings()
     for name in names:
-        if name not in SCORES:
-            raise ValueError(f"no score is called {name!r}: {suggestion(name, SCORES)}")
+        check_name("score", name, SCORES)
     settings.check()
     store, model = Store(run.directory), digest(run.vae.state_dict())
     parts = run.dataset.sub_sets

@@ -3,7 +3,6 @@
 from typing import Any
 
 import numpy as np
-import pyro
 import torch
 
 from hierarchical_lvae import progress
@@ -11,13 +10,11 @@ from hierarchical_lvae.analysis.classifier import classified_factors, factor_cla
 from hierarchical_lvae.analysis.codes import geometry
 from hierarchical_lvae.evaluation import swap_score
 from hierarchical_lvae.runs import Run
-from hierarchical_lvae.types import random_state_kept, single_precision
+from hierarchical_lvae.types import seeded
 
 BATCH = 50
 
 
-@torch.no_grad()
-@single_precision()
 def swap(run: Run, seed: int = 0, test: int = 5_000) -> dict[str, Any]:
     """Score whether each factor follows the code or the local weights, on `test` pairs of images.
 
@@ -29,8 +26,7 @@ def swap(run: Run, seed: int = 0, test: int = 5_000) -> dict[str, Any]:
         ValueError: a decoded pixel is not finite.
     """
     factors, which = run.dataset.factors, classified_factors(run)
-    with random_state_kept():
-        torch.manual_seed(seed)
+    with seeded(seed):
         rows = torch.randperm(len(run.dataset))[:test]
     others = rows.roll(1)
     true, of_weights = factors[rows.numpy()], factors[others.numpy()]
@@ -38,11 +34,10 @@ def swap(run: Run, seed: int = 0, test: int = 5_000) -> dict[str, Any]:
     scored = [k for k in which if differ[k]]
     if not scored:
         return {"not_available": "the data as a whole have no factors that can be scored"}
-    classifier = factor_classifier(run)
     names, sizes = [run.dataset.factor_names[k] for k in scored], [run.dataset.factor_sizes[k] for k in scored]
     seen = []
-    with random_state_kept(), pyro.validation_enabled(False):
-        torch.manual_seed(seed)
+    with seeded(seed):
+        classifier = factor_classifier(run)
         parts = zip(rows.split(BATCH), others.split(BATCH), strict=True)
         for part in progress.bar([*parts], "swap codes and weights", unit="batch"):
             index, other = (i.to(run.options.device) for i in part)

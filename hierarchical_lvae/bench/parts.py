@@ -1,7 +1,5 @@
 """Time the work around a step: images, rendering, the search for neighbours, and DCI."""
 
-import statistics
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,6 +7,7 @@ import numpy as np
 import torch
 
 from hierarchical_lvae import progress
+from hierarchical_lvae.analysis.measure import timed
 from hierarchical_lvae.data import load_dataset
 from hierarchical_lvae.data.raycast import render_geometry
 from hierarchical_lvae.evaluation import dci
@@ -44,13 +43,6 @@ def bench_parts(
         "DCI of 1,000 points, two factors of 4 values": lambda: dci(points, factors, points, factors, n_jobs=1),
     }
     with progress.hidden():
-        return {name: _median(part, rounds) for name, part in parts.items()}
-
-
-def _median(part: Callable[[], object], rounds: int) -> float:
-    seconds = []
-    for _ in range(rounds + 1):
-        start = time.perf_counter()
-        part()
-        seconds.append(time.perf_counter() - start)
-    return statistics.median(seconds[1:])
+        for part in parts.values():
+            part()
+        return {name: timed(part, rounds)[1] for name, part in parts.items()}

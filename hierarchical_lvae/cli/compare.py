@@ -9,8 +9,6 @@ from hierarchical_lvae.analysis import BLOCK_METHODS, DEFAULT_METHODS, Compariso
 from hierarchical_lvae.cli.failures import Failures
 from hierarchical_lvae.cli.names import Location, Names, Separated, option_of, where_options
 from hierarchical_lvae.inference import LOCAL_INFERENCE
-from hierarchical_lvae.presentation.compare import table, write
-from hierarchical_lvae.presentation.titles import describe
 
 KNOWN = (*LOCAL_INFERENCE, *BLOCK_METHODS)
 
@@ -59,6 +57,8 @@ def compare(
       hlvae compare runs/first --local one-step,laplace,laplace-last-layer --neighbourhoods 32
     """
     from hierarchical_lvae.analysis import compare as compare_run
+    from hierarchical_lvae.presentation.compare import table, write
+    from hierarchical_lvae.presentation.titles import describe
     from hierarchical_lvae.runs import load_run
     from hierarchical_lvae.runs.pretrained import own_copy
 

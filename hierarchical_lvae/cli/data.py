@@ -6,16 +6,12 @@ from typing import TYPE_CHECKING
 
 import click
 
-from hierarchical_lvae.cli.names import DataDirectory, Location, Name, NameOrPath, Suggesting
+from hierarchical_lvae.cli.names import Location, Name, NameOrPath, Suggesting, data_dir_option
 from hierarchical_lvae.data import DATASETS
 from hierarchical_lvae.runs import PRETRAINED
 
 if TYPE_CHECKING:
     from hierarchical_lvae.data import FactorImages, Part
-
-data_dir_option = click.option(
-    "--data-dir", type=DataDirectory(), help="Directory of data files [default: $HLVAE_DATA or user cache]"
-)
 
 
 @click.group(cls=Suggesting)

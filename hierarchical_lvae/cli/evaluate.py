@@ -8,7 +8,6 @@ import click
 from hierarchical_lvae.analysis import CODES, FEATURES, SCORES, ScoreSettings
 from hierarchical_lvae.cli.failures import Failures, in_flags
 from hierarchical_lvae.cli.names import Location, Name, Names, option_of, points_option, where_options
-from hierarchical_lvae.presentation.figures import draw_importance
 from hierarchical_lvae.presentation.scores import has_numbers, lines, notes, table
 from hierarchical_lvae.presentation.titles import describe
 
@@ -101,6 +100,7 @@ def scored(
         Its column of the table, as text by label, and the names of the scores that have numbers.
     """
     from hierarchical_lvae.analysis import score
+    from hierarchical_lvae.presentation.figures import draw_importance
 
     column, scores = dict[str, str](), dict[str, dict[str, Any]]()
     with failures.of(f"metrics.json{of}"):

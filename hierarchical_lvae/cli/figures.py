@@ -6,7 +6,6 @@ from typing import Any
 import click
 
 from hierarchical_lvae.cli.names import Location, option_of, where_options
-from hierarchical_lvae.presentation.figures import draw_all
 from hierarchical_lvae.runs.options import FitOptions
 
 
@@ -27,6 +26,7 @@ def figures(run: Path, seed: int | None, **where: Any) -> None:
       hlvae figures runs/first
       hlvae figures runs/first --seed 7
     """
+    from hierarchical_lvae.presentation.figures import draw_all
     from hierarchical_lvae.runs import load_run
     from hierarchical_lvae.runs.pretrained import own_copy
 

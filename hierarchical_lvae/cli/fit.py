@@ -24,14 +24,12 @@ from hierarchical_lvae.cli.names import (
     device_option,
     option_of,
 )
-from hierarchical_lvae.cli.watchers import ContactSheets, tensorboard
 from hierarchical_lvae.data import DATASETS, FRAMES
 from hierarchical_lvae.data.paths import is_path
 from hierarchical_lvae.inference import LOCAL_INFERENCE
 from hierarchical_lvae.models import ACTIVATIONS, LIKELIHOODS
 from hierarchical_lvae.neighbourhoods import NEIGHBOURHOODS
 from hierarchical_lvae.penalties import PENALTIES
-from hierarchical_lvae.presentation.figures import draw_all
 from hierarchical_lvae.presentation.titles import alpha_text
 from hierarchical_lvae.runs.options import ALPHA_UNITS, CHECKPOINT_EVERY, PRECISIONS, PRESETS, FitOptions
 from hierarchical_lvae.types import Interrupted
@@ -130,6 +128,7 @@ def fit(ctx: click.Context, out: Path | None, checkpoint_every: float, resume: P
       hlvae fit --dataset photos/ --image-size 32 --neighbourhood input-knn
       hlvae fit --resume runs/plain --steps 1000
     """
+    from hierarchical_lvae.presentation.figures import draw_all
     from hierarchical_lvae.runs.directory import MODEL, command, count_skipped, read_log
     from hierarchical_lvae.training.memory import keep_freed_memory
     from hierarchical_lvae.training.ranks import joined
@@ -170,6 +169,7 @@ def train(
 ) -> "Run":  # fmt: skip
     """Start a fit or resume one."""
     from hierarchical_lvae import training
+    from hierarchical_lvae.cli.watchers import ContactSheets, tensorboard
 
     watchers = (ContactSheets(), *tensorboard())
     if resume is not None:

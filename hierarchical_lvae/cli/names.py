@@ -205,7 +205,9 @@ def points_option(help: str) -> Callable[..., Any]:
 device_option = click.option(
     "--device", type=Device(), default="auto", show_default=True, help="Device: auto, cpu, cuda, cuda:1, …, or mps."
 )
-"""Shared by all commands."""
+data_dir_option = click.option(
+    "--data-dir", type=DataDirectory(), help="Directory of data files [default: $HLVAE_DATA or user cache]"
+)
 
 
 def where_options(command: Callable[..., Any]) -> Callable[..., Any]:

@@ -10,16 +10,14 @@ from hierarchical_lvae.analysis import CODES, FEATURES, ScoreSettings
 from hierarchical_lvae.cli.failures import in_flags
 from hierarchical_lvae.cli.names import (
     Count,
-    DataDirectory,
     Location,
     Name,
     Separated,
+    data_dir_option,
     device_option,
     option_of,
     points_option,
 )
-from hierarchical_lvae.presentation.figures import compose
-from hierarchical_lvae.presentation.tables import lines, refuse_others, write
 from hierarchical_lvae.runs.options import PRESETS, FitOptions
 from hierarchical_lvae.types import Interrupted
 
@@ -48,7 +46,7 @@ IMAGES = {"quick": 5_000}
 @click.option("--jobs", type=Count(), help="Runs in parallel [default: one per core; one on a GPU]")
 @click.option("--dask", metavar="ADDRESS", help="Send the runs to this Dask scheduler; it must see the same files.")
 @click.option("--out", type=Location(), help="Directory of the runs [default: runs/TABLE-PRESET]")
-@click.option("--data-dir", type=DataDirectory(), help="Directory of data files [default: $HLVAE_DATA or user cache]")
+@data_dir_option
 @device_option
 @click.option(
     "--print-only",
@@ -79,6 +77,8 @@ def reproduce(
     """
     from hierarchical_lvae.evaluation import inception
     from hierarchical_lvae.experiments import FIGURES, Workers, at_a_time, finished_beside, plan, run_table, table_of
+    from hierarchical_lvae.presentation.figures import compose
+    from hierarchical_lvae.presentation.tables import lines, refuse_others, write
     from hierarchical_lvae.runs import load_run
     from hierarchical_lvae.training.memory import keep_freed_memory
 

@@ -3,12 +3,10 @@
 import time
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from hierarchical_lvae.presentation.figures import draw_reconstructions
-
-if TYPE_CHECKING:
-    from hierarchical_lvae.runs import Run
+from hierarchical_lvae.runs import Run
 
 CONTACT_SHEET_EVERY = 300.0  # seconds
 
@@ -19,7 +17,7 @@ class ContactSheets:
     def __init__(self) -> None:
         self.last = time.monotonic()
 
-    def __call__(self, run: "Run", entry: dict[str, Any]) -> None:
+    def __call__(self, run: Run, entry: dict[str, Any]) -> None:
         """Draw if enough time has passed."""
         if time.monotonic() - self.last > CONTACT_SHEET_EVERY:
             draw_reconstructions(run)
@@ -37,7 +35,7 @@ def tensorboard() -> list[Any]:
     def writer(out: Path) -> Any:  # created with the first log line: before that, the run directory may not be ours
         return SummaryWriter(str(out / "tensorboard"))
 
-    def watch(run: "Run", entry: dict[str, Any]) -> None:
+    def watch(run: Run, entry: dict[str, Any]) -> None:
         for name, value in entry.items():
             if name != "step" and value is not None:
                 writer(run.directory).add_scalar(name, value, entry["step"])

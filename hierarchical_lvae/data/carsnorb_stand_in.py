@@ -17,7 +17,6 @@ import hashlib
 import itertools
 from math import prod
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -27,6 +26,7 @@ from hierarchical_lvae import progress
 from hierarchical_lvae.data import cars3d, smallnorb
 from hierarchical_lvae.data.cache import cached
 from hierarchical_lvae.data.factor_images import FactorImages, Part, factor_grid
+from hierarchical_lvae.data.layered import LayeredImages
 from hierarchical_lvae.data.raycast import IMAGE_SIZE
 from hierarchical_lvae.data.solids import CARS, CONSTANTS, LAMPS, STRETCHES, TOYS, render_car, render_toy
 
@@ -45,54 +45,21 @@ CAR_SIZES = (len(CAR_ELEVATIONS), 24, len(CARS), len(BODY_COLOURS))
 TOY_SIZES = (len(TOYS), len(STRETCHES), len(TOY_ELEVATIONS), 18, len(LIGHTINGS))
 CAR_GEOMETRIES, TOY_GEOMETRIES = prod(CAR_SIZES[:-1]), prod(TOY_SIZES[:-1])
 LAYERS_SHAPE = (CAR_GEOMETRIES + TOY_GEOMETRIES, len(LAMPS), IMAGE_SIZE, IMAGE_SIZE)
-CHUNK = 250  # images composited at once
 
 RENDERER_VERSION = "1-" + hashlib.sha256(repr((CONSTANTS, CAR_ELEVATIONS, TOY_ELEVATIONS)).encode()).hexdigest()[:12]
 """Part of the cache file's name: the number changes with the renderer's code, the digest with its constants."""
 
 
-class StandInImages:
-    """The images of the stand-in, 5,376 cars and 14,580 toys, composited when indexed.
-
-    Image i has geometry g and weights w, and is round(min(255, sum over l of layers[g, l] * weights[w, :, l])).
-    """
-
-    shape = (prod(CAR_SIZES) + prod(TOY_SIZES), 3, IMAGE_SIZE, IMAGE_SIZE)
-    dtype = torch.uint8
+class StandInImages(LayeredImages):
+    """The images of the stand-in, 5,376 cars and 14,580 toys, from `layers` (`LAYERS_SHAPE`), as by `render_layers`."""
 
     def __init__(self, layers: Tensor) -> None:
-        """`layers`: `LAYERS_SHAPE` uint8, as `render_layers` returns them."""
         paints = [list(zip(colour, *OTHER_COLOURS, strict=True)) for colour in BODY_COLOURS]
         lamps = [[lighting] * 3 for lighting in LIGHTINGS]
         cars, toys = torch.arange(prod(CAR_SIZES)), torch.arange(prod(TOY_SIZES))
         geometry = torch.cat([cars // len(paints), toys // len(lamps) + CAR_GEOMETRIES])
         weights = torch.cat([cars % len(paints), toys % len(lamps) + len(paints)])
-        self._layers = layers
-        self._weights = torch.tensor(paints + lamps, dtype=torch.float32, device=layers.device)
-        self._recipes = torch.stack([geometry, weights], 1).to(layers.device)
-
-    @property
-    def device(self) -> torch.device:
-        """The device of the layers and of the images."""
-        return self._layers.device
-
-    def to(self, device: torch.device | str) -> "StandInImages":
-        """The same images on another device."""
-        return StandInImages(self._layers.to(device))
-
-    def __len__(self) -> int:
-        """Number of images, 19,956."""
-        return self.shape[0]
-
-    def __getitem__(self, index: Any) -> Tensor:
-        """The images at any index that a tensor's first dimension takes, uint8, on `device`."""
-        recipes = self._recipes[index]
-        images = [self._composite(*chunk.unbind(1)) for chunk in recipes.reshape(-1, 2).split(CHUNK)]
-        return torch.cat(images).view(*recipes.shape[:-1], *self.shape[1:])
-
-    def _composite(self, geometry: Tensor, weights: Tensor) -> Tensor:
-        levels = self._weights[weights] @ self._layers[geometry].float().flatten(2)
-        return levels.div_(FULL).round_().clamp_(max=255).byte().unflatten(2, self.shape[2:])
+        super().__init__(layers, torch.tensor(paints + lamps), torch.stack([geometry, weights], 1), FULL)
 
 
 def render_layers() -> Tensor:

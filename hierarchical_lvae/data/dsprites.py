@@ -6,7 +6,6 @@ The grid is row-major: shape (3), scale (6), orientation (40), x (32), y (32), w
 used to check the order. Its `metadata` is a pickle and is not read.
 """
 
-from math import prod
 from pathlib import Path
 
 import numpy as np
@@ -14,8 +13,8 @@ import torch
 
 from hierarchical_lvae import progress
 from hierarchical_lvae.data.factor_images import FactorImages, factor_grid
-from hierarchical_lvae.data.npz import NpzArray, open_npz
-from hierarchical_lvae.data.paths import missing
+from hierarchical_lvae.data.npz import open_npz
+from hierarchical_lvae.data.paths import check_published, missing
 
 FILE = "dsprites_ndarray_co1sh3sc6or40x32y32_64x64.npz"
 FACTOR_NAMES = ("shape", "scale", "orientation", "x", "y")
@@ -35,12 +34,13 @@ def load(data_dir: Path, factor_sizes: tuple[int, ...] = FACTOR_SIZES) -> Factor
         raise missing(FILE, data_dir, "dsprites")
     factors = factor_grid(factor_sizes)
     with open_npz(path, ("imgs", "latents_classes")) as arrays:
-        _check(arrays, path, prod(factor_sizes))
-        (classes,) = arrays["latents_classes"].blocks(len(factors))
+        n = len(factors)
+        check_published(arrays, path, {"imgs": ((n, 64, 64), "uint8"), "latents_classes": ((n, 6), "int64")})
+        (classes,) = arrays["latents_classes"].blocks(n)
         if classes[:, 0].any() or not np.array_equal(classes[:, 1:], factors):
             raise ValueError(f"'latents_classes' in {path} is not in the order of the grid {factor_sizes}")
-        pixels = np.empty((len(factors), 1, 64, 64), np.uint8)
-        starts = progress.bar(range(0, len(pixels), BLOCK), "reading dSprites", leave=False, delay=2)
+        pixels = np.empty((n, 1, 64, 64), np.uint8)
+        starts = progress.bar(range(0, n, BLOCK), "reading dSprites", leave=False, delay=2)
         for start, block in zip(starts, arrays["imgs"].blocks(BLOCK), strict=True):
             if block.max() > 1:
                 raise ValueError(f"'imgs' in {path} has the value {block.max()}, not only 0 and 1")
@@ -52,16 +52,3 @@ def load(data_dir: Path, factor_sizes: tuple[int, ...] = FACTOR_SIZES) -> Factor
         factor_sizes=factor_sizes,
         source="dSprites",
     )
-
-
-def _check(arrays: dict[str, NpzArray], path: Path, num_images: int) -> None:
-    for key, shape, kind in (
-        ("imgs", (num_images, 64, 64), "uint8"),
-        ("latents_classes", (num_images, 6), "int64"),
-    ):
-        if key not in arrays:
-            raise ValueError(f"{path} has no {key!r}: the official file has 'imgs' and 'latents_classes'")
-        if arrays[key].shape != shape or arrays[key].dtype != kind:
-            raise ValueError(
-                f"{key!r} in {path} is {arrays[key].dtype} {arrays[key].shape}, not {kind} {shape}: download it again"
-            )

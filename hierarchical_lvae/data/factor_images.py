@@ -5,29 +5,14 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-
-class Images(Protocol):
-    """n images: a uint8 tensor (n, C, H, W), or any object that is indexed like one."""
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """(n, C, H, W)."""
-        ...
-
-    def __getitem__(self, index: Tensor) -> Tensor:
-        """The images at `index` (B,): (B, C, H, W) uint8."""
-        ...
-
-    def to(self, device: torch.device | str) -> "Images":
-        """The same images, stored (or composited) on another device."""
-        ...
+from hierarchical_lvae.data.layered import LayeredImages
 
 
 class Part(NamedTuple):
@@ -48,7 +33,7 @@ class FactorImages:
     """Images with their factors of variation.
 
     Args:
-        images: n images, uint8.
+        images: n images (n, C, H, W), uint8, stored or composited when indexed.
         factors: the index of the value of each factor in each image, (n, F) integers; F is 0 if none are known.
         factor_names: F names.
         factor_sizes: the number of values of each factor.
@@ -65,7 +50,7 @@ class FactorImages:
     (torch.Size([2, 1, 8, 8]), 0.0, 1.0)
     """
 
-    images: Images
+    images: Tensor | LayeredImages
     factors: np.ndarray
     factor_names: tuple[str, ...]
     factor_sizes: tuple[int, ...]
@@ -74,7 +59,7 @@ class FactorImages:
     parts: tuple[Part, ...] = ()
 
     @classmethod
-    def union(cls, images: Images, source: str, parts: tuple[Part, ...]) -> "FactorImages":
+    def union(cls, images: Tensor | LayeredImages, source: str, parts: tuple[Part, ...]) -> "FactorImages":
         """A union of data sets that share no factors: only its parts have factors."""
         return cls(images, np.zeros((images.shape[0], 0), np.int16), (), (), source, parts=parts)
 

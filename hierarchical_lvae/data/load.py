@@ -11,7 +11,7 @@ from hierarchical_lvae.data.factor_images import FactorImages, shrunk
 from hierarchical_lvae.data.folder import load_folder
 from hierarchical_lvae.data.paths import ARRAY_SUFFIXES, OWN_DATA, is_path
 from hierarchical_lvae.data.sources import SOURCES
-from hierarchical_lvae.types import suggestion
+from hierarchical_lvae.types import check_name, suggestion
 
 
 def load_dataset(
@@ -74,8 +74,7 @@ def load_own(
         FileNotFoundError: `path` does not exist.
     """
     path = Path(path)
-    if frame not in FRAMES:
-        raise ValueError(f"no frame is called {frame!r}: {suggestion(frame, FRAMES)}")
+    check_name("frame", frame, FRAMES)
     if image_size is not None and image_size < MIN_SIDE:
         raise ValueError(f"images of {image_size} pixels per side are too small: give at least {MIN_SIDE}")
     if path.is_dir():

@@ -1,9 +1,10 @@
-"""Recognise paths to the user's own data, and format paths and names for messages."""
+"""Recognise paths to the user's own data and published files, and format paths and names for messages."""
 
 import os
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 HDF5_SUFFIXES = (".h5", ".hdf5")
 ARRAY_SUFFIXES = (".npz", *HDF5_SUFFIXES)
@@ -46,3 +47,19 @@ def missing(file: str, directory: Path, name: str) -> FileNotFoundError:
     """Return the error for a data set `name` whose `file` is not in the data directory."""
     command = f"hlvae data download {name} --data-dir {shlex.quote(printable(directory))}"
     return FileNotFoundError(f"{file} is not in {printable(directory)}: download it with `{command}`")
+
+
+def check_published(
+    arrays: Mapping[str, Any], path: Path, published: Mapping[str, tuple[tuple[int, ...], str]]
+) -> None:
+    """Check that the arrays in the file `path` have their published shapes and types, given by name.
+
+    Raises:
+        ValueError: an array is missing, or has another shape or type.
+    """
+    for name, (shape, kind) in published.items():
+        if name not in arrays:
+            raise ValueError(f"{path} has no {name!r}: the official file has {' and '.join(map(repr, published))}")
+        if arrays[name].shape != shape or arrays[name].dtype != kind:
+            found = f"{arrays[name].dtype} {arrays[name].shape}"
+            raise ValueError(f"{name!r} in {path} is {found}, not {kind} {shape}: download it again")

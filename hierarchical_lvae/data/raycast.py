@@ -126,14 +126,14 @@ def camera_rays(angle: float, samples: int, scene: Scene = SCENE) -> tuple[Tenso
     return position, _unit(scene.focal_length * forward + screen * right - screen[:, None] * up)
 
 
-def hit_room(origin: Tensor, direction: Tensor, scene: Scene = SCENE) -> tuple[Tensor, Tensor, Tensor]:
+def hit_room(origin: Tensor, direction: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Where rays (3, h, w) from inside hit the room: distance (h, w), normal (3, h, w) and paint (h, w)."""
-    planes = torch.sign(direction) * column((scene.room_half_width, scene.room_half_width, 0.0))
+    planes = torch.sign(direction) * column((SCENE.room_half_width, SCENE.room_half_width, 0.0))
     distances = (planes - origin) / direction
     distances[2].masked_fill_(direction[2] >= 0, math.inf)
     distance, axis = distances.min(0)
     height = origin[2] + distance * direction[2]
-    paint = torch.where(axis == 2, FLOOR, torch.where(height < scene.wall_height, WALL, SKY))
+    paint = torch.where(axis == 2, FLOOR, torch.where(height < SCENE.wall_height, WALL, SKY))
     return distance, _along(axis, -direction), paint
 
 
@@ -213,47 +213,43 @@ def solid_normal(point: Tensor, shape: str, scale: float, scene: Scene = SCENE) 
             raise ValueError(f"unknown shape {shape!r}")
 
 
-def shade(
-    point: Tensor, normal: Tensor, paint: Tensor, lit: Tensor, camera: Tensor, scene: Scene = SCENE
-) -> tuple[Tensor, Tensor]:
+def shade(point: Tensor, normal: Tensor, paint: Tensor, lit: Tensor, camera: Tensor) -> tuple[Tensor, Tensor]:
     """Brightness (h, w) of surface points (3, h, w), and how much of the sky's colour they reflect (h, w)."""
-    to_camera, to_lamp = _unit(camera - point), _unit(column(scene.lamp) - point)
-    cone_axis = _unit(column(scene.lamp) - column(scene.lamp_aim))
+    to_camera, to_lamp = _unit(camera - point), _unit(column(SCENE.lamp) - point)
+    cone_axis = _unit(column(SCENE.lamp) - column(SCENE.lamp_aim))
     off_axis = torch.rad2deg(torch.acos(_dot(to_lamp, cone_axis).clamp(-1, 1)))
-    spot = lit * torch.sigmoid((scene.spot_angle - off_axis) / scene.spot_softness)
+    spot = lit * torch.sigmoid((SCENE.spot_angle - off_axis) / SCENE.spot_softness)
 
-    materials = [astuple(material) for material in (scene.floor, scene.wall, scene.solid, scene.sky)]
+    materials = [astuple(material) for material in (SCENE.floor, SCENE.wall, SCENE.solid, SCENE.sky)]
     ambient, headlight, fill, key, gloss = torch.tensor(materials, dtype=torch.float32)[paint].movedim(-1, 0)
     brightness = (
         ambient
         + headlight * _dot(normal, to_camera).clamp(min=0)
-        + fill * _dot(normal, _unit(column(scene.fill_direction))).clamp(min=0)
+        + fill * _dot(normal, _unit(column(SCENE.fill_direction))).clamp(min=0)
         + key * spot * _dot(normal, to_lamp).clamp(min=0)
     )
-    lobe = _dot(normal, _unit(to_camera + to_lamp)).clamp(min=0) ** scene.gloss_exponent
+    lobe = _dot(normal, _unit(to_camera + to_lamp)).clamp(min=0) ** SCENE.gloss_exponent
     return brightness, gloss * spot * lobe
 
 
-def render_geometry(
-    scale: int, shape: int, orientation: int, supersampling: int = SUPERSAMPLING, scene: Scene = SCENE
-) -> Tensor:
+def render_geometry(scale: int, shape: int, orientation: int, supersampling: int = SUPERSAMPLING) -> Tensor:
     """Layers (4, 64, 64) of one geometry, float32 in units of full brightness, in the order of `PAINTS`.
 
     Each pixel is the mean over supersampling x supersampling rays.
     """
-    size, name = scene.scale(scale), SHAPES[shape]
-    camera, direction = camera_rays(scene.angle(orientation), IMAGE_SIZE * supersampling, scene)
-    room_distance, room_normal, room_paint = hit_room(camera, direction, scene)
-    solid_distance = hit_solid(camera, direction, name, size, scene)
+    size, name = SCENE.scale(scale), SHAPES[shape]
+    camera, direction = camera_rays(SCENE.angle(orientation), IMAGE_SIZE * supersampling)
+    room_distance, room_normal, room_paint = hit_room(camera, direction)
+    solid_distance = hit_solid(camera, direction, name, size)
     on_solid = solid_distance < room_distance
 
     point = camera + torch.minimum(room_distance, solid_distance) * direction
-    normal = torch.where(on_solid, solid_normal(point, name, size, scene), room_normal)
+    normal = torch.where(on_solid, solid_normal(point, name, size), room_normal)
     paint = torch.where(on_solid, OBJECT, room_paint)
-    to_lamp = _unit(column(scene.lamp) - point)
-    lit = on_solid | hit_solid(point, to_lamp, name, size, scene).isinf()  # a convex solid shadows itself if n.l < 0
+    to_lamp = _unit(column(SCENE.lamp) - point)
+    lit = on_solid | hit_solid(point, to_lamp, name, size).isinf()  # a convex solid shadows itself if n.l < 0
 
-    brightness, mirrored = shade(point, normal, paint, lit, camera, scene)
+    brightness, mirrored = shade(point, normal, paint, lit, camera)
     layers = torch.stack([brightness * (paint == p) for p in range(len(PAINTS))])
     layers[SKY] += mirrored
     return avg_pool2d(layers, supersampling)

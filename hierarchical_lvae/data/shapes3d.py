@@ -5,7 +5,6 @@ orientation fastest. Factors are indices into their values; the labels in the fi
 """
 
 import logging
-from collections.abc import Mapping
 from math import prod
 from pathlib import Path
 
@@ -14,8 +13,8 @@ import torch
 
 from hierarchical_lvae import progress
 from hierarchical_lvae.data.factor_images import FactorImages, factor_grid, ranks
-from hierarchical_lvae.data.hdf5 import Hdf5Array, open_hdf5
-from hierarchical_lvae.data.paths import printable
+from hierarchical_lvae.data.hdf5 import open_hdf5
+from hierarchical_lvae.data.paths import check_published, printable
 from hierarchical_lvae.data.replica import FACTOR_SIZES, load_replica
 
 FILE = "3dshapes.h5"
@@ -53,9 +52,10 @@ def load_h5(path: Path, factor_sizes: tuple[int, ...] = FACTOR_SIZES) -> FactorI
     """
     factors = factor_grid(factor_sizes)
     with open_hdf5(path, ("images", "labels")) as arrays:
-        images = _official(arrays, "images", path, (len(factors), 64, 64, 3), "uint8")
-        labels = _official(arrays, "labels", path, factors.shape, "float64")
-        if not np.array_equal(ranks(labels.whole()), factors):
+        published = {"images": ((len(factors), 64, 64, 3), "uint8"), "labels": (factors.shape, "float64")}
+        check_published(arrays, path, published)
+        images = arrays["images"]
+        if not np.array_equal(ranks(arrays["labels"].whole()), factors):
             raise ValueError(f"the labels in {path} are not in the official order of the grid {factor_sizes}")
         source = printable(images.attributes.get("source", f"3D Shapes ({path.name})"))  # set in an exported replica
         pixels, start = np.empty(images.shape, np.uint8), 0
@@ -71,12 +71,3 @@ def load_h5(path: Path, factor_sizes: tuple[int, ...] = FACTOR_SIZES) -> FactorI
         factor_sizes=factor_sizes,
         source=source,
     )
-
-
-def _official(arrays: Mapping[str, Hdf5Array], name: str, path: Path, shape: tuple[int, ...], kind: str) -> Hdf5Array:
-    if name not in arrays:
-        raise ValueError(f"{path} has no {name!r}: the official file has 'images' and 'labels'")
-    array = arrays[name]
-    if array.shape != shape or array.dtype != kind:
-        raise ValueError(f"{name!r} in {path} is {array.dtype} {array.shape}, not {kind} {shape}")
-    return array

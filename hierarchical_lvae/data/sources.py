@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from hierarchical_lvae.files import delete_lock, explained, locked, occupied
-from hierarchical_lvae.types import suggestion
+from hierarchical_lvae.types import check_name
 
 log = logging.getLogger(__name__)
 
@@ -24,21 +24,30 @@ class Source(NamedTuple):
     size: str
 
 
-_CARS3D = (
-    Source(
-        file="nips2015-analogy-data.tar.gz",
-        url="http://www.scottreed.info/files/nips2015-analogy-data.tar.gz",
-        checksum="md5:4e866a7919c1beedf53964e6f7a23686",
-        size="about 300 MB",
-    ),
-)
+def _source(place: str, file: str, checksum: str, size: str) -> Source:
+    return Source(file, f"{place}/{file}", checksum, size)
 
 
 def _norb(matrix: str, md5: str, size: str) -> Source:
-    file = f"smallnorb-5x{matrix}.mat.gz"
-    return Source(file, f"https://cs.nyu.edu/~ylclab/data/norb-v1.0-small/{file}", f"md5:{md5}", size)
+    place = "https://cs.nyu.edu/~ylclab/data/norb-v1.0-small"
+    return _source(place, f"smallnorb-5x{matrix}.mat.gz", f"md5:{md5}", size)
 
 
+_3DSHAPES = _source(
+    "https://storage.googleapis.com/3d-shapes", "3dshapes.h5", "md5:099a2078d58cec4daad0702c55d06868", "255 MiB"
+)
+_CARS3D = _source(
+    "http://www.scottreed.info/files",
+    "nips2015-analogy-data.tar.gz",
+    "md5:4e866a7919c1beedf53964e6f7a23686",
+    "about 300 MB",
+)
+_DSPRITES = _source(
+    "https://raw.githubusercontent.com/google-deepmind/dsprites-dataset/master",
+    "dsprites_ndarray_co1sh3sc6or40x32y32_64x64.npz",
+    "",
+    "about 26 MB",
+)
 _SMALLNORB = (
     _norb("46789x9x18x6x2x96x96-training-dat", "66054832f9accfe74a0f4c36a75bc0a2", "about 125 MiB"),
     _norb("46789x9x18x6x2x96x96-training-cat", "23c8b86101fbf0904a000b43d3ed2fd9", "under 1 MiB"),
@@ -49,27 +58,12 @@ _SMALLNORB = (
 )
 
 SOURCES: dict[str, tuple[Source, ...]] = {
-    "3dshapes": (
-        Source(
-            file="3dshapes.h5",
-            url="https://storage.googleapis.com/3d-shapes/3dshapes.h5",
-            checksum="md5:099a2078d58cec4daad0702c55d06868",
-            size="255 MiB",
-        ),
-    ),
+    "3dshapes": (_3DSHAPES,),
     "digits": (),  # shipped with scikit-learn
-    "cars3d": _CARS3D,
+    "cars3d": (_CARS3D,),
     "smallnorb": _SMALLNORB,
-    "carsnorb": _CARS3D + _SMALLNORB,
-    "dsprites": (
-        Source(
-            file="dsprites_ndarray_co1sh3sc6or40x32y32_64x64.npz",
-            url="https://raw.githubusercontent.com/google-deepmind/dsprites-dataset/master/"
-            "dsprites_ndarray_co1sh3sc6or40x32y32_64x64.npz",
-            checksum="",
-            size="about 26 MB",
-        ),
-    ),
+    "carsnorb": (_CARS3D, *_SMALLNORB),
+    "dsprites": (_DSPRITES,),
 }
 
 
@@ -84,8 +78,7 @@ def download(name: str, data_dir: Path) -> list[Path]:
         BlockingIOError: another process is downloading the same file.
         OSError: the network or the disk failed.
     """
-    if name not in SOURCES:
-        raise ValueError(f"no data set is called {name!r}: {suggestion(name, SOURCES)}")
+    check_name("data set", name, SOURCES)
     if not SOURCES[name]:
         raise ValueError(f"{name} needs no download: it is shipped with scikit-learn")
     return [_retrieve(source, data_dir) for source in SOURCES[name]]

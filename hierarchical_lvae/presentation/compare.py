@@ -3,15 +3,17 @@
 import csv
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from hierarchical_lvae.analysis import Comparison, ComparisonSettings, Measured
+from hierarchical_lvae.evaluation import merge, plot_density, plot_forest
+from hierarchical_lvae.evaluation import save as save_netcdf
+from hierarchical_lvae.files import atomic
+from hierarchical_lvae.presentation import plots
 from hierarchical_lvae.presentation.figures import save
 from hierarchical_lvae.presentation.scores import aligned
 from hierarchical_lvae.presentation.titles import describe
-
-if TYPE_CHECKING:
-    from hierarchical_lvae.analysis import Comparison, ComparisonSettings, Measured
-    from hierarchical_lvae.runs import Run
+from hierarchical_lvae.runs import Run
 
 COLUMNS = {
     "method": ("method", "{}"),
@@ -37,7 +39,7 @@ NOTES = (
 """What the columns mean."""
 
 
-def table(result: "Comparison", settings: "ComparisonSettings") -> list[str]:
+def table(result: Comparison, settings: ComparisonSettings) -> list[str]:
     """Two tables of text, the methods that failed, and what the columns of the tables mean."""
     lines = []
     if result.all_weights:
@@ -52,20 +54,15 @@ def table(result: "Comparison", settings: "ComparisonSettings") -> list[str]:
     return [*lines, *(["", *failed] if failed else []), *(["", *NOTES] if lines else [])]
 
 
-def _cells(rows: "list[Measured]") -> list[list[str]]:
+def _cells(rows: list[Measured]) -> list[list[str]]:
     return [[heading for heading, _ in COLUMNS.values()]] + [
         ["–" if (v := getattr(row, name)) is None else form.format(v) for name, (_, form) in COLUMNS.items()]
         for row in rows
     ]
 
 
-def write(run: "Run", result: "Comparison") -> Iterator[Path]:
+def write(run: Run, result: Comparison) -> Iterator[Path]:
     """Write the table, the posteriors and the figures into the run directory; yields their paths."""
-    from hierarchical_lvae.evaluation import merge, plot_density, plot_forest
-    from hierarchical_lvae.evaluation import save as save_netcdf
-    from hierarchical_lvae.files import atomic
-    from hierarchical_lvae.presentation import plots
-
     out = run.directory
     with atomic(out / "compare.csv") as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)

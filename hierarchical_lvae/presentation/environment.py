@@ -11,11 +11,15 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
+
+import torch
 
 from hierarchical_lvae import __version__
 from hierarchical_lvae.data.directory import default_data_dir
 from hierarchical_lvae.data.sources import SOURCES
+from hierarchical_lvae.evaluation.frechet import inception_file
+from hierarchical_lvae.training.memory import memory_of_machine
 from hierarchical_lvae.types import reason
 
 PACKAGE = "hierarchical-lvae"
@@ -28,20 +32,13 @@ RENDERED = {
 """What is used while no file of a data set is available."""
 
 
-class Part(NamedTuple):
-    """An optional part."""
-
-    module: str
-    use: str
-    remedy: str
-
-
-OPTIONAL = (
-    Part("tensorboard", "training curves in TensorBoard", "pip install tensorboard"),
-    Part("distributed", "hlvae reproduce --dask", f"pip install '{PACKAGE}[cluster]'"),
-    Part("higher", "a comparison in hlvae bench", f"pip install '{PACKAGE}[bench]'"),
-    Part("torchopt", "a comparison in hlvae bench", f"pip install '{PACKAGE}[bench]'"),
-)
+OPTIONAL = {
+    "tensorboard": ("training curves in TensorBoard", "pip install tensorboard"),
+    "distributed": ("hlvae reproduce --dask", f"pip install '{PACKAGE}[cluster]'"),
+    "higher": ("a comparison in hlvae bench", f"pip install '{PACKAGE}[bench]'"),
+    "torchopt": ("a comparison in hlvae bench", f"pip install '{PACKAGE}[bench]'"),
+}
+"""Optional parts by module: the use of each, and how to install it."""
 
 
 def inspect_environment() -> Report:
@@ -56,7 +53,7 @@ def inspect_environment() -> Report:
             {
                 "system": platform.platform,
                 "CPU cores": os.cpu_count,
-                "threads of PyTorch": lambda: _torch().get_num_threads(),
+                "threads of PyTorch": torch.get_num_threads,
                 "matrix library": _blas,
                 "memory": _memory,
             }
@@ -66,12 +63,12 @@ def inspect_environment() -> Report:
             {
                 "data and caches": lambda: _usage(place),
                 "free there": lambda: _size(shutil.disk_usage(_existing(place)).free),
-                "torch hub": lambda: _usage(Path(_torch().hub.get_dir())),
+                "torch hub": lambda: _usage(Path(torch.hub.get_dir())),
             }
         ),
         "data sets": _facts({name: partial(_data, name, place) for name in SOURCES}),
         "optional parts": _facts(
-            {**{part.module: partial(_part, part) for part in OPTIONAL}, "Inception weights": _inception}
+            {**{name: partial(_part, name) for name in OPTIONAL}, "Inception weights": _inception}
         ),
     }
 
@@ -111,34 +108,26 @@ def _version(name: str) -> str:
         return "not installed"
 
 
-def _torch() -> Any:
-    import torch
-
-    return torch
-
-
 def _memory() -> str:
-    from hierarchical_lvae.training.memory import memory_of_machine
-
     there = memory_of_machine()
     return "unknown" if there is None else _size(there)
 
 
 def _blas() -> str:
-    config = _torch().__config__.show()
+    config = torch.__config__.show()
     return next((name for name in ("MKL", "OpenBLAS", "Accelerate") if f"BLAS_INFO={name.lower()}" in config), "other")
 
 
 def _cuda() -> str:
-    cuda = _torch().cuda
+    cuda = torch.cuda
     if not cuda.is_available():
-        return "not available" if _torch().version.cuda else "not available (PyTorch is installed without CUDA)"
+        return "not available" if torch.version.cuda else "not available (PyTorch is installed without CUDA)"
     cards = (cuda.get_device_properties(i) for i in range(cuda.device_count()))
     return ", ".join(f"{card.name} ({_size(card.total_memory)})" for card in cards)
 
 
 def _mps() -> str:
-    return "available" if _torch().backends.mps.is_available() else "not available"
+    return "available" if torch.backends.mps.is_available() else "not available"
 
 
 def _data(name: str, place: Path) -> str:
@@ -149,15 +138,14 @@ def _data(name: str, place: Path) -> str:
     return f"not downloaded (hlvae data download {name}){otherwise}"
 
 
-def _part(part: Part) -> str:
-    if importlib.util.find_spec(part.module) is not None:
-        return f"installed, for {part.use}"
-    return f"not installed, for {part.use} ({part.remedy})"
+def _part(module: str) -> str:
+    use, remedy = OPTIONAL[module]
+    if importlib.util.find_spec(module) is not None:
+        return f"installed, for {use}"
+    return f"not installed, for {use} ({remedy})"
 
 
 def _inception() -> str:
-    from hierarchical_lvae.evaluation.frechet import inception_file
-
     file = inception_file()
     return f"available, for FID: {file}" if file.is_file() else "not downloaded, for FID: FD-factors is used instead"
 

@@ -1,63 +1,56 @@
 """The figures of a run, drawn from its model with their own random seeds and saved in its directory."""
 
 import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+import torch
+from torch import Tensor
+
+from hierarchical_lvae.files import atomic
+from hierarchical_lvae.presentation import plots
 from hierarchical_lvae.presentation.titles import describe, protocol
+from hierarchical_lvae.runs import Run
+from hierarchical_lvae.runs.directory import read_log
+from hierarchical_lvae.types import seeded
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-    from torch import Tensor
-
-    from hierarchical_lvae.runs import Run
 
 SWEEP = tuple(-2 + 4 * i / 9 for i in range(10))
 
 
-def draw_all(run: "Run", seed: int | None = None) -> list[Path]:
+def draw_all(run: Run, seed: int | None = None) -> list[Path]:
     """Draw all figures of a run, seeded, and restore the random state. Returns their paths."""
-    from hierarchical_lvae.presentation import plots
-    from hierarchical_lvae.runs.directory import read_log
-
     out = run.directory
     drawn = {name: draw(run, seed) for name, draw in PAPER_FIGURES.items()}
     drawn["training"] = plots.training_curves(read_log(out), describe(run))
     return [save(figure, out, name) for name, figure in drawn.items()] + [draw_reconstructions(run, seed)]
 
 
-def draw_figure2(run: "Run", seed: int | None = None) -> "Figure":
+def draw_figure2(run: Run, seed: int | None = None) -> "Figure":
     """Draw samples, each decoded with the local weights of another reference."""
-    from hierarchical_lvae.presentation import plots
-
-    with seeded(run, seed):
+    with _seeded(run, seed):
         samples = _prior_samples(run, 100)
     return plots.conditional_prior_samples(samples.unflatten(0, (10, 10)), describe(run), run.vae.adapts["decoder"])
 
 
-def draw_figure3(run: "Run", seed: int | None = None) -> "Figure":
+def draw_figure3(run: Run, seed: int | None = None) -> "Figure":
     """Draw references, and samples at codes that all of them share."""
-    import torch
-
-    from hierarchical_lvae.presentation import plots
-
-    with seeded(run, seed):
+    with _seeded(run, seed):
         x, x_N = _references(run, 8)
         shared = torch.randn(10, run.options.latent_dim).to(x.device)
         samples = run.decode(shared.expand(len(x), -1, -1), x_N)
     return plots.conditional_samples(x, samples, describe(run), run.vae.adapts["decoder"])
 
 
-def draw_figure4(run: "Run", seed: int | None = None) -> "Figure":
+def draw_figure4(run: Run, seed: int | None = None) -> "Figure":
     """Sweep one latent after the other around the code of a reference."""
-    import torch
-
-    from hierarchical_lvae.presentation import plots
-
     size = run.options.latent_dim
-    with seeded(run, seed):
+    with _seeded(run, seed):
         x, x_N = _references(run, 1)
         swept = run.encode(x, x_N).repeat(size, len(SWEEP), 1)
         for i in range(size):
@@ -72,7 +65,7 @@ DRAWN = (*PAPER_FIGURES, "training", "reconstructions")
 """What `draw_all` draws."""
 
 
-def compose(name: str, runs: "Sequence[tuple[str, Run]]", out: str | Path) -> Path:
+def compose(name: str, runs: Sequence[tuple[str, Run]], out: str | Path) -> Path:
     """Draw a figure of the paper from labelled runs: Figure 2 has a row per run, the others show the first run.
 
     Returns its path.
@@ -80,10 +73,6 @@ def compose(name: str, runs: "Sequence[tuple[str, Run]]", out: str | Path) -> Pa
     Raises:
         ValueError: there is no run.
     """
-    import torch
-
-    from hierarchical_lvae.presentation import plots
-
     if not runs:
         raise ValueError(f"{out} has no finished run to draw {name} from: train one first, or check why it failed")
     first = runs[0][1]
@@ -91,37 +80,29 @@ def compose(name: str, runs: "Sequence[tuple[str, Run]]", out: str | Path) -> Pa
         return save(PAPER_FIGURES[name.replace("fig", "figure")](first), out, name)
     samples = []
     for _, run in runs:
-        with seeded(run, None):
+        with _seeded(run, None):
             samples.append(_prior_samples(run, 12))
     beta = "" if first.options.beta == 1 else f"β = {first.options.beta:g}, "
     figure = plots.image_grid(torch.stack(samples), f"{beta}{protocol(first)}", rows=[label for label, _ in runs])
     return save(figure, out, name)
 
 
-def draw_reconstructions(run: "Run", seed: int | None = None, number: int = 10) -> Path:
+def draw_reconstructions(run: Run, seed: int | None = None, number: int = 10) -> Path:
     """Draw images, neighbours, and reconstructions with the current meta and local weights of the run."""
-    from hierarchical_lvae.presentation import plots
-
-    with seeded(run, seed):
+    with _seeded(run, seed):
         x, x_N = _references(run, number)
         meta, local = (run.decode(run.encode(x, given).unsqueeze(1), given).squeeze(1) for given in (None, x_N))
     return save(plots.reconstructions(x, x_N[:, 0], meta, local, describe(run)), run.directory, "reconstructions")
 
 
-def draw_importance(run: "Run", values: dict[str, Any], codes: str, part: str) -> Path:
+def draw_importance(run: Run, values: dict[str, Any], codes: str, part: str) -> Path:
     """Draw the DCI importances as a heat map, for one part of the data if they have parts."""
-    import numpy as np
-
-    from hierarchical_lvae.presentation import plots
-
     figure = plots.importance(np.array(values["importance"]), values["factors"], describe(run))
     return save(figure, run.directory, "-".join(["importance", *([part] if part else []), codes]))
 
 
 def save(figure: "Figure", out: str | Path, name: str) -> Path:
     """Write figures/NAME.png atomically; characters that are missing from the font are drawn as boxes."""
-    from hierarchical_lvae.files import atomic
-
     path = Path(out) / "figures" / f"{name}.png"
     with atomic(path) as temporary, warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph .* missing from")
@@ -129,32 +110,18 @@ def save(figure: "Figure", out: str | Path, name: str) -> Path:
     return path
 
 
-@contextmanager
-def seeded(run: "Run", seed: int | None) -> Iterator[None]:
-    """Set `seed` (the run's own if None) and single precision, and restore the random state at the end.
-
-    Validation is off: only means are drawn, so a σ that underflows to 0 in single precision is harmless.
-    """
-    import pyro
-    import torch
-
-    from hierarchical_lvae.types import random_state_kept, single_precision
-
-    with random_state_kept(), single_precision(), pyro.validation_enabled(False):
-        torch.manual_seed(run.options.seed if seed is None else seed)
-        yield
+def _seeded(run: Run, seed: int | None) -> AbstractContextManager[None]:
+    return seeded(run.options.seed if seed is None else seed)
 
 
-def _references(run: "Run", number: int) -> "tuple[Tensor, Tensor]":
+def _references(run: Run, number: int) -> tuple[Tensor, Tensor]:
     """Random images of the data set, distinct if there are enough, and fresh neighbours for each."""
-    import torch
-
     size = len(run.dataset)
     index = torch.cat([torch.randperm(size) for _ in range(0, number, size)])[:number].to(run.options.device)
     x = run.dataset.batch(index)
     return x, run.neighbourhood(index, x)
 
 
-def _prior_samples(run: "Run", number: int) -> "Tensor":
+def _prior_samples(run: Run, number: int) -> Tensor:
     """Codes drawn from p(z), each decoded with the local weights of another random reference: (number, C, H, W)."""
     return run.sample(*_references(run, number), 1).squeeze(1)

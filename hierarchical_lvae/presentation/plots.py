@@ -1,7 +1,7 @@
 """The paper's figures and training diagnostics, drawn from tensors and log lines.
 
-Titles, rows, columns and names of factors and methods are drawn verbatim: a `$` in a folder's name does not start
-mathematics.
+A `title` states what was trained, and on which data. Titles, rows, columns and names of factors and methods are drawn
+verbatim: a `$` in a folder's name does not start mathematics.
 """
 
 import math
@@ -28,7 +28,6 @@ def conditional_prior_samples(samples: Tensor, title: str, local: bool = True) -
 
     Args:
         samples: (R, S, C, H, W), pixels in [0, 1].
-        title: what was trained, and on which data.
         local: whether there are local weights; a plain VAE has none.
     """
     label = "random codes, each decoded with the local weights of another random reference"
@@ -41,7 +40,6 @@ def conditional_samples(references: Tensor, samples: Tensor, title: str, local: 
     Args:
         references: (R, C, H, W), pixels in [0, 1].
         samples: (R, S, C, H, W); column s is the same code in each row.
-        title: what was trained, and on which data.
         local: whether there are local weights; the rows of a plain VAE are equal.
     """
     how = "decoded with the local weights of the reference" if local else "decoded (no weights are local)"
@@ -56,7 +54,6 @@ def latent_sweep(reference: Tensor, samples: Tensor, values: Sequence[float], ti
         reference: (C, H, W), the image whose code and local decoder are used.
         samples: (D, S, C, H, W), one row per latent.
         values: the S values of the swept latent.
-        title: what was trained, and on which data.
     """
     rows = [f"$z_{{{i + 1}}}$" for i in range(len(samples))]
     columns = [f"{value:g}" for value in values]
@@ -71,7 +68,6 @@ def reconstructions(images: Tensor, neighbours: Tensor, meta: Tensor, local: Ten
     Args:
         images, neighbours: (S, C, H, W), pixels in [0, 1].
         meta, local: (S, C, H, W), reconstructions with the meta-parameters and with the local ones.
-        title: what is trained, and on which data.
     """
     rows = ["image", "neighbour", "meta", "local"]
     return image_grid(torch.stack([images, neighbours, meta, local]), title, rows=rows)
@@ -87,16 +83,12 @@ def predictive_deviation(
         means: by method, (R, C, H, W).
         deviations: standard deviations by method, where there are several draws, (R, C, H, W). They are averaged over
             channels and share one colour scale.
-        title: what was trained, and on which data.
     """
-    from matplotlib.figure import Figure
-
     columns = [
         "reference", *(f"{_label(m)}\nmean" for m in means), *(f"{_label(m)}\ndeviation" for m in deviations)
     ]  # fmt: skip
     images = [references, *means.values()]
-    figure = Figure(figsize=(1.25 * len(columns) + 0.8, 1.15 * len(references) + 1.2), layout="constrained")
-    _title(figure, title)
+    figure = _figure(1.25 * len(columns) + 0.8, 1.15 * len(references) + 1.2, title)
     axes = figure.subplots(len(references), len(columns), squeeze=False, gridspec_kw={"wspace": 0.04, "hspace": 0.04})
     largest = max(float(d.mean(1).max()) for d in deviations.values())
     for row, line in enumerate(axes):
@@ -118,7 +110,6 @@ def posterior_draws(reference: Tensor, samples: Mapping[str, Tensor], title: str
     Args:
         reference: (C, H, W), pixels in [0, 1].
         samples: by method, predicted pixel means at each draw, (S, C, H, W).
-        title: what was trained, and on which data.
         number: how many draws to show.
     """
     images = torch.stack([drawn[:number] for drawn in samples.values()])
@@ -128,11 +119,8 @@ def posterior_draws(reference: Tensor, samples: Mapping[str, Tensor], title: str
 
 def importance(importance: np.ndarray, factors: Sequence[str], title: str) -> "Figure":
     """Draw the DCI importances (D, F) as a heat map; each column sums to 1."""
-    from matplotlib.figure import Figure
-
     codes = [f"$z_{{{i + 1}}}$" for i in range(len(importance))]
-    figure = Figure(figsize=(max(4.5, 1.6 + 0.9 * len(factors)), 2.2 + 0.32 * len(codes)), layout="constrained")
-    _title(figure, title, 8)
+    figure = _figure(max(4.5, 1.6 + 0.9 * len(factors)), 2.2 + 0.32 * len(codes), title, 8)
     ax = figure.add_subplot(title="importance of each code for each factor")
     ax.title.set_fontsize(9)
     shown = ax.imshow(importance, cmap="Greys", vmin=0, vmax=1, aspect="auto")
@@ -151,15 +139,11 @@ def values_by_row(panels: Mapping[str, Sequence[tuple[str, Sequence[float], floa
 
     Args:
         panels: by score, for each row its label, the values of its seeds, and the published value or None.
-        title: of the table.
     """
-    from matplotlib.figure import Figure
-
     across = min(len(panels), 4)
     down = math.ceil(len(panels) / across)
     rows = max(map(len, panels.values()))
-    figure = Figure(figsize=(3.2 * across, (1.2 + 0.28 * rows) * down + 0.8), layout="constrained")
-    _title(figure, title)
+    figure = _figure(3.2 * across, (1.2 + 0.28 * rows) * down + 0.8, title)
     axes = figure.subplots(down, across, squeeze=False, sharey=True)
     for ax in axes.flat[len(panels) :]:
         ax.set_axis_off()
@@ -183,8 +167,6 @@ def values_by_row(panels: Mapping[str, Sequence[tuple[str, Sequence[float], floa
 
 def training_curves(log: Sequence[Mapping[str, Any]], title: str) -> "Figure":
     """Draw loss, gradient norm and adaptation over the steps, where `log.jsonl` records them."""
-    from matplotlib.figure import Figure
-
     panels: dict[str, dict[str, tuple[str, str | None]]] = {
         "loss of the queries, nats per image": {"loss": ("-", None)},
         "norm of the meta-gradient, nats per image": {"gradient_norm": ("-", None)},
@@ -199,8 +181,7 @@ def training_curves(log: Sequence[Mapping[str, Any]], title: str) -> "Figure":
         r"$\alpha$, estimated from the evidence": {"alpha": ("-", None)},
     }
     drawn = {name: curves for name, curves in panels.items() if any(key in entry for entry in log for key in curves)}
-    figure = Figure(figsize=(9, 2.9 * math.ceil(len(drawn) / 2) + 0.5), layout="constrained")
-    _title(figure, title)
+    figure = _figure(9, 2.9 * math.ceil(len(drawn) / 2) + 0.5, title)
     for i, (name, curves) in enumerate(drawn.items()):
         ax = figure.add_subplot(math.ceil(len(drawn) / 2), 2, i + 1, title=name, xlabel="step")
         for key, (style, label) in curves.items():
@@ -229,12 +210,10 @@ def image_grid(
     `label` is the last line of the title or, with a separate first column, the heading of the other images. With
     `math`, `rows` are mathtext.
     """
-    from matplotlib.figure import Figure
-
     height, width = images.shape[:2]
     apart = 0.0 if lead is None else 1.25
-    figure = Figure(figsize=(max(4.5, 0.9 * (width + apart) + 0.4), 0.9 * height + 1.0), layout="constrained")
-    _title(figure, f"{title}\n{label}" if label and lead is None else title)
+    title = f"{title}\n{label}" if label and lead is None else title
+    figure = _figure(max(4.5, 0.9 * (width + apart) + 0.4), 0.9 * height + 1.0, title)
     if lead is None:
         _fill(figure, images, "", rows, columns, math)
     else:
@@ -265,11 +244,15 @@ def _fill(
         ax.set_title(_label(name), fontsize=8, pad=2, **VERBATIM)
 
 
-def _title(figure: "Figure", text: str, size: float = 10) -> None:
-    """Draw a title from any text: lines longer than the figure are wrapped, and at most six are drawn."""
-    width = int(figure.get_figwidth() * 72 / (0.6 * size))  # in characters, whose average width is below 0.6 em
-    lines = [textwrap.wrap(line, width, max_lines=2, placeholder=" …") for line in _drawable(text).splitlines()]
+def _figure(width: float, height: float, title: str, size: float = 10) -> "Figure":
+    """An empty figure, in inches, with any title: lines longer than it are wrapped, and at most six are drawn."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), layout="constrained")
+    across = int(width * 72 / (0.6 * size))  # in characters, whose average width is below 0.6 em
+    lines = [textwrap.wrap(line, across, max_lines=2, placeholder=" …") for line in _drawable(title).splitlines()]
     figure.suptitle("\n".join([part for line in lines for part in line][:6]), fontsize=size, **VERBATIM)
+    return figure
 
 
 def _label(text: str) -> str:

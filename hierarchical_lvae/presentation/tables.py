@@ -7,14 +7,18 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hierarchical_lvae.experiments import Result, Table
+from hierarchical_lvae.experiments.paper import Place
+from hierarchical_lvae.files import atomic, occupied, write_text
+from hierarchical_lvae.presentation import plots
+from hierarchical_lvae.presentation.figures import save
+from hierarchical_lvae.runs.directory import is_run
+
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from hierarchical_lvae.experiments import Result, Table
-    from hierarchical_lvae.experiments.paper import Place
 
-
-def cells(table: "Table", results: "Sequence[Result]") -> list[list[str]]:
+def cells(table: Table, results: Sequence[Result]) -> list[list[str]]:
     """One row per model, one column per number: the published value, ours over seeds, and the difference."""
     found = [["row", "seeds", *table.columns]]
     for row in table.rows:
@@ -28,7 +32,7 @@ def cells(table: "Table", results: "Sequence[Result]") -> list[list[str]]:
     return found
 
 
-def _features(results: "Sequence[Result]", place: "Place") -> dict[str, str]:
+def _features(results: Sequence[Result], place: Place) -> dict[str, str]:
     """The name of each Fréchet distance by its name and the weights of its features; empty for another column.
 
     Distances are comparable only if both agree.
@@ -42,7 +46,7 @@ def _features(results: "Sequence[Result]", place: "Place") -> dict[str, str]:
 
 
 def _cell(
-    published: float | None, values: list[float], remarks: "Counter[str]", features: dict[str, str], run: bool
+    published: float | None, values: list[float], remarks: Counter[str], features: dict[str, str], run: bool
 ) -> str:
     """The published value and ours, with their difference unless ours is a distance other than FID.
 
@@ -61,7 +65,7 @@ def _cell(
     return f"{paper} · {ours:.3f}{spread}" + ("" if published is None else f" ({ours - published:+.3f})")
 
 
-def lines(table: "Table", results: "Sequence[Result]") -> list[str]:
+def lines(table: Table, results: Sequence[Result]) -> list[str]:
     """The table in Markdown, below its title, its protocol and the paper's; failures are listed last."""
     header, *body = cells(table, results)
     wrong = [f"- {r.row.name}, seed {r.seed}: {r.remark}" for r in in_order(table, results) if r.remark]
@@ -76,13 +80,13 @@ def lines(table: "Table", results: "Sequence[Result]") -> list[str]:
     ]
 
 
-def in_order(table: "Table", results: "Sequence[Result]") -> "list[Result]":
+def in_order(table: Table, results: Sequence[Result]) -> list[Result]:
     """Sort results by row and seed; they arrive as they finish."""
     names = [row.name for row in table.rows]
     return sorted(results, key=lambda result: (names.index(result.row.name), result.seed))
 
 
-def protocol(results: "Sequence[Result]") -> list[str]:
+def protocol(results: Sequence[Result]) -> list[str]:
     """The data, the protocol and the scores of the runs, and the paper's, one line each."""
     about: dict[str, set[Any]] = {"data": set(), "protocol": set(), "points": set(), "features": set()}
     for result in results:
@@ -115,16 +119,13 @@ def protocol(results: "Sequence[Result]") -> list[str]:
     return [f"{kind}: {', '.join(sorted(values))}" for kind, values in about.items() if values] + [papers]
 
 
-def refuse_others(table: "Table", out: Path, names: Sequence[str]) -> None:
+def refuse_others(table: Table, out: Path, names: Sequence[str]) -> None:
     """Refuse to replace files `names` in the directory of the runs, unless it holds one of these runs or this table.
 
     Raises:
         FileExistsError: such a file exists and is not ours.
         OSError: no file can be written there.
     """
-    from hierarchical_lvae.files import occupied
-    from hierarchical_lvae.runs.directory import is_run
-
     there = [name for name in names if occupied(out / name)]
     rows = {row.name for row in table.rows}
     begun = any(path.name.rpartition("-")[0] in rows and is_run(path) for path in out.glob("*"))
@@ -132,7 +133,7 @@ def refuse_others(table: "Table", out: Path, names: Sequence[str]) -> None:
         raise FileExistsError(f"{out / there[0]} is not a result of hlvae reproduce: choose another `out`")
 
 
-def _is_table(table: "Table", path: Path) -> bool:
+def _is_table(table: Table, path: Path) -> bool:
     """Whether a file begins as `write` begins this table, which it does even if all runs failed."""
     start = f"## {table.title}\n".encode()
     if not path.is_file():
@@ -141,10 +142,8 @@ def _is_table(table: "Table", path: Path) -> bool:
         return file.read(len(start)) == start
 
 
-def draw(table: "Table", results: "Sequence[Result]") -> "Figure":
+def draw(table: Table, results: Sequence[Result]) -> "Figure":
     """Draw a panel per column, with every seed of every row, and the paper's values where they are comparable."""
-    from hierarchical_lvae.presentation import plots
-
     panels: dict[str, list[tuple[str, list[float], float | None]]] = {}
     for column, (title, place) in enumerate(table.columns.items()):
         features = _features(results, place)
@@ -159,14 +158,11 @@ def draw(table: "Table", results: "Sequence[Result]") -> "Figure":
     return plots.values_by_row(panels, "\n".join([table.title, *protocol(results)[:1]]))
 
 
-def write(table: "Table", results: "Sequence[Result]", out: Path, stem: str = "table") -> None:
+def write(table: Table, results: Sequence[Result], out: Path, stem: str = "table") -> None:
     """Save the table as STEM.md, STEM.csv and figures/STEM.png in the directory of the runs.
 
     If all runs failed, a table that exists is kept.
     """
-    from hierarchical_lvae.files import atomic, write_text
-    from hierarchical_lvae.presentation.figures import save
-
     if all(result.failed for result in results) and (out / f"{stem}.md").exists():
         return
     write_text(out / f"{stem}.md", "\n".join(lines(table, results)) + "\n")

@@ -54,8 +54,5 @@ def unpack(
             torch.mps.set_rng_state(tensors["random.mps"])
         return int(tensors["step"]), tensors["losses"].tolist()
     except (KeyError, IndexError, TypeError, RuntimeError, ValueError) as error:  # not what `pack` returned
-        raise ValueError(f"it is not a checkpoint of this model ({_first_line(error)})") from error
-
-
-def _first_line(error: Exception) -> str:
-    return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+        why = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+        raise ValueError(f"it is not a checkpoint of this model ({why})") from error

@@ -4,7 +4,7 @@ Names are looked up when a run is built, before its data are loaded, and not whe
 names to the tables later, and the options of a run with own names must be readable without them.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from hierarchical_lvae.data import DATASETS
@@ -12,7 +12,7 @@ from hierarchical_lvae.inference import LOCAL_INFERENCE
 from hierarchical_lvae.models import ACTIVATIONS, LIKELIHOODS
 from hierarchical_lvae.neighbourhoods import NEIGHBOURHOODS
 from hierarchical_lvae.penalties import PENALTIES
-from hierarchical_lvae.types import suggestion
+from hierarchical_lvae.types import check_name
 
 USED_BY = {"index": "input-knn", "refresh": "latent-knn"}
 """The only neighbourhood of the library that uses an option; own neighbourhoods may use it, too."""
@@ -36,20 +36,7 @@ def check_names(options: Any) -> None:
         ValueError: a name is unknown; the message suggests the nearest.
     """
     for kind, table, name in names_in(options):
-        if name not in table:
-            raise ValueError(f"no {kind} is called {name!r}: {suggestion(name, table)}")
-
-
-def check_keywords(given: Iterable[str], known: Iterable[str]) -> None:
-    """Check that there are options of these names.
-
-    Raises:
-        TypeError: there is no such option; the message suggests the nearest.
-    """
-    known = [*known]
-    for name in given:
-        if name not in known:
-            raise TypeError(f"no option is called {name!r}: {suggestion(name, known)}")
+        check_name(kind, name, table)
 
 
 def check_effects(options: Any) -> None:

@@ -10,8 +10,8 @@ from typing import Any, ClassVar, get_args
 from hierarchical_lvae.data import DATASETS, FRAMES
 from hierarchical_lvae.data.paths import is_path
 from hierarchical_lvae.penalties import PENALTIES, with_weight
-from hierarchical_lvae.runs.names import check_effects, check_keywords
-from hierarchical_lvae.types import suggestion
+from hierarchical_lvae.runs.names import check_effects
+from hierarchical_lvae.types import check_name, suggestion
 
 QUICK = {
     "batch": 8, "num_neighbours": 5, "steps": 6_000, "lr": 6e-4, "warm_up": 0, "clip": 100.0, "image_size": 32
@@ -125,10 +125,7 @@ class FitOptions:
         self._check()
 
     def _check(self) -> None:
-        if self.alpha_unit not in ALPHA_UNITS:
-            raise ValueError(
-                f"no unit of alpha is called {self.alpha_unit!r}: {suggestion(self.alpha_unit, ALPHA_UNITS)}"
-            )
+        check_name("unit of alpha", self.alpha_unit, ALPHA_UNITS)
         check_ranges(self)
         if self.penalty is not None:
             if self.penalty.partition(":")[0] in PENALTIES:  # an own one may be added later
@@ -143,10 +140,8 @@ class FitOptions:
                 "`compiled` needs the whole batch in one process and no penalty: leave it out, or leave out "
                 "`micro_batch` and `penalty`"
             )
-        if self.frame not in FRAMES:
-            raise ValueError(f"no frame is called {self.frame!r}: {suggestion(self.frame, FRAMES)}")
-        if self.precision not in PRECISIONS:
-            raise ValueError(f"no precision is called {self.precision!r}: {suggestion(self.precision, PRECISIONS)}")
+        check_name("frame", self.frame, FRAMES)
+        check_name("precision", self.precision, PRECISIONS)
         if isinstance(self.alpha, str) and self.alpha != AUTO:
             raise ValueError(f"alpha is {self.alpha!r}: it must be a number or {AUTO!r}")
         if self.alpha == AUTO and self.local == "shared":
@@ -183,9 +178,10 @@ class FitOptions:
             TypeError: `dataset` is missing, or there is no such option.
             ValueError: there is no such preset, or an option is invalid or without effect.
         """
-        if preset not in PRESETS:
-            raise ValueError(f"no preset is called {preset!r}: {suggestion(preset, PRESETS)}")
-        check_keywords(options, (field.name for field in fields(cls)))
+        check_name("preset", preset, PRESETS)
+        known = [field.name for field in fields(cls)]
+        if unknown := [name for name in options if name not in known]:
+            raise TypeError(f"no option is called {unknown[0]!r}: {suggestion(unknown[0], known)}")
         given = {name: value for name, value in options.items() if value is not None}
         if "dataset" not in given:
             raise TypeError("dataset is missing")

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from hierarchical_lvae.files import atomic
 from hierarchical_lvae.runs import PRETRAINED
-from hierarchical_lvae.types import suggestion
+from hierarchical_lvae.types import check_name
 
 PREFIX = "pretrained:"
 PLACE = Path(__file__).resolve().parents[1] / "pretrained"
@@ -28,8 +28,7 @@ def located(path: str | Path) -> Path:
     if not is_name(path):
         return Path(path)
     name = str(path).removeprefix(PREFIX)
-    if name not in PRETRAINED:
-        raise ValueError(f"no pretrained run is called {name!r}: {suggestion(name, PRETRAINED)}")
+    check_name("pretrained run", name, PRETRAINED)
     return PLACE / name
 
 

@@ -72,7 +72,7 @@ def test_resume_needs_no_other_option_and_refuses_contradictions(tmp_path, caplo
 
 
 def test_a_penalty_is_told_kept_and_not_contradicted(tmp_path, monkeypatch):
-    monkeypatch.setattr("hierarchical_lvae.cli.fit.draw_all", lambda run: [])
+    monkeypatch.setattr("hierarchical_lvae.presentation.figures.draw_all", lambda run: [])
     out = tmp_path / "run"
     result = hlvae(*FIT, "--penalty", "tc", "--out", out)
     assert result.exit_code == 0, result.output

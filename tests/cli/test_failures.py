@@ -150,7 +150,7 @@ def interrupt(*_, **__):
     [
         ("training.loop.prepare", "no step was completed and nothing was saved; run the same command again"),
         ("training.step.learning_rate", "`hlvae fit --resume {out}` resumes the fit"),
-        ("cli.fit.draw_all", "`hlvae figures {out}` draws the figures"),
+        ("presentation.figures.draw_all", "`hlvae figures {out}` draws the figures"),
     ],
 )
 def test_an_interrupt_exits_130_and_says_how_to_go_on(moment, remedy, tmp_path, monkeypatch):

@@ -64,7 +64,6 @@ ALL = """
 import sys, warnings
 warnings.filterwarnings("error", category=EncodingWarning, module="hierarchical_lvae")
 from hierarchical_lvae.cli import main
-sys.modules["hierarchical_lvae.cli.fit"].draw_all = lambda *_: []  # report draws them
 for words in ({fit}, ["evaluate", {out}, "--metrics", "mig", "--points", "60", "30"],
               ["compare", {out}, "--local", "one-step", "--neighbourhoods", "1", "--draws", "50"],
               ["report", {out}],
@@ -88,7 +87,6 @@ def test_files_are_utf_8_in_a_latin_1_locale(tmp_path):
 
 def test_a_run_directory_whose_name_is_not_utf_8(tmp_path, monkeypatch):
     monkeypatch.setenv("HLVAE_DATA", str(tmp_path / "data"))
-    monkeypatch.setattr("hierarchical_lvae.cli.fit.draw_all", lambda *_: [])  # report draws them
     out = tmp_path / NOT_UTF8
     for words in (
         [*FIT, "--out", out],

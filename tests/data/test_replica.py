@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from hierarchical_lvae.data import raycast, replica
+from hierarchical_lvae.data.layered import CHUNK
 from hierarchical_lvae.data.replica import FACTOR_SIZES, GEOMETRIES, HUE_COLOURS, SKY_COLOUR, ReplicaImages
 
 BASES = (48000, 4800, 480, 60, 15, 1)
@@ -114,10 +115,10 @@ def test_bad_indices(images, index):
 
 
 def test_images_do_not_depend_on_their_batch(images):
-    index = torch.randint(480_000, (2 * replica.CHUNK + 7,), generator=torch.Generator().manual_seed(0))
+    index = torch.randint(480_000, (2 * CHUNK + 7,), generator=torch.Generator().manual_seed(0))
     batch = images[index]
     assert torch.equal(batch.flip(0), images[index.flip(0)])
-    for position in (0, 1, replica.CHUNK, len(index) - 1):
+    for position in (0, 1, CHUNK, len(index) - 1):
         assert torch.equal(batch[position], images[int(index[position])])
 
 
