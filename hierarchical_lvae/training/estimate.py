@@ -20,7 +20,8 @@ TRIED = 10  # steps timed on a GPU
 def estimate_seconds(run: Run, options: FitOptions) -> float:
     """Estimate how many seconds a fit with these options would take here, on the data of `run`.
 
-    On a CPU it times a step with at most 8 queries; on a GPU, ten replays of an uncompiled step.
+    On a CPU it times a step with at most 8 queries (and one part of a batch in parts); on a GPU, ten replays of an
+    uncompiled step.
 
     Raises:
         MemoryError: a step does not fit into the memory of the GPU.
@@ -37,7 +38,8 @@ def estimate_seconds(run: Run, options: FitOptions) -> float:
                 return _replay_seconds(trial) * options.steps
             except torch.cuda.OutOfMemoryError as error:
                 raise MemoryError("a step does not fit into the memory of the GPU") from error
-        index = torch.randint(len(run.dataset), (min(options.batch, 8),)).to(trial.options.device)
+        number = min(options.batch, options.micro_batch or options.batch, 8)
+        index = torch.randint(len(run.dataset), (number,)).to(trial.options.device)
         for _ in range(2):  # the first one warms up
             start = time.perf_counter()
             x = trial.dataset.batch(index)
