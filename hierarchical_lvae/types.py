@@ -142,8 +142,11 @@ class Interrupted(Exception):
     """A signal stopped training, after a checkpoint was saved."""
 
     def __init__(self, signal: int, message: str) -> None:
-        super().__init__(message)
-        self.signal = signal
+        super().__init__(signal, message)  # both, or a worker process cannot pickle it
+        self.signal, self.message = signal, message
+
+    def __str__(self) -> str:
+        return self.message
 
 
 def reason(error: BaseException) -> str:

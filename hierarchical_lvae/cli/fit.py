@@ -156,9 +156,9 @@ def interruption(remedy: Callable[[], str]) -> Iterator[None]:
 
 def how_to_continue(out: Path) -> str:
     """How to continue a fit that was interrupted between two steps, or before the first."""
-    from hierarchical_lvae.runs.directory import CHECKPOINT, command
+    from hierarchical_lvae.runs.directory import command, is_run
 
-    if (out / CHECKPOINT).exists():
+    if is_run(out):
         return f"`{command('resume', out)}` resumes the fit"
     return "no step was completed and nothing was saved; run the same command again"
 

@@ -1,5 +1,6 @@
 """`hlvae reproduce`: reproduce a table or a figure of the paper, with published values next to ours."""
 
+import signal
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -124,6 +125,8 @@ def reproduce(
                 write(table, results, out, stem)
     except Interrupted as error:
         raise Interrupted(error.signal, "stopped after a checkpoint: run the same command again to resume") from None
+    except KeyboardInterrupt:  # between two fits, or in another process than theirs
+        raise Interrupted(signal.SIGINT, "interrupted: run the same command again to resume") from None
     if figure:
         drawn = {result.row.name: load_run(result.path, device, data_dir) for result in results if not result.remark}
         click.echo(compose(name, [(row.label, drawn[row.name]) for row in table.rows if row.name in drawn], out))

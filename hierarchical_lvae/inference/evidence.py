@@ -53,7 +53,10 @@ def reestimate(elbo: LocalELBO, model: PyroProgram, guide: PyroProgram, support:
     if local.block is not None or not isinstance(local.structure, Dense | ByChannel):
         local = Laplace(local.centre, LowRank(rank))
     probe = LocalELBO(local, elbo.sites, elbo.beta, num_particles=elbo.num_particles)
-    found = estimate_evidence(probe, model, guide, support)
+    try:
+        found = estimate_evidence(probe, model, guide, support)
+    except torch.linalg.LinAlgError:  # the curvature is not finite, or no mode was found
+        return 0.5
     ratio = (found.displacement.sum() / found.effective_parameters.sum()).sqrt().item()
     return min(max(ratio, 0.5), 2.0) if math.isfinite(ratio) else 0.5
 

@@ -155,7 +155,8 @@ def _status(run: Path, saved: dict[str, Any]) -> str:
 def _readings(log: list[dict[str, Any]], saved: dict[str, Any]) -> Iterator[tuple[str, str, str]]:
     """What the log shows about training and the local step: name, value and remark."""
     logged = {key: [line[key] for line in log if line.get(key) is not None] for line in log[-1:] for key in line}
-    diagnosed = [line for line in log if line.get("sharpness") is not None]
+    needed = "loss_before", "loss_after", "distance", "sharpness"  # one that is not finite is null
+    diagnosed = [line for line in log if all(line.get(name) is not None for name in needed)]
     if not logged.get("loss"):
         yield "log", "–", "nothing has been logged yet"
         return

@@ -21,8 +21,8 @@ ENOUGH = 0.3  # seconds of timed steps on a CPU
 def estimate_seconds(run: Run, options: FitOptions) -> float:
     """Estimate how many seconds a fit with these options would take here, on the data of `run`.
 
-    On a CPU it times steps with at most 8 queries, and takes the fastest: the first ones are slower than a fit.
-    On a GPU it times ten replays of an uncompiled step.
+    On a CPU it times steps with at most 8 queries, at most one part of a batch in parts, and takes the fastest: the
+    first ones are slower than a fit. On a GPU it times ten replays of an uncompiled step.
 
     Raises:
         MemoryError: a step does not fit into the memory of the GPU.
@@ -39,7 +39,8 @@ def estimate_seconds(run: Run, options: FitOptions) -> float:
                 return _replay_seconds(trial) * options.steps
             except torch.cuda.OutOfMemoryError as error:
                 raise MemoryError("a step does not fit into the memory of the GPU") from error
-        index = torch.randint(len(run.dataset), (min(options.batch, 8),)).to(trial.options.device)
+        number = min(options.batch, options.micro_batch or options.batch, 8)
+        index = torch.randint(len(run.dataset), (number,)).to(trial.options.device)
         timings = list[float]()
         while sum(timings[1:]) < ENOUGH:
             start = time.perf_counter()

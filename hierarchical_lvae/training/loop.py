@@ -15,7 +15,7 @@ import pyro
 import torch
 
 from hierarchical_lvae import progress
-from hierarchical_lvae.inference import diagnose, reestimate
+from hierarchical_lvae.inference import reestimate
 from hierarchical_lvae.models.likelihoods import Bernoulli
 from hierarchical_lvae.runs.checkpoint import pack, unpack
 from hierarchical_lvae.runs.directory import (
@@ -132,8 +132,7 @@ def resume(
 
 def _train(run: Run, ranks: Ranks, checkpoint_every: float, watchers: tuple[Watcher, ...]) -> Run:
     options, vae, elbo, dataset, out = run.options, run.vae, run.elbo, run.dataset, run.directory
-    penalty = elbo.penalty
-    step = Step(run, ranks)
+    penalty, step = elbo.penalty, Step(run, ranks)
     if ranks.writes and options.device.startswith("cuda") and (why := needs_host(run, ranks)):
         log.info("the step runs without a CUDA graph, more slowly: %s", why)
     done, losses = 0, list[float]()
@@ -166,10 +165,9 @@ def _train(run: Run, ranks: Ranks, checkpoint_every: float, watchers: tuple[Watc
     written = checkpoint("running" if done < options.steps else "finished")
     if ranks.writes and done >= options.steps:
         log.info("nothing to train: all %d steps are done; to train further, give more `steps`", done)
-    bar = progress.bar(desc="fit", total=options.steps, initial=done, unit="step", smoothing=0.05)
     logged, start, in_a_row = done, time.perf_counter(), 0
     with (
-        bar,
+        progress.bar(desc="fit", total=options.steps, initial=done, unit="step", smoothing=0.05) as bar,
         _noted_divergence(out if ranks.writes else None),
         precision(options.precision),
         _noted_signals() as signals,
@@ -184,11 +182,12 @@ def _train(run: Run, ranks: Ranks, checkpoint_every: float, watchers: tuple[Watc
                 in_a_row = 0 if seen.is_finite else in_a_row + 1
                 is_logged = done % LOG_EVERY == 0 or done == options.steps
                 if in_a_row and (in_a_row == TOLERATED or not _may_recover(vae, losses, is_logged)):
+                    alpha = vae.alpha if options.alpha == AUTO else options.alpha  # in its unit
                     raise Diverged(
                         f"the loss is {seen.loss:g} nats and its gradient {seen.norm:g} at step {done}"
                         f"{f', as in the {in_a_row - 1} steps before it' if in_a_row > 1 else ''} "
                         f"(first non-finite quantity: {step.why(i, number)}): "
-                        f"lower `alpha` (here {vae.alpha:g}) or `lr` (here {options.lr:g})"
+                        f"lower {f'`alpha` (here {alpha:g}) or ' if alpha else ''}`lr` (here {options.lr:g})"
                         f"{'' if options.clip else ', or clip the gradient with `clip`'}; "
                         "the last good checkpoint is kept"
                     )
@@ -200,7 +199,8 @@ def _train(run: Run, ranks: Ranks, checkpoint_every: float, watchers: tuple[Watc
             if is_logged:
                 seconds = time.perf_counter() - start
                 finite = [loss for loss in losses if math.isfinite(loss)]
-                entry = {"step": done, "loss": sum(finite) / len(finite), "gradient_norm": taken[-1].norm}
+                norm = seen.norm if seen.is_finite else math.nan
+                entry = {"step": done, "loss": sum(finite) / len(finite), "gradient_norm": norm}
                 if skipped := len(losses) - len(finite):
                     entry["skipped"] = skipped
                     if ranks.writes:
@@ -211,9 +211,8 @@ def _train(run: Run, ranks: Ranks, checkpoint_every: float, watchers: tuple[Watc
                 if taken[-1].penalty is not None:
                     entry["penalty"] = taken[-1].penalty
                 entry["images_per_second"] = (done - logged) * options.batch * (options.num_neighbours + 1) / seconds
-                if _is_diagnosed(done, options.steps, step.is_replayed):
-                    info = diagnose(elbo, vae.model, vae.guide, step.x_N)
-                    entry |= {name: value.mean().item() for name, value in info._asdict().items()}
+                if _is_diagnosed(done, options.steps, step.is_replayed) and (found := step.diagnose()):
+                    entry |= found
                     # a penalty is part of the loss of the queries, but not of the loss of a neighbourhood
                     after = entry["loss"] if penalty is None else entry["loss_after"] / options.num_neighbours
                     if vae.is_local:
@@ -233,7 +232,8 @@ def _train(run: Run, ranks: Ranks, checkpoint_every: float, watchers: tuple[Watc
                 raise Interrupted(number, f"stopped after step {done}: resume with `{command('resume', out)}`")
             if time.monotonic() - written >= checkpoint_every:
                 written = checkpoint("running")
-    checkpoint("finished")
+    with _noted_divergence(out if ranks.writes else None):
+        checkpoint("finished")
     return run
 
 

@@ -15,6 +15,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from hierarchical_lvae.inference import AdaptationInfo, diagnose
 from hierarchical_lvae.runs import Run
 from hierarchical_lvae.runs.options import FitOptions
 from hierarchical_lvae.training.gradient import choose_gradient, first_not_finite, is_capturable
@@ -108,6 +109,19 @@ class Step:
                 torch.cuda.set_rng_state(_between(gpu, torch.cuda.get_rng_state(), share))
             x, x_N = self._draw() if self.draws_inside else (self.x, self.x_N)
             return first_not_finite(self.run, self.ranks, x, x_N)
+
+    def diagnose(self) -> dict[str, float]:
+        """Diagnose the local step on the last batch, one part at a time: the means of what `diagnose` returns.
+
+        Empty if the local posterior could not be computed.
+        """
+        run, size = self.run, self.run.options.micro_batch or len(self.x_N)
+        try:
+            parts = [diagnose(run.elbo, run.vae.model, run.vae.guide, x_N) for x_N in self.x_N.split(size)]
+        except torch.linalg.LinAlgError:
+            return {}
+        means = [torch.cat(values).mean().item() for values in zip(*parts, strict=True)]
+        return dict(zip(AdaptationInfo._fields, means, strict=True))
 
     def _put(self, x: Tensor, x_N: Tensor) -> None:
         """Set the batch; if there is a graph, copy it to where the graph reads it."""

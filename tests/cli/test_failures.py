@@ -1,5 +1,6 @@
 """How the command line fails: in one line that names cause and remedy, and with a code."""
 
+import pickle
 import re
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from click.testing import CliRunner
 import hierarchical_lvae
 from hierarchical_lvae.cli import main
 from hierarchical_lvae.cli.failures import in_flags
+from hierarchical_lvae.types import Interrupted
 
 FIT = ["fit", "--dataset", "digits", "--preset", "quick", "--steps", "3", "-B", "2", "-K", "2", "--device", "cpu"]
 EMPTY = "has an empty name: give one or more names, separated by single commas"
@@ -141,6 +143,19 @@ def test_debug_shows_the_traceback():
     assert isinstance(result.exception, FileNotFoundError)
 
 
+def test_an_interrupted_table_says_how_to_go_on(tmp_path, monkeypatch):
+    monkeypatch.setattr("hierarchical_lvae.experiments.rows.fit", interrupt)  # before its first step
+    result = hlvae("reproduce", "table5", "--rows", "none", "--steps", "1", "--out", tmp_path, "--jobs", "1")
+    assert result.exit_code == 130
+    assert result.stderr.splitlines()[-1] == "Error: interrupted: run the same command again to resume"
+
+
+def test_an_interruption_passes_between_processes():
+    """A worker whose error cannot be pickled takes the whole table with it."""
+    error = pickle.loads(pickle.dumps(Interrupted(15, "stopped after step 6")))
+    assert (type(error), error.signal, str(error)) == (Interrupted, 15, "stopped after step 6")
+
+
 def interrupt(*_, **__):
     raise KeyboardInterrupt
 
@@ -149,6 +164,7 @@ def interrupt(*_, **__):
     ("moment", "remedy"),
     [
         ("training.loop.prepare", "no step was completed and nothing was saved; run the same command again"),
+        ("training.loop.truncate_log", "`hlvae fit --resume {out}` resumes the fit"),  # the run is begun, but not saved
         ("training.step.learning_rate", "`hlvae fit --resume {out}` resumes the fit"),
         ("presentation.figures.draw_all", "`hlvae figures {out}` draws the figures"),
     ],

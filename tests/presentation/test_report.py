@@ -1,6 +1,7 @@
 """The page that tells of a run: what it says, that it says it of hostile names too, and that it needs nothing else."""
 
 import json
+import math
 import re
 import shutil
 from html.parser import HTMLParser
@@ -189,6 +190,14 @@ def test_the_log_is_read_for_its_health(run):
     assert re.search(r"largest [\d.]+ · 1e\+03 clipped at 500 in 25% of the logged steps", text)
     assert "step 1,000 90.0 → 95.0 nats; the step does not lower it (+2.50 per image): try a smaller α" in text
     assert "last · largest -2.5 · 2.5 not below 2: unstable for a quadratic loss; try a smaller α" in text
+
+
+def test_a_diagnosis_that_is_not_finite_is_left_out(run):
+    """As if a step overshoots that is then skipped."""
+    for step, after in ((500, 60.0), (1000, math.inf)):
+        entry = {"step": step, "loss": 90.0, "gradient_norm": 1.0, "images_per_second": 10.0, **DIAGNOSIS}
+        append_json_line(run / "log.jsonl", {**entry, "loss_after": after})
+    assert any("step 500 90.0 → 60.0 nats" in line for line in page(run).lines)
 
 
 def test_skipped_steps_are_counted_if_there_are_any(run):

@@ -63,9 +63,11 @@ def test_it_is_never_saved(tmp_path, monkeypatch):
         self.param_groups[0]["params"][0].data[0] = math.nan
 
     monkeypatch.setattr(torch.optim.Adam, "step", spoiled)
-    with pytest.raises(Diverged, match="theta is not finite after step 3"):
+    with pytest.raises(Diverged, match="theta is not finite after step 3") as error:
         resume(tmp_path / "run", steps=3)
     assert (tmp_path / "run/state.safetensors").read_bytes() == kept
+    state = json.loads((tmp_path / "run/state.json").read_text())
+    assert (state["status"], state["step"], state["why"]) == ("diverged", 2, str(error.value))
 
 
 def test_data_that_are_not_finite_are_named(tmp_path, monkeypatch):
@@ -163,6 +165,38 @@ def test_ten_in_a_row_are_a_divergence(tmp_path, spoiled):
     spoiled({*range(3, 12), *range(14, 24)})  # nine, then ten
     message = diverge(tmp_path / "run", steps=40)
     assert "and its gradient nan at step 23, as in the 9 steps before it" in message
+
+
+@pytest.mark.parametrize("changes", [{"local": "laplace-low-rank"}, {"alpha": "auto"}])
+def test_a_fit_passes_a_skipped_step_where_it_diagnoses_and_estimates(tmp_path, monkeypatch, changes):
+    """The curvature of neighbours that are not finite has no eigenvalues; a resumed fit would stop there again."""
+    for name, number in (("LOG_EVERY", 2), ("DIAGNOSE_EVERY", 4), ("REESTIMATE_EVERY", 4)):
+        monkeypatch.setattr(f"hierarchical_lvae.training.loop.{name}", number)
+    usual, calls = ObservationNoise.__call__, []
+
+    def spoiled(self, index, x):
+        calls.append(None)
+        return usual(self, index, x) * (math.nan if len(calls) == 4 else 1)
+
+    monkeypatch.setattr(ObservationNoise, "__call__", spoiled)
+    fit(FitOptions.of("quick", **{**SMALL, "batch": 1, "num_neighbours": 1, **changes}, steps=6), tmp_path / "run")
+    _, bad, last = read_log(tmp_path / "run")
+    assert (bad["skipped"], bad["gradient_norm"], bad.get("sharpness")) == (1, None, None)
+    assert math.isfinite(last["loss"])
+    if changes.get("alpha") == "auto":
+        assert bad["alpha"] == pytest.approx(0.5)
+
+
+@pytest.mark.parametrize(
+    ("changes", "advice"),
+    [
+        ({"alpha": 0.0}, "): lower `lr` (here 0.001)"),
+        ({"alpha": 1.0, "alpha_unit": "sum"}, "): lower `alpha` (here 1) or `lr` (here 0.001)"),
+    ],
+)
+def test_the_advice_names_the_alpha_that_was_given_and_none_if_nothing_is_local(tmp_path, spoiled, changes, advice):
+    spoiled({1, 2, 3})
+    assert advice in diverge(tmp_path / "run", **changes)
 
 
 def test_a_skipped_step_does_not_train_a_discriminator(tmp_path, spoiled, monkeypatch):

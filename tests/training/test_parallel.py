@@ -12,10 +12,12 @@ import pytest
 import torch
 
 from hierarchical_lvae.files import read_tensors
+from hierarchical_lvae.inference import AdaptationInfo, LocalELBO
 from hierarchical_lvae.runs import FitOptions, prepare
-from hierarchical_lvae.training import fit, resume
+from hierarchical_lvae.training import estimate_seconds, fit, resume
 from hierarchical_lvae.training.gradient import InParts, Whole, choose_gradient, shared
 from hierarchical_lvae.training.ranks import Ranks
+from hierarchical_lvae.training.step import Step
 
 SMALL = {"dataset": "digits", "batch": 4, "num_neighbours": 2, "latent_dim": 3, "lr": 1e-3}
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone", "--no-python"]
@@ -47,6 +49,39 @@ def test_the_gradient_in_parts_is_the_gradient(size, double):
     torch.testing.assert_close(*gradients, rtol=1e-9, atol=1e-9)
     assert isinstance(choose_gradient(run, Ranks()), InParts)
     assert isinstance(choose_gradient(prepare(options()), Ranks()), Whole)
+
+
+def test_what_is_for_less_memory_is_never_of_more_than_a_part(tmp_path, monkeypatch):
+    """Neither the diagnosis nor the estimate of the time, which would not fit into memory where a step does."""
+    sizes, usual = set(), LocalELBO.local_posterior
+
+    def noted(self, model, guide, support):
+        sizes.add(len(support))
+        return usual(self, model, guide, support)
+
+    def diagnosed(elbo, model, guide, support):
+        sizes.add(len(support))
+        return AdaptationInfo(*torch.full((4, len(support)), 90.0))
+
+    monkeypatch.setattr(LocalELBO, "local_posterior", noted)
+    monkeypatch.setattr("hierarchical_lvae.training.step.diagnose", diagnosed)
+    monkeypatch.setattr("hierarchical_lvae.training.loop.DIAGNOSE_EVERY", 2)
+    fit(options(micro_batch=3, steps=2), tmp_path / "run", ready=lambda run: estimate_seconds(run, run.options))
+    assert sizes == {1, 3}
+    assert json.loads((tmp_path / "run/log.jsonl").read_text())["sharpness"] == 90
+
+
+def test_the_diagnosis_in_parts_is_that_of_each_neighbourhood(double):
+    runs = [prepare(options(micro_batch=size)) for size in (None, 3)]
+    steps = []
+    for run in runs:
+        run.vae.double()
+        run.vae.phi.data.view(-1)[-3:] = -30.0  # σ of the codes ≈ 1e-13: the noise does not matter
+        steps.append(Step(run, Ranks()))
+        steps[-1].x_N = torch.linspace(0, 1, 4 * 2 * 64).view(4, 2, 1, 8, 8).sin().abs()
+    whole, parts = (step.diagnose() for step in steps)
+    for name in ("loss_before", "loss_after", "distance"):  # the sharpness starts from random directions
+        assert parts[name] == pytest.approx(whole[name], rel=1e-9)
 
 
 def test_parts_draw_by_seeds_of_their_own():

@@ -11,7 +11,7 @@ from hierarchical_lvae.files import atomic, read_tensors
 from hierarchical_lvae.inference import LOCAL_INFERENCE, LocalELBO, OneStepMAP
 from hierarchical_lvae.inference.diagnostics import AdaptationInfo
 from hierarchical_lvae.runs import PRESETS, FitOptions, load_run, prepare
-from hierarchical_lvae.training import estimate_seconds, fit, loop, resume
+from hierarchical_lvae.training import estimate_seconds, fit, loop, resume, step
 from hierarchical_lvae.types import Diverged
 from tests.layers import layers_for
 
@@ -249,7 +249,7 @@ def test_a_density_whose_loss_passes_zero_has_not_overshot(tmp_path, monkeypatch
     """The plain VAE cannot overshoot, and a Local VAE does not because its loss is above ten times next to nothing."""
     fit(options(500, alpha=0.0, likelihood="gaussian", seed=1), tmp_path / "plain")  # −0.05 nats at step 500
     monkeypatch.setattr(loop, "DIAGNOSE_EVERY", 5)
-    monkeypatch.setattr(loop, "diagnose", lambda *_: AdaptationInfo(*torch.full((4, 4), -0.05)))
+    monkeypatch.setattr(step, "diagnose", lambda *_: AdaptationInfo(*torch.full((4, 4), -0.05)))
     fit(options(5, alpha=0.01, likelihood="gaussian"), tmp_path / "gaussian")
     with pytest.raises(Diverged, match=r"at step 5 the loss is .* with the local step and -0 without"):
         fit(options(5, alpha=0.01), tmp_path / "bernoulli")
