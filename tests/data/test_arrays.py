@@ -176,6 +176,21 @@ def test_broken_files_are_refused(path, damage):
         load_own(path)
 
 
+@pytest.mark.parametrize("compressed", [False, True])
+def test_a_changed_byte_is_noticed_in_every_version_of_python(tmp_path, compressed, monkeypatch):
+    path = tmp_path / "data.npz"
+    images = np.random.default_rng(0).integers(256, size=(99, 32, 32), dtype=np.uint8)
+    (np.savez_compressed if compressed else np.savez)(path, images=images)
+    content = bytearray(path.read_bytes())
+    content[50_000] ^= 1
+    path.write_bytes(content)
+    monkeypatch.delattr(zipfile.ZipExtFile, "seek")  # after it, Python 3.12 and later verify no checksum
+    with pytest.raises(
+        ValueError, match=r"cannot be read as an \.npz \((Bad CRC-32|Error -3) .*\): is the file complete\?$"
+    ):
+        load_own(path)
+
+
 def test_ragged_and_pickled_arrays_are_refused(tmp_path):
     ragged = np.empty(2, dtype=object)
     ragged[:] = [np.zeros((8, 8)), np.zeros((9, 9))]
