@@ -138,6 +138,7 @@ NAMED = {"images": RGB, "factors": np.zeros((N, 2), int)}
         ({"images": RGB.astype(complex)}, rf"'images' in .* is complex128: {REMEDY}"),
         ({"images": bad_floats(1.5)}, rf"has float64 values from 0 to 1\.5: {REMEDY}"),
         ({"images": bad_floats(1 + 1e-7)}, r"from 0 to 1\.0000001: "),
+        ({"images": bad_floats(1 + 2**-52)}, r"from 0 to 1\.0000000000000002: "),
         ({"images": bad_floats(-0.25)}, r"from -0\.25 to 1: "),
         ({"images": bad_floats(np.inf)}, "from 0 to inf: "),
         ({"images": bad_floats(np.nan)}, rf"from 0 to 1 and 1 NaN: {REMEDY}"),
