@@ -139,7 +139,8 @@ def _read_pixels(images: Array, path: Path, image_size: int | None, frame: str) 
             bar.update(stop - start)
             start = stop
     if not in_levels and (images.dtype.kind in "iu" or low < 0 or high > 1 or nans):
-        found = f"{images.dtype} values from {low:.9g} to {high:.9g}" + (f" and {nans:,} NaN" if nans else "")
+        least, most = (str(value).removesuffix(".0") for value in (low, high))  # all digits: 1.0000000000000002
+        found = f"{images.dtype} values from {least} to {most}" + (f" and {nans:,} NaN" if nans else "")
         raise ValueError(f"'images' in {path} has {found}: {REMEDY}")
     if images.dtype.kind != "b":
         remedy = "scale the values up, or save masks of 0 and 1 as bool"

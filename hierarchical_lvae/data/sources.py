@@ -137,12 +137,13 @@ def _fetch(url: str, part: Path) -> None:
     from hierarchical_lvae import progress
 
     have = part.stat().st_size if part.exists() else 0
-    headers = {"Range": f"bytes={have}-"} if have else {}
+    headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={have}-"} if have else {})
     try:
         with requests.get(url, headers=headers, stream=True, timeout=30) as response:
             if response.status_code == 416:  # nothing is left to download
                 return
             response.raise_for_status()
+            response.raw.headers.pop("Content-Encoding", None)  # some servers label .gz files so: do not unpack them
             have = have if response.status_code == 206 else 0
             total = int(response.headers.get("Content-Length", 0)) + have
             bar: Any = progress.bar(total=total or None, initial=have, unit="B", unit_scale=True, desc=part.stem)

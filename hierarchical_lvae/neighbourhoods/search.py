@@ -68,10 +68,11 @@ def recall(data: FactorImages, ids: np.ndarray, sample: int = 200, seed: int = 0
 
     rows = torch.from_numpy(np.random.default_rng(seed).permutation(len(data))[:sample])
     queries = _pixels(data, rows)
+    project = _centred(queries)
     number = ids.shape[1] + 1
     heap = faiss.ResultHeap(len(rows), number)
     for part, x in _chunks(data, "exact neighbours of a sample"):
-        distances, found = faiss.knn(queries, x, min(number, len(x)))
+        distances, found = faiss.knn(project(queries), project(x), min(number, len(x)))
         heap.add_result(distances, found + int(part[0]))
     heap.finalize()
     exact = without_self(torch.from_numpy(heap.I), rows, ids.shape[1])
@@ -112,16 +113,19 @@ def _parts(factory: str) -> tuple[int | None, str]:
 
 
 def _build(data: FactorImages, factory: str) -> tuple[Callable[[np.ndarray], np.ndarray], Any]:
-    """A projection of pixels onto the principal components of a sample, and an index of all projected points."""
+    """A projection of pixels onto the principal components of a sample (or none), and an index of all projected points.
+
+    Without a projection, the mean of the sample is subtracted. Faiss computes distances as |x|² − 2 x·y + |y|², in
+    float32: on images with a bright background, the rounding would exceed the distances.
+    """
     import faiss
 
     index, is_projected = empty_index(data, factory)
     dimension, rest = index.d, _parts(factory)[1]
     rng = np.random.default_rng(0)
     shuffled = torch.from_numpy(rng.permutation(len(data)))
-    project: Callable[[np.ndarray], np.ndarray] = np.asarray
-    if is_projected:
-        project = _principal_components(_pixels(data, shuffled[:PCA_POINTS]), dimension)
+    sample = _pixels(data, shuffled[:PCA_POINTS])
+    project = _principal_components(sample, dimension) if is_projected else _centred(sample)
     if not index.is_trained:
         count = TRAIN_BYTES // (4 * dimension)
         if ivf := re.search(r"IVF(\d+)", rest):
@@ -148,6 +152,12 @@ def _principal_components(sample: np.ndarray, number: int) -> Callable[[np.ndarr
         torch.manual_seed(0)
         mean, axes = x.mean(0), torch.pca_lowrank(x, number)[2]
     return lambda pixels: ((torch.from_numpy(pixels) - mean) @ axes).numpy()
+
+
+def _centred(sample: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
+    """The subtraction of a sample's mean from pixels (m, C·H·W)."""
+    mean = sample.mean(0)
+    return lambda pixels: pixels - mean
 
 
 def _chunks(data: FactorImages, label: str, rows: Tensor | None = None) -> Iterator[tuple[Tensor, np.ndarray]]:

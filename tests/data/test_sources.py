@@ -1,8 +1,10 @@
 """Downloads from a server of our own: complete, resumed, and wrong."""
 
+import gzip
 import hashlib
 import http.server
 import io
+import random
 import re
 import threading
 from pathlib import Path
@@ -23,11 +25,14 @@ CONTENT = bytes(range(256)) * 5000
 
 
 class Handler(http.server.BaseHTTPRequestHandler):
-    """Serves `content`, with ranges unless `whole`; breaks off after `limit` bytes if there is one."""
+    """Serves `content`, with ranges unless `whole`; breaks off after `limit` bytes if there is one.
+
+    If `packs`, it is sent in a gzip to whoever accepts that. If `labels`, it is called a gzip of something else.
+    """
 
     content = CONTENT
     limit = None
-    whole = False
+    whole = packs = labels = False
     asked: list[str] = []  # noqa: RUF012
 
     def do_GET(self):
@@ -36,11 +41,15 @@ class Handler(http.server.BaseHTTPRequestHandler):
         span = "" if type(self).whole else span
         start = int(re.sub(r"\D", "", span) or 0)
         content = type(self).content
+        packs = type(self).packs and "gzip" in self.headers.get("Accept-Encoding", "")
+        content = gzip.compress(content, mtime=0) if packs else content
         if start >= len(content):
             self.send_error(416)
             return
         self.send_response(206 if span else 200)
         self.send_header("Content-Length", str(len(content) - start))
+        if packs or type(self).labels:
+            self.send_header("Content-Encoding", "gzip")
         self.end_headers()
         self.wfile.write(content[start : type(self).limit])
 
@@ -50,7 +59,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
 @pytest.fixture
 def server(monkeypatch):
-    Handler.content, Handler.limit, Handler.whole, Handler.asked = CONTENT, None, False, []
+    Handler.content, Handler.limit, Handler.asked = CONTENT, None, []
+    Handler.whole = Handler.packs = Handler.labels = False
     httpd = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     thread = threading.Thread(target=httpd.serve_forever)
     thread.start()
@@ -83,6 +93,27 @@ def test_an_incomplete_download_is_continued(whole, server, tmp_path):
     assert path.read_bytes() == CONTENT
     assert server.asked == ["", f"bytes={have}-"]
     assert [file.name for file in tmp_path.iterdir()] == ["data.bin"]
+
+
+def test_an_incomplete_download_is_continued_from_a_server_that_packs(server, tmp_path, monkeypatch):
+    server.content, server.limit, server.packs = random.Random(0).randbytes(2**20), 700_000, True
+    checksum = "md5:" + hashlib.md5(server.content).hexdigest()
+    monkeypatch.setitem(SOURCES, "test", (SOURCES["test"][0]._replace(checksum=checksum),))
+    with pytest.raises(OSError, match="try again to continue where it stopped"):
+        download("test", tmp_path)
+    have = (tmp_path / "data.bin.hlvae-part").stat().st_size
+    server.limit = None
+    (path,) = download("test", tmp_path)
+    assert path.read_bytes() == server.content
+    assert server.asked == ["", f"bytes={have}-"]
+
+
+def test_a_gzip_is_not_unpacked_if_the_server_calls_it_an_encoding(server, tmp_path, monkeypatch):
+    server.content, server.labels = gzip.compress(CONTENT), True
+    checksum = "md5:" + hashlib.md5(server.content).hexdigest()
+    monkeypatch.setitem(SOURCES, "test", (SOURCES["test"][0]._replace(file="data.mat.gz", checksum=checksum),))
+    (path,) = download("test", tmp_path)
+    assert path.read_bytes() == server.content
 
 
 @pytest.mark.parametrize("there", [b"other content" * 1000, CONTENT + b"more"])

@@ -35,6 +35,21 @@ def test_nearest_pixels_are_those_of_brute_force(surroundings, data):
     assert recall(data, wrong) < 0.3
 
 
+def test_nearest_pixels_are_exact_on_a_bright_background():
+    rng = np.random.default_rng(0)
+    images = np.full((300, 3, 64, 64), 255, np.uint8)
+    images[:, 0, 0, 0] = rng.permutation(300) % 250  # on this, |x|² is 12,000 and rounded by far more than the steps
+    images[:, 1, 1, :] -= rng.integers(4, size=(300, 64), dtype=np.uint8)
+    data = of_pixels(torch.from_numpy(images))
+    ids = all_neighbours(data, 5, "Flat")
+    flat = images.reshape(300, -1).astype(np.int64)
+    distances = np.array([((flat - row) ** 2).sum(1) for row in flat])
+    found = np.take_along_axis(distances, ids.astype(np.int64), 1)
+    np.fill_diagonal(distances, distances.max())
+    np.testing.assert_array_equal(found, np.sort(distances, 1)[:, :5])
+    assert recall(data, ids) > 0.99
+
+
 def test_copies_of_the_query_are_neighbours_and_the_query_is_not(surroundings):
     images = torch.randint(256, (1, 1, 8, 8), dtype=torch.uint8).repeat(20, 1, 1, 1)
     ids = all_neighbours(of_pixels(images), 4, "Flat")
