@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF")  # PIL must try no others, whatever a file contains
 PHOTOMETRIC = 262  # a TIFF tag: 0 if white is zero, which PIL handles only with 8 bits
+GREY_STEPS = {"L;2": 85, "L;4": 17}  # by these, PIL scales greys of 2 and 4 bits to 8, but not the transparent grey
 
 
 class Picture(NamedTuple):
@@ -46,11 +47,17 @@ def open_picture(path: Path) -> Picture:
             inverted = getattr(file, "tag_v2", {}).get(PHOTOMETRIC) == 0
             has_more = file.format in ("GIF", "PNG", "TIFF", "WEBP") and getattr(file, "is_animated", False)
             image = ImageOps.exif_transpose(file)
+        transparent = image.info.get("transparency")
         if image.mode.startswith(("I", "F")):
             white = 1.0 if image.mode == "F" else 4095 if "I;12" in stored else 65535
-            return Picture(Image.fromarray(_levels(np.asarray(image), white, inverted)), white, has_more)
+            pixels = np.asarray(image)
+            if transparent is not None:
+                pixels = np.where(pixels == transparent, white, pixels)
+            return Picture(Image.fromarray(_levels(pixels, white, inverted)), white, has_more)
+        if transparent is not None and stored in GREY_STEPS:
+            image.info["transparency"] = transparent * GREY_STEPS[stored]
         mode = "L" if image.mode in ("1", "L", "LA", "La") else "RGB"
-        if image.mode.endswith(("A", "a")) or "transparency" in image.info:
+        if image.mode.endswith(("A", "a")) or transparent is not None:
             coloured = image.convert("RGBA")
             image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), coloured)
         return Picture(image.convert(mode), 65535 if ";16" in stored else 255, has_more)

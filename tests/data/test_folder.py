@@ -27,10 +27,12 @@ def chunk(kind, content):
     return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
 
 
-def png(width, height):
-    """A grey PNG that is right but for having no pixels."""
-    header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0))
-    return b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b"")
+def png(width, height, bits=8, rows=b"", transparent=None):
+    """A grey PNG; without rows, it is right but for having no pixels."""
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, bits, 0, 0, 0, 0))
+    if transparent is not None:
+        header += chunk(b"tRNS", struct.pack(">H", transparent))
+    return b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
 
 
 def first_pixel(folder):
@@ -91,6 +93,16 @@ def test_a_transparent_colour_shows_white(tmp_path):
     image.putpalette([0, 0, 0, *GREEN])
     image.save(tmp_path / "image.png", transparency=1)
     assert first_pixel(tmp_path) == [255, 255, 255]
+
+
+@pytest.mark.parametrize(("bits", "dark"), [(1, 0), (2, 85), (4, 17), (8, 1), (16, 0)])
+def test_a_transparent_grey_shows_white(tmp_path, bits, dark):
+    """`dark` is the darkest grey but black, with 8 bits; with 1 bit it is black itself."""
+    value = int(bits > 1)
+    row = b"\0" + int(f"{value:0{bits}b}" * 8, 2).to_bytes(bits, "big")
+    for transparent, expected in ((value, 255), (value + 1, dark)):
+        (tmp_path / "image.png").write_bytes(png(8, 8, bits, row * 8, transparent))
+        assert first_pixel(tmp_path) == [expected]
 
 
 def test_the_first_frame_of_an_animation_is_taken(tmp_path):
