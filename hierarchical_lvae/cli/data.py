@@ -63,8 +63,8 @@ def info(name: str, data_dir: Path | None, skip_bad: bool) -> None:
     there = [] if data_dir is None else ["--data-dir", str(data_dir)]
     download = shlex.join(["hlvae", "data", "download", name, *there])
     for source in SOURCES.get(name, ()):
-        path = directory / source.file
-        where = f"found at {path}" if path.exists() else f"not in {directory} ({source.size}; {download})"
+        path = source.find(directory)
+        where = f"found at {path}" if path else f"not in {directory} ({source.size}; {download})"
         click.echo(f"file     {source.file}: {where}")
     dataset = load_dataset(name, data_dir, skip_bad=skip_bad)
     channels, height, width = dataset.image_shape

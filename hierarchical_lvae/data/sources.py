@@ -22,15 +22,21 @@ class Source(NamedTuple):
     checksum: str
     """ "md5:…" as published, or "" if none is published."""
     size: str
+    unpacked: tuple[str, ...] = ()
+    """Patterns of the files that it contains, which are read if they are there."""
+
+    def find(self, data_dir: Path) -> Path | None:
+        """Find the file, or one that was unpacked from it; None if there is neither."""
+        return next((path for name in (self.file, *self.unpacked) for path in sorted(data_dir.glob(name))), None)
 
 
-def _source(place: str, file: str, checksum: str, size: str) -> Source:
-    return Source(file, f"{place}/{file}", checksum, size)
+def _source(place: str, file: str, checksum: str, size: str, *unpacked: str) -> Source:
+    return Source(file, f"{place}/{file}", checksum, size, unpacked)
 
 
 def _norb(matrix: str, md5: str, size: str) -> Source:
     place = "https://cs.nyu.edu/~ylclab/data/norb-v1.0-small"
-    return _source(place, f"smallnorb-5x{matrix}.mat.gz", f"md5:{md5}", size)
+    return _source(place, f"smallnorb-5x{matrix}.mat.gz", f"md5:{md5}", size, f"smallnorb-5x{matrix}.mat")
 
 
 _3DSHAPES = _source(
@@ -41,6 +47,8 @@ _CARS3D = _source(
     "nips2015-analogy-data.tar.gz",
     "md5:4e866a7919c1beedf53964e6f7a23686",
     "about 300 MB",
+    "cars/*.mat",
+    "data/cars/*.mat",
 )
 _DSPRITES = _source(
     "https://raw.githubusercontent.com/google-deepmind/dsprites-dataset/master",

@@ -43,6 +43,8 @@ def test_the_parts_of_a_union_are_described(tmp_path, make, small_sizes):
     make.write_cars(tmp_path / "cars")
     make.write_norb(tmp_path)
     lines = info("carsnorb", "--data-dir", tmp_path).output.splitlines()
+    assert len(lines) == 7 + 4
+    assert all(f"found at {tmp_path}" in line for line in lines[:7])  # unpacked
     assert lines[-4:] == [
         "source   CarsNORB (Cars3D and SmallNORB)",
         "images   224 of 64 × 64 pixels, 3 channels, uint8",
