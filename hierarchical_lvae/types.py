@@ -172,7 +172,7 @@ def suggestion(name: str, names: Iterable[str]) -> str:
     "did you mean 'one-step'?"
     """
     names = list(names)
-    near = difflib.get_close_matches(name, names, n=1)
+    near = difflib.get_close_matches(str(name), names, n=1)
     return f"did you mean {near[0]!r}?" if near else f"choose from {', '.join(names)}"
 
 
