@@ -81,12 +81,13 @@ def closeness(run: Run, seed: int, neighbourhoods: int) -> dict[str, Any]:
         index, x, samples = _samples(run, neighbourhoods, SAMPLES)
         number = len(x)
         queries = torch.cat([samples.flatten(0, 1), x]).flatten(1)
+        mean = x.flatten(1).mean(0)  # subtracted because of the rounding of |x|² − 2 x·y + |y|² on bright images
         best = torch.full((len(queries),), torch.inf, device=queries.device)
         which = torch.zeros_like(best, dtype=torch.long)
         for part in progress.bar(torch.arange(len(run.dataset)).split(CHUNK), "nearest images", unit="k"):
             part = part.to(queries.device)
             images = run.dataset.batch(part).flatten(1)
-            squares = torch.cdist(queries, images, compute_mode="use_mm_for_euclid_dist")
+            squares = torch.cdist(queries - mean, images - mean, compute_mode="use_mm_for_euclid_dist")
             squares[-number:][index[:, None] == part] = torch.inf  # for a reference, the nearest *other* image
             found = squares.min(1)
             which = torch.where(found.values < best, part[found.indices], which)

@@ -22,6 +22,7 @@ from hierarchical_lvae.analysis import (
 from hierarchical_lvae.analysis import scores as scores_module
 from hierarchical_lvae.analysis.images import choose_features
 from hierarchical_lvae.files import write_tensors
+from hierarchical_lvae.runs import prepare
 
 FEW = ScoreSettings(train=120, test=60, neighbourhoods=3, draws=10, images=20, features="factors")
 
@@ -170,6 +171,19 @@ def test_samples_are_set_against_all_images_by_brute_force(run):
     assert values["nearest_is_reference"] == pytest.approx(own)
     others = [to_all(image).sort().values[1] for image in x]
     assert values["reference_to_nearest_other"] == pytest.approx(np.mean(others), rel=1e-5)
+
+
+def test_nearest_images_are_exact_on_a_white_background(run):
+    """The images differ by one level in some pixels, less than the rounding of their squared norms."""
+    marks = torch.nn.functional.pad((run.dataset.images > 100).to(torch.uint8), (0, 24, 0, 24))
+    dataset = replace(run.dataset, images=254 + marks, image_size=32)
+    values = closeness(prepare(replace(run.options, image_size=32), dataset), seed=0, neighbourhoods=50)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        index = torch.randint(len(run.dataset), (50,))
+    differing = (marks[index, None] != marks).double().mean((2, 3, 4))
+    nearest = differing.scatter(1, index[:, None], torch.inf).amin(1).sqrt() / 255
+    assert values["reference_to_nearest_other"] == pytest.approx(nearest.mean().item(), rel=1e-5)
 
 
 def test_colours_are_told_from_geometry():

@@ -90,7 +90,7 @@ def test_impossible_sizes_are_refused(vae):
         vae.model(torch.rand(B, K, 1, 9, 8))
     with pytest.raises(ValueError, match="no likelihood is called 'bernouli': did you mean 'bernoulli'"):
         LocalVAE(likelihood="bernouli")
-    with pytest.raises(ValueError, match="no likelihood is called .*Bernoulli.*: did you mean .bernoulli.?"):
+    with pytest.raises(ValueError, match=r"no likelihood is called .*Bernoulli.*: did you mean .bernoulli."):
         LocalVAE(1.0, 2, (1, 8, 8), likelihood=LocalVAE(1.0, 2, (1, 8, 8)).likelihood)
     with pytest.raises(ValueError, match="no activation is called"):
         LocalVAE(activation="reul")
