@@ -18,6 +18,7 @@ from hierarchical_lvae.data.carsnorb_stand_in import (
     StandInImages,
     render_layers,
 )
+from hierarchical_lvae.data.layered import CHUNK
 from hierarchical_lvae.data.solids import BODY, CARS, FLOOR, RED, STRETCHES, TOYS, cast, render_car, render_toy
 
 CARS_END = prod(CAR_SIZES)
@@ -78,7 +79,7 @@ def test_it_has_the_parts_and_the_factors_of_carsnorb(dataset):
 
 def test_images_do_not_depend_on_how_they_are_indexed(dataset):
     images = dataset.images
-    index = torch.randint(len(images), (2, carsnorb_stand_in.CHUNK), generator=torch.Generator().manual_seed(0))
+    index = torch.randint(len(images), (2, CHUNK), generator=torch.Generator().manual_seed(0))
     batch = images[index]
     assert batch.shape == (*index.shape, 3, 64, 64)
     assert batch.dtype == images.dtype == torch.uint8

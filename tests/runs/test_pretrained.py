@@ -133,7 +133,7 @@ class TestUse:
         assert message.endswith(f"was trained on the replica: ignoring {real}")
 
     def test_commands_write_into_a_copy(self, data, tmp_path, monkeypatch):
-        monkeypatch.setattr("hierarchical_lvae.cli.figures.draw_all", lambda run, seed: [run.directory])
+        monkeypatch.setattr("hierarchical_lvae.presentation.figures.draw_all", lambda run, seed: [run.directory])
         result = hlvae("figures", LOCAL)
         assert result.exit_code == 0, result.output
         assert result.stdout == "runs/3dshapes-local\n"
