@@ -249,12 +249,12 @@ def announce(run: "Run") -> None:
 def duration(seconds: float) -> str:
     """Format a duration in words.
 
-    >>> duration(40), duration(600), duration(9_000), duration(400_000)
-    ('1 minute', '10 minutes', '2.5 hours', '4.6 days')
+    >>> duration(0.2), duration(600), duration(9_000), duration(400_000)
+    ('1 second', '10 minutes', '2.5 hours', '4.6 days')
     """
-    for unit, size, limit in (("minute", 60, 120), ("hour", 3600, 48), ("day", 86400, math.inf)):
+    for unit, size, limit in (("second", 1, 60), ("minute", 60, 120), ("hour", 3600, 48), ("day", 86400, math.inf)):
         if seconds / size < limit:
-            number = max(1, round(seconds / size)) if unit == "minute" else round(seconds / size, 1)
+            number = round(seconds / size, 1) if size > 60 else max(1, round(seconds / size))
             return f"{number:g} {unit}{'' if number == 1 else 's'}"
     raise AssertionError
 
