@@ -11,7 +11,10 @@ import pyro
 import torch
 from torch import Tensor
 
+from hierarchical_lvae import progress
 from hierarchical_lvae.runs import FitOptions, Run
+from hierarchical_lvae.runs.directory import MODEL
+from hierarchical_lvae.training import fit, resume
 from hierarchical_lvae.training.compiled import Compiled
 from hierarchical_lvae.training.ranks import Ranks
 from hierarchical_lvae.training.step import Step
@@ -85,3 +88,18 @@ def stepper(run: Run, compiled: bool = False, replayed: bool = True) -> Step:
     if compiled:
         one.gradient = Compiled(run)
     return one
+
+
+def half(args: argparse.Namespace) -> int:
+    """The number of steps before a fit is resumed."""
+    return 4 if args.small else 300
+
+
+def is_resumed_alike(name: str, args: argparse.Namespace, **changes: object) -> bool:
+    """Whether a fit of `quick` that stops half-way and is resumed ends with the same bytes as one that does not."""
+    steps, whole, part = half(args), args.out / f"{name}-whole", args.out / f"{name}-part"
+    with progress.hidden():
+        fit(options("quick", args, **{"steps": 2 * steps} | changes), whole)
+        fit(options("quick", args, **{"steps": steps} | changes), part)
+        resume(part, steps=2 * steps)
+    return (whole / MODEL).read_bytes() == (part / MODEL).read_bytes()

@@ -24,7 +24,7 @@ from hierarchical_lvae.cli.reproduce import reproduce
 from hierarchical_lvae.types import Diverged, Interrupted, reason
 
 FAILED, DIVERGED, INTERRUPTED = 1, 3, 130
-TOO_LARGE = re.compile("can't allocate memory|not enough memory|out of memory|overflow", re.IGNORECASE)
+TOO_LARGE = re.compile("(can't allocate|not enough|out of) memory|(calculation|multiplication) overflow", re.IGNORECASE)
 """Matches PyTorch's errors, on CPU and GPU, about tensors that do not fit in memory or have too many elements."""
 NOT_ON_MPS = re.compile(r"The operator '([\w:.]+)' is not|(float64)|arguments from the 'MPS' backend|on MPS|MPS device")
 """Matches PyTorch's errors about what MPS cannot compute."""

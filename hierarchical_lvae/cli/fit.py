@@ -108,6 +108,7 @@ option = partial(option_of, FitOptions)
 @device_option
 @option("precision", type=Name(PRECISIONS), help='Matrix-multiplication precision; "high" enables TF32.')
 @option("compiled", help="Compile the gradient, for GPUs: takes a minute at first, then speeds up training.")
+@option("deterministic", help="On a GPU, repeat and resume fits to the same bytes, more slowly. (CPUs always do.)")
 @click.option("--out", type=Location(), help="Run directory [default: runs/DATASET-ALPHA-SEED-TIME]")
 @click.option(
     "--checkpoint-every",

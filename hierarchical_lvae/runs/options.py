@@ -51,6 +51,9 @@ LARGEST = 2**31 - 1
 COUNTS, SEEDS = (1, LARGEST), (0, 2**32 - 1)
 """Smallest and largest count, and smallest and largest seed: the ranges that NumPy and scikit-learn accept."""
 
+LARGEST_FLOAT = 3.4e38
+"""About the largest float32."""
+
 CHECKPOINT_EVERY = 60.0
 """Seconds between checkpoints."""
 
@@ -104,6 +107,7 @@ class FitOptions:
     device: str = "cpu"
     precision: str = "highest"
     compiled: bool = False
+    deterministic: bool = False
 
     RANGES: ClassVar = {"refresh": (0, LARGEST), "warm_up": (0, LARGEST), "latent_dim": (1, 4096),
                         "image_size": (8, 4096), "seed": SEEDS}  # fmt: skip
@@ -156,8 +160,9 @@ class FitOptions:
                 "leave out `local` for the plain VAE, or give an `alpha` above 0"
             )
         for name in ("alpha", "beta", "lr") if self.alpha != AUTO else ("beta", "lr"):
-            if not (getattr(self, name) >= 0 and math.isfinite(getattr(self, name))):
-                raise ValueError(f"{name} is {getattr(self, name)}: it must be finite and not negative")
+            value = getattr(self, name)
+            if not 0 <= value <= LARGEST_FLOAT:
+                raise ValueError(f"{name} is {value}: it must be finite and not negative (at most {LARGEST_FLOAT:g})")
         if self.clip is not None and not 0 < self.clip < math.inf:
             raise ValueError(f"clip is {self.clip}: it must be positive and finite (leave it out for no clipping)")
 

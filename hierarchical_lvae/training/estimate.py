@@ -8,7 +8,8 @@ import torch
 
 from hierarchical_lvae.runs.options import FitOptions
 from hierarchical_lvae.runs.run import Run, prepare
-from hierarchical_lvae.training.gradient import is_capturable, precision
+from hierarchical_lvae.training.gradient import is_capturable
+from hierarchical_lvae.training.numerics import numerics
 from hierarchical_lvae.training.ranks import Ranks
 from hierarchical_lvae.training.step import Step
 from hierarchical_lvae.types import random_state_kept, single_precision
@@ -29,7 +30,7 @@ def estimate_seconds(run: Run, options: FitOptions) -> float:
     """
     with (
         random_state_kept(),
-        precision(options.precision),
+        numerics(options),
         pyro.validation_enabled(False),
         pyro.get_param_store().scope(),
     ):

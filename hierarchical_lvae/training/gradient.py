@@ -108,19 +108,6 @@ def first_not_finite(run: Run, ranks: Ranks, x: Tensor, x_N: Tensor) -> str:
     return "the norm of the gradient, although every part of it is finite"
 
 
-@contextmanager
-def precision(name: str) -> Iterator[None]:
-    """Set the precision of float32 matrix products and convolutions to one of `PRECISIONS`; restore it afterwards."""
-    before = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
-    torch.set_float32_matmul_precision(name)
-    torch.backends.cudnn.allow_tf32 = name != "highest"
-    try:
-        yield
-    finally:
-        torch.set_float32_matmul_precision(before[0])
-        torch.backends.cudnn.allow_tf32 = before[1]
-
-
 class Whole:
     """The gradient of all neighbourhoods at once."""
 

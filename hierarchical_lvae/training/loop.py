@@ -35,7 +35,8 @@ from hierarchical_lvae.runs.directory import (
 )  # fmt: skip
 from hierarchical_lvae.runs.options import AUTO, CHECKPOINT_EVERY, FitOptions
 from hierarchical_lvae.runs.run import Run, load_data, moved, prepare
-from hierarchical_lvae.training.gradient import check_compiled, needs_host, precision, shared
+from hierarchical_lvae.training.gradient import check_compiled, needs_host, shared
+from hierarchical_lvae.training.numerics import numerics
 from hierarchical_lvae.training.ranks import Ranks
 from hierarchical_lvae.training.step import TOLERATED, Step
 from hierarchical_lvae.types import Diverged, Interrupted, random_state_kept, single_precision
@@ -80,7 +81,7 @@ def fit(
     """
     out, ranks = Path(out), Ranks()
     options = shared(options, ranks)
-    with claimed(out, new=True) if ranks.writes else progress.hidden():
+    with numerics(options), claimed(out, new=True) if ranks.writes else progress.hidden():
         run = replace(prepare(options), path=out)
         check_compiled(run)
         run.neighbourhood.check()
@@ -98,7 +99,7 @@ def resume(
     device: str | None = None,
     dataset: str | Path | None = None,
 ) -> Run:
-    """Resume a fit from its last checkpoint; on a CPU, byte for byte as if it had never stopped. See `fit`.
+    """Resume a fit from its last checkpoint; unless on a GPU without `deterministic`, to the same bytes. See `fit`.
 
     On another device, or on several processes for the first time, the fit continues with different random draws. On a
     CPU or on several processes, the gradient is no longer compiled.
@@ -126,8 +127,9 @@ def resume(
         alone, options = options, shared(options, ranks)
         if options != alone and ranks.writes:
             log.info("from now on %d processes share each batch, with different random draws", ranks.world)
-        run = replace(prepare(options, load_data(options, path)), path=path)
-        return _train(run, ranks, checkpoint_every, watchers)
+        with numerics(options):
+            run = replace(prepare(options, load_data(options, path)), path=path)
+            return _train(run, ranks, checkpoint_every, watchers)
 
 
 def _train(run: Run, ranks: Ranks, checkpoint_every: float, watchers: tuple[Watcher, ...]) -> Run:
@@ -169,7 +171,6 @@ def _train(run: Run, ranks: Ranks, checkpoint_every: float, watchers: tuple[Watc
     with (
         progress.bar(desc="fit", total=options.steps, initial=done, unit="step", smoothing=0.05) as bar,
         _noted_divergence(out if ranks.writes else None),
-        precision(options.precision),
         _noted_signals() as signals,
         pyro.validation_enabled(False),  # a divergence shows in the loss and is reported with its step
         pyro.get_param_store().scope(),  # leave the caller's parameters alone
@@ -239,9 +240,8 @@ def _train(run: Run, ranks: Ranks, checkpoint_every: float, watchers: tuple[Watc
 
 def _may_recover(vae: torch.nn.Module, losses: list[float], is_logged: bool) -> bool:
     """Whether a fit can go on after a step that was not finite: its weights are, and there is a loss to log."""
-    if not all(parameter.isfinite().all() for parameter in vae.parameters()):
-        return False
-    return not is_logged or any(map(math.isfinite, losses))
+    is_intact = all(parameter.isfinite().all() for parameter in vae.parameters())
+    return is_intact and (not is_logged or any(map(math.isfinite, losses)))
 
 
 def _is_diagnosed(done: int, steps: int, is_replayed: bool) -> bool:

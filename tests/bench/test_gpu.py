@@ -29,6 +29,7 @@ def test_the_script_is_rehearsed(tmp_path):
     assert values["not finite: the weights are the last good ones"] == [0.0, 0.0]
     assert values["not finite: why"].endswith("in the guide)")
     assert values["resumed to the same bytes"]
+    assert values["deterministic: resumed to the same bytes"]
     assert values["quick: compiled against eager, both in TF32"] == [0.0, 0.0, 0.0]
     for name in ("alpha-0.2-seed-0", "alpha-0-seed-0"):
         assert (tmp_path / "out/runs" / name / "model.safetensors").exists()

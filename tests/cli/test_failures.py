@@ -53,6 +53,7 @@ def hlvae(*args):
         ([*FIT, "--skip-bad"], 2, "--skip-bad has no effect on --dataset digits, only on your own images"),
         ([*FIT, "--frame", "pad"], 2, "--frame has no effect on --dataset digits, only on your own images"),
         ([*FIT, "--alpha", "-1"], 2, "alpha is -1.0: it must be finite and not negative"),
+        ([*FIT, "--lr", "1e300"], 2, "lr is 1e+300: it must be finite and not negative (at most 3.4e+38)"),
         ([*FIT, "--alpha", "nan"], 2, "alpha is nan"),
         ([*FIT, "--alpha", "automatic"], 2, "'automatic' is neither a number nor auto"),
         ([*FIT, "--alpha", "0", "--local", "laplace"], 2, "leave out --local for the plain VAE, or give an --alpha"),
