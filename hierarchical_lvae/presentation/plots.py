@@ -188,11 +188,28 @@ def training_curves(log: Sequence[Mapping[str, Any]], title: str) -> "Figure":
             points = [(entry["step"], entry[key]) for entry in log if entry.get(key) is not None]
             marker = "." if len(points) == 1 else ""
             ax.plot(*zip(*points, strict=True), style, marker=marker, color="black", linewidth=1, label=label)
+        _cut_off_spikes(ax)
         if len(curves) > 1:
             ax.legend(fontsize=8)
         ax.title.set_fontsize(9)
         ax.grid(alpha=0.3)
     return figure
+
+
+def _cut_off_spikes(ax: "Axes") -> None:
+    """End the y axis below a few points that are so high that they would flatten the rest, and say how many."""
+    values = np.concatenate([np.asarray(line.get_ydata(), float) for line in ax.lines])
+    values = values[np.isfinite(values)]
+    if len(values) < 20:
+        return
+    low, high = values.min(), np.quantile(values, 0.97)
+    top = high + (high - low) / 2
+    if values.max() > high + 4 * (high - low):
+        ax.set_ylim(low - (top - low) / 20, top)
+        highest = f"{values.max():,.0f}" if 100 <= values.max() < 1e6 else f"{values.max():.2g}"
+        text = f"{(values > top).sum():,} of {len(values):,} points are higher, up to {highest}"
+        box = {"facecolor": "white", "edgecolor": "none", "pad": 1}
+        ax.text(0.98, 0.95, text, transform=ax.transAxes, ha="right", va="top", fontsize=8, bbox=box)
 
 
 def image_grid(

@@ -1,3 +1,5 @@
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -66,6 +68,21 @@ def test_curves_draw_what_was_logged():
     np.testing.assert_allclose(figure.axes[0].lines[0].get_xydata(), [[50, 2], [100, 1], [500, 1]])
     np.testing.assert_allclose(figure.axes[1].lines[0].get_xydata(), [[50, 2], [100, 2]])
     assert len(figure.axes[2].lines) == 2
+
+
+def test_spikes_do_not_flatten_the_curves():
+    """A first loss of 1e10, as with a large α, is told instead of drawn; ordinary curves are drawn as a whole."""
+    log = [{"step": step, "loss": 1000 + 1000 / step, "gradient_norm": 5.0 + step % 3} for step in range(2, 102)]
+    log[0]["loss"], log[3]["loss"], log[7]["loss"] = 1.1e10, math.nan, 1400.0
+    loss, norm = plots.training_curves(log, "a title").axes
+    assert [text.get_text() for text in loss.texts] == ["2 of 99 points are higher, up to 1.1e+10"]
+    low, high = loss.get_ylim()
+    assert low < 1010 < high < 1500
+    assert not norm.texts
+    assert norm.get_ylim()[1] > 7
+    few = plots.training_curves(log[:10], "a title").axes[0]
+    assert not few.texts
+    assert few.get_ylim()[1] > 1e10
 
 
 def texts(figure):
