@@ -24,7 +24,7 @@ PRETRAINED = {
         "hlvae fit --dataset 3dshapes --preset night --device cuda --precision high",
     ),
     "3dshapes-64-alpha-1": (
-        "64×64 images and the paper's α = 1; z₃ is the size, z₁, z₈ and z₁₀ the shape (17,400 steps on an H100, in TF32)",
+        "64×64 images and the paper's α = 1: z₃ is the size; z₁, z₈, z₁₀ the shape (17,400 steps on an H100, in TF32)",
         "hlvae fit --dataset 3dshapes --preset night --alpha 1 --steps 17400 --device cuda --precision high",
     ),
 }
