@@ -188,6 +188,8 @@ def training_curves(log: Sequence[Mapping[str, Any]], title: str) -> "Figure":
             points = [(entry["step"], entry[key]) for entry in log if entry.get(key) is not None]
             marker = "." if len(points) == 1 else ""
             ax.plot(*zip(*points, strict=True), style, marker=marker, color="black", linewidth=1, label=label)
+        ax.locator_params(axis="x", nbins=5, integer=True)
+        ax.xaxis.set_major_formatter("{x:,.0f}")
         _cut_off_spikes(ax)
         if len(curves) > 1:
             ax.legend(fontsize=8)
