@@ -21,7 +21,7 @@ PRETRAINED = {
     ),
     "3dshapes-64-local": (
         "64×64 images, the best of five seeds: close to the paper's scores (α = 0.2; on a CPU, then on an H100)",
-        "hlvae fit --dataset 3dshapes --preset night --seed 1 --precision high",
+        "hlvae fit --dataset 3dshapes --preset night --seed 1 --device cuda --precision high",
     ),
     "3dshapes-64-alpha-1": (
         "64×64 images and the paper's α = 1: z₃ is the size; z₁, z₈, z₁₀ the shape (17,400 steps on an H100, in TF32)",
