@@ -206,7 +206,7 @@ def _cut_off_spikes(ax: "Axes") -> None:
         return
     low, high = values.min(), np.quantile(values, 0.97)
     top = high + (high - low) / 2
-    if values.max() > high + 4 * (high - low):
+    if low < high < values.max() - 4 * (high - low):
         ax.set_ylim(low - (top - low) / 20, top)
         highest = f"{values.max():,.0f}" if 100 <= values.max() < 1e6 else f"{values.max():.2g}"
         text = f"{(values > top).sum():,} of {len(values):,} points are higher, up to {highest}"

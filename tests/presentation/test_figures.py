@@ -80,6 +80,8 @@ def test_spikes_do_not_flatten_the_curves():
     assert low < 1010 < high < 1500
     assert not norm.texts
     assert norm.get_ylim()[1] > 7
+    constant = [{"step": step, "alpha": 1.0 if step == 1 else 0.001} for step in range(1, 101)]
+    assert plots.training_curves(constant, "a title").axes[0].get_ylim()[1] > 1
     few = plots.training_curves(log[:10], "a title").axes[0]
     assert not few.texts
     assert few.get_ylim()[1] > 1e10
