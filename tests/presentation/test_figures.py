@@ -71,7 +71,7 @@ def test_curves_draw_what_was_logged():
 
 
 def test_spikes_do_not_flatten_the_curves():
-    """A first loss of 1e10, as with a large α, is told instead of drawn; ordinary curves are drawn as a whole."""
+    """A first loss of 1e10, as with a large α, is stated instead of drawn; ordinary curves are drawn as a whole."""
     log = [{"step": step, "loss": 1000 + 1000 / step, "gradient_norm": 5.0 + step % 3} for step in range(2, 102)]
     log[0]["loss"], log[3]["loss"], log[7]["loss"] = 1.1e10, math.nan, 1400.0
     loss, norm = plots.training_curves(log, "a title").axes
