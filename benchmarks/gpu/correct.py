@@ -128,9 +128,8 @@ def graph(args: argparse.Namespace, report: Report) -> None:
         report("resumed to the same bytes", is_resumed_alike("graph", args))
         report("seconds of these fits", round(time.perf_counter() - start, 1))
     with report.trying("resumed on a CPU"), progress.hidden():
-        report(
-            "resumed on a CPU", resume(args.out / "graph-part", steps=2 * half(args) + 2, device="cpu").options.device
-        )
+        moved = resume(args.out / "graph-part", steps=2 * half(args) + 2, device="cpu")
+        report("resumed on a CPU", moved.options.device)
 
 
 def compile_(args: argparse.Namespace, report: Report) -> None:
