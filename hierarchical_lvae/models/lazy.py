@@ -178,7 +178,7 @@ class Lazy(Tensor):
             return x.sums
         flat = x.reshape(prod(self.leading), -1)
         parts = flat.split([prod(s.shape) for s in self.sums], 1)
-        return [Sum(s.shape, (p.unflatten(1, s.shape),)) for s, p in zip(self.sums, parts, strict=True)]
+        return [Sum(s.shape, (_channels_last(p.unflatten(1, s.shape)),)) for s, p in zip(self.sums, parts, strict=True)]
 
     @classmethod
     def __torch_function__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -244,6 +244,17 @@ def _sum(part: Tensor) -> Sum:
     return Sum(part.shape[1:], (part.detach(),))
 
 
+def _channels_last(part: Tensor) -> Tensor:
+    """Store kernels (G, O, C, 4, 4) that all neighbourhoods share as convolutions read them, if they are kernels.
+
+    Each of the nine maps of a layer would copy them otherwise; and local kernels, the sum of these and a product, then
+    get the same order.
+    """
+    if part.dim() != 5 or not is_shared(part):
+        return part
+    return part[0].contiguous(memory_format=torch.channels_last).expand(part.shape)
+
+
 class _Split(Function):
     """Split a flat vector into parameters. `_Split` and `_Join` are each other's derivative."""
 
@@ -252,7 +263,7 @@ class _Split(Function):
         ctx.about = layout, groups, flat.shape
         if isinstance(flat, Lazy) and flat.made is None and [s.shape for s in flat.sums] == [*layout.shapes.values()]:
             return tuple(Lazy((groups,), [s]) if s.products else s.each().detach() for s in flat.sums)
-        return tuple(layout.split(flat.reshape(groups, -1)).values())
+        return tuple(map(_channels_last, layout.split(flat.reshape(groups, -1)).values()))
 
     @staticmethod
     def backward(ctx: Any, *parts: Tensor) -> tuple[Any, ...]:

@@ -5,10 +5,11 @@ import torch
 import torch.nn.functional as F
 from torch.autograd import gradcheck, gradgradcheck
 
+from hierarchical_lvae.layout import ParameterLayout
 from hierarchical_lvae.models import forms
 from hierarchical_lvae.models.forms import Patches, Places
 from hierarchical_lvae.models.layers import Conv, Linear, UpConv
-from hierarchical_lvae.models.lazy import Lazy
+from hierarchical_lvae.models.lazy import Lazy, split
 from hierarchical_lvae.models.local_ops import relu
 from tests.rounding import assert_rounds_like
 
@@ -183,6 +184,20 @@ def test_too_many_factors_are_multiplied_out(double):
     y = layer(x, *local)
     assert local[0].made is not None
     torch.testing.assert_close(y, slow(F.linear, False)(x, *(w.clone() for w in local)))
+
+
+@pytest.mark.parametrize(
+    ("layer", "size"), [(Conv(3, 4), (8, 8)), (UpConv(3, 4, (8, 8)), (4, 4))], ids=["conv", "upconv"]
+)
+def test_kernels_are_stored_as_convolutions_read_them(layer, size):
+    """Before a step from shared weights and after it, so that no map copies them."""
+    layout = ParameterLayout(layer.shapes)
+    flat = torch.randn(layout.size).requires_grad_().expand(G, 1, -1)
+    shared = split(flat, layout, G)
+    (slope,) = torch.autograd.grad(layer(torch.randn(K, G, 3, *size), **shared).tanh().sum(), flat)
+    local = split(torch.addcmul(flat, torch.full((1,), 0.1), slope, value=-1), layout, G)["weight"]
+    for kernels in (shared["weight"][:1], local.each()):
+        assert kernels.permute(0, 1, 3, 4, 2).is_contiguous()
 
 
 @pytest.mark.parametrize("rows", [Places(), Patches()], ids=["places", "patches"])
