@@ -190,6 +190,7 @@ def training_curves(log: Sequence[Mapping[str, Any]], title: str) -> "Figure":
             ax.plot(*zip(*points, strict=True), style, marker=marker, color="black", linewidth=1, label=label)
         ax.locator_params(axis="x", nbins=5, integer=True)
         ax.xaxis.set_major_formatter("{x:,.0f}")
+        ax.yaxis.set_major_formatter("{x:,g}")
         _cut_off_spikes(ax)
         if len(curves) > 1:
             ax.legend(fontsize=8)
