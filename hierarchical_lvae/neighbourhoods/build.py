@@ -6,6 +6,7 @@ from pathlib import Path
 from pkgutil import resolve_name
 from typing import TYPE_CHECKING, ClassVar, Protocol
 
+import torch
 from torch import Tensor
 
 from hierarchical_lvae.data.factor_images import FactorImages
@@ -40,6 +41,9 @@ class Neighbourhood(Stateful, Protocol):
 
     of_data: ClassVar[bool] = True
     """Whether neighbours are other points of the data set, never the query itself."""
+    capturable: ClassVar[bool] = False
+    """Whether a call, after `prepare`, computes only on the device of x: a CUDA graph may then contain it, and `update`
+    does nothing. Random numbers drawn on the host would be the same in each step of a graph."""
 
     def prepare(self) -> None:
         """Compute what is needed before the first step, unless it was restored; this may take minutes.
@@ -89,6 +93,24 @@ def build_neighbourhood(name: str, surroundings: Surroundings) -> Neighbourhood:
 def gather(data: FactorImages, ids: Tensor, x: Tensor) -> Tensor:
     """The images at ids (B, K), with the dtype and device of the queries x: (B, K, C, H, W)."""
     return data.batch(ids.flatten()).to(x).unflatten(0, ids.shape)
+
+
+def distinct(below: Tensor, number: int) -> Tensor:
+    """Draw `number` distinct integers from 0 … n - 1 for each n in `below` (B,), on its device: (B, number).
+
+    Each subset is equally likely, but not each order (Floyd's algorithm; Bentley and Floyd, 1987).
+
+    >>> import torch
+    >>> distinct(torch.tensor([3, 1_000]), 3).sort().values[0]
+    tensor([0, 1, 2])
+    """
+    drawn = below.new_empty(len(below), 0)
+    random = torch.randint(2**62, (number, len(below)), device=below.device)
+    for last, one in enumerate(random, start=-number):
+        new = one % (below + last + 1)
+        taken = (drawn == new[:, None]).any(1)
+        drawn = torch.cat([drawn, torch.where(taken, below + last, new)[:, None]], 1)
+    return drawn
 
 
 def without_self(ids: Tensor, own: Tensor, number: int) -> Tensor:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from hierarchical_lvae.data.npz import NpzArray, open_npz
-from hierarchical_lvae.neighbourhoods.build import Neighbourhood, Surroundings, gather
+from hierarchical_lvae.neighbourhoods.build import Neighbourhood, Surroundings, distinct, gather
 
 
 class Graph(Neighbourhood):
@@ -28,6 +28,7 @@ class Graph(Neighbourhood):
     """
 
     kept = ("starts", "ids")
+    capturable = True
 
     def __init__(self, surroundings: Surroundings, argument: str = "") -> None:
         if not argument:
@@ -55,11 +56,10 @@ class Graph(Neighbourhood):
     def __call__(self, index: Tensor, x: Tensor) -> Tensor:
         """Draw neighbours (B, K, C, H, W)."""
         self.prepare()
-        rows = []
-        for own in index.cpu():
-            edges = self.ids[self.starts[own] : self.starts[own + 1]]
-            rows.append(edges[torch.randperm(len(edges))[: self.surroundings.num_neighbours]])
-        return gather(self.surroundings.data, torch.stack(rows).long().to(x.device), x)
+        self.starts, self.ids = self.starts.to(x.device), self.ids.to(x.device)
+        first = self.starts[index]
+        chosen = distinct(self.starts[index + 1] - first, self.surroundings.num_neighbours)
+        return gather(self.surroundings.data, self.ids[first[:, None] + chosen].long(), x)
 
 
 def _read(path: Path, number: int) -> tuple[np.ndarray, np.ndarray]:

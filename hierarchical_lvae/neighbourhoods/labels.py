@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from hierarchical_lvae.data.factor_images import is_colour
-from hierarchical_lvae.neighbourhoods.build import Neighbourhood, Surroundings, gather
+from hierarchical_lvae.neighbourhoods.build import Neighbourhood, Surroundings, distinct, gather
 from hierarchical_lvae.types import separated, suggestion
 
 log = logging.getLogger(__name__)
@@ -26,6 +26,8 @@ class SharedLabels(Neighbourhood):
             than K others.
     """
 
+    capturable = True
+
     def __init__(self, surroundings: Surroundings, argument: str = "") -> None:
         names = surroundings.data.factor_names
         if not names:
@@ -37,8 +39,11 @@ class SharedLabels(Neighbourhood):
         self.surroundings = surroundings
         columns = surroundings.data.factors[:, [names.index(name) for name in shared]]
         _, groups, sizes = np.unique(columns, axis=0, return_inverse=True, return_counts=True)
-        self.group = torch.from_numpy(groups.reshape(-1))
-        self.members = torch.from_numpy(np.argsort(groups.reshape(-1), kind="stable")).split(sizes.tolist())
+        groups = groups.reshape(-1)
+        order = np.argsort(groups, kind="stable")
+        starts = np.cumsum(sizes) - sizes
+        self.table = torch.from_numpy(np.stack([order, np.argsort(order), starts[groups], sizes[groups]]))
+        """(4, n): all points, sorted by group; and for each point its place there, its group's start and its size."""
         wanted, least = surroundings.num_neighbours, int(sizes.min())
         if least <= wanted:
             raise ValueError(
@@ -49,9 +54,9 @@ class SharedLabels(Neighbourhood):
 
     def __call__(self, index: Tensor, x: Tensor) -> Tensor:
         """Draw neighbours (B, K, C, H, W)."""
-        rows = []
-        for own in index.cpu():
-            members = self.members[self.group[own]]
-            chosen = members[torch.randperm(len(members))[: self.surroundings.num_neighbours + 1]]
-            rows.append(chosen[chosen != own][: self.surroundings.num_neighbours])
-        return gather(self.surroundings.data, torch.stack(rows).to(x.device), x)
+        self.table = self.table.to(x.device)
+        points = self.table[0]
+        place, start, size = self.table[1:, index]
+        chosen = start[:, None] + distinct(size - 1, self.surroundings.num_neighbours)
+        chosen += chosen >= place[:, None]  # skips the query itself
+        return gather(self.surroundings.data, points[chosen], x)

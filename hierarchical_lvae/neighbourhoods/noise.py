@@ -18,6 +18,7 @@ class ObservationNoise(Neighbourhood):
     """
 
     of_data = False
+    capturable = True
 
     def __init__(self, surroundings: Surroundings) -> None:
         self.surroundings = surroundings

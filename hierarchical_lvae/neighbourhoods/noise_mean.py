@@ -48,6 +48,7 @@ class NoiseMean(Neighbourhood):
     """
 
     of_data = False
+    capturable = True
 
     def __init__(self, surroundings: Surroundings) -> None:
         if surroundings.num_neighbours != 1:

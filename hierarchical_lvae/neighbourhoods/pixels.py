@@ -22,6 +22,7 @@ class NearestPixels(Neighbourhood):
     """The K images with the nearest pixels. Duplicates of the query count as neighbours, the query itself does not."""
 
     kept = ("ids",)
+    capturable = True
 
     def __init__(self, surroundings: Surroundings) -> None:
         self.surroundings = surroundings
@@ -53,7 +54,8 @@ class NearestPixels(Neighbourhood):
     def __call__(self, index: Tensor, x: Tensor) -> Tensor:
         """Neighbours (B, K, C, H, W), nearest first."""
         self.prepare()
-        return gather(self.surroundings.data, self.ids[index.cpu()].long().to(x.device), x)
+        self.ids = self.ids.to(x.device)
+        return gather(self.surroundings.data, self.ids[index].long(), x)
 
     def _search(self) -> np.ndarray:
         data, number = self.surroundings.data, self.surroundings.num_neighbours

@@ -68,7 +68,7 @@ class Step:
         self.run, self.ranks, self.gradient = run, ranks, choose_gradient(run, ranks)
         self.is_replayed = is_capturable(run, ranks)
         """Whether the step is a CUDA graph."""
-        self.draws_inside = self.is_replayed and not run.neighbourhood.of_data
+        self.draws_inside = self.is_replayed and getattr(run.neighbourhood, "capturable", False)
         """Whether the graph also draws images and neighbours."""
         penalty = run.elbo.penalty
         is_updated = penalty is not None and type(penalty).update is not Penalty.update

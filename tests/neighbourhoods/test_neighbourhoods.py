@@ -12,6 +12,7 @@ from sklearn.neighbors import kneighbors_graph
 
 from hierarchical_lvae.models import LIKELIHOODS
 from hierarchical_lvae.neighbourhoods import NEIGHBOURHOODS, build_neighbourhood
+from hierarchical_lvae.neighbourhoods.build import distinct
 from hierarchical_lvae.runs.options import FitOptions
 from hierarchical_lvae.types import lookup
 
@@ -175,6 +176,37 @@ def ids_of(data, x_N):
     """Which images of the data these are."""
     everything = data.batch(torch.arange(len(data))).flatten(1)
     return torch.cdist(x_N.flatten(2), everything.expand(len(x_N), -1, -1)).argmin(2)
+
+
+def test_each_subset_is_drawn_alike():
+    """All ten pairs below 5 and all ten triples, each within five standard deviations, whatever else is drawn."""
+    torch.manual_seed(0)
+    draws = 20_000
+    below = torch.tensor([5, 2**40]).repeat(draws)
+    for number in (2, 3):
+        drawn = distinct(below, number).sort(1).values
+        assert drawn.shape == (2 * draws, number)
+        assert (drawn.diff(dim=1) > 0).all()
+        small, large = drawn[::2], drawn[1::2].double() / 2**40
+        assert 0 <= small.min() <= small.max() < 5
+        subsets, counts = small.unique(dim=0, return_counts=True)
+        assert len(subsets) == 10
+        assert (counts - draws / 10).abs().max() < 5 * math.sqrt(draws * 0.1 * 0.9)
+        assert large.mean().item() == pytest.approx(0.5, abs=5 * math.sqrt(1 / 12 / draws / number))
+    assert distinct(torch.tensor([3]), 3).sort().values.tolist() == [[0, 1, 2]]
+
+
+def test_all_points_of_a_group_but_the_query_are_drawn_alike(surroundings, data):
+    torch.manual_seed(0)
+    draws, own = 6_000, 8
+    index = torch.full((draws,), own)
+    ids = ids_of(data, build_neighbourhood("labels:scale", surroundings(2))(index, data.batch(index)))
+    others = np.flatnonzero(data.factors[:, 1] == data.factors[own, 1])
+    counts = ids.flatten().bincount(minlength=60).numpy()[others]
+    assert counts.sum() == 2 * draws
+    assert counts[others == own] == 0
+    share = 2 / (len(others) - 1)
+    assert np.abs(counts[others != own] - draws * share).max() < 5 * math.sqrt(draws * share * (1 - share))
 
 
 def test_labels_are_shared(surroundings, data):

@@ -9,6 +9,7 @@ from pkgutil import resolve_name
 import pyro
 import pytest
 import torch
+from pyro.distributions import Bernoulli
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
@@ -17,6 +18,7 @@ from hierarchical_lvae.data import load_dataset
 from hierarchical_lvae.data.replica import LAYERS_SHAPE, ReplicaImages
 from hierarchical_lvae.inference import LOCAL_INFERENCE, LocalELBO, OneStepMAP
 from hierarchical_lvae.models import LIKELIHOODS, LocalVAE
+from hierarchical_lvae.neighbourhoods import Neighbourhood, Surroundings, build_neighbourhood
 from hierarchical_lvae.penalties import PENALTIES, build_penalty
 from hierarchical_lvae.runs import FitOptions, load_run, prepare
 from hierarchical_lvae.training import fit, loop, resume
@@ -118,6 +120,30 @@ def test_the_whole_step_copies_nothing_from_the_host(neighbourhood, number, like
     local = "one-step" if alpha else "shared"
     given = {"alpha": alpha, "local": local, "neighbourhood": neighbourhood, "num_neighbours": number}
     assert traffic(on_meta(monkeypatch, **given, likelihood=likelihood)._take) == {}
+
+
+IDS = torch.zeros(9, dtype=torch.int32)
+TABLES = {"labels": {}, "graph:any.npz": {"starts": IDS, "ids": IDS}, "input-knn": {"ids": IDS[:, None]}}
+
+
+@pytest.mark.parametrize("neighbourhood", TABLES)
+def test_neighbours_in_the_data_copy_nothing_from_the_host(neighbourhood, monkeypatch):
+    step = on_meta(monkeypatch)
+    built = build_neighbourhood(neighbourhood, Surroundings(1, step.run.dataset, Bernoulli, lambda x: x))
+    assert built.capturable
+    for name, table in TABLES[neighbourhood].items():
+        setattr(built, name, table)
+    step.run = replace(step.run, neighbourhood=built)
+    assert traffic(step._take) == {}
+
+
+def test_a_neighbourhood_is_drawn_in_the_graph_only_if_it_says_so(graphs):
+    """What it draws on the host would be the same in each replay."""
+    run = prepare(quick())
+    assert Step(run, Ranks()).draws_inside
+    run.neighbourhood.capturable = False
+    assert not Step(run, Ranks()).draws_inside
+    assert not Neighbourhood.capturable
 
 
 @pytest.mark.parametrize("changes", [{"micro_batch": 2}, *({"penalty": name} for name in PENALTIES)])
