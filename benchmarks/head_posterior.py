@@ -41,7 +41,7 @@ from hierarchical_lvae.runs import Run, load_run
 DRAWS = 2_000
 STRUCTURES = {"diagonal": Diagonal(64), "rank 10": LowRank(10), "rank 50": LowRank(50), "dense": Dense()}
 CENTRES = {"one-step": OneStepMAP(), "mode": ExactMAP()}
-ALPHAS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 50.0)
+ALPHAS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 30.0, 50.0, 100.0)
 
 
 class Channel:

@@ -20,7 +20,8 @@ There are no Kronecker factors, because they need each layer's inputs and the gr
 no access to these: it sees ℓ_N as a function of one flat vector, for any program.
 
 Sources: Schraudolph (2002) for the product; Kunstner, Balles, Hennig (2019) for the equality of the two matrices;
-Tropp, Yurtsever, Udell, Cevher (2017), "Fixed-rank approximation of a positive-semidefinite matrix", for the factor.
+Tropp, Yurtsever, Udell, Cevher (2017), "Fixed-rank approximation of a positive-semidefinite matrix from streaming
+data", for the factor.
 """
 
 import math

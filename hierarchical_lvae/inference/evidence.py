@@ -4,8 +4,9 @@ Around any centre θ_c, with Λ = τ⁻² I + H and the slope s = ∇ℓ_N(θ_c)
 
     log p(N) ≈ −ℓ_N(θ_c) − ‖θ_c − θ‖² / (2τ²) + ½ sᵀ Λ⁻¹ s − ½ log det(τ² Λ),
 
-with equality if ℓ_N is quadratic. The evidence trades the better fit of local weights against their cost, so it
-can be used to choose τ², and with it α, without labels. Its stationary point in τ² is given by MacKay (1992),
+with equality if ℓ_N is quadratic and H is its Hessian, not an approximation. The evidence trades the better fit of
+local weights against their cost, so it can be used to choose τ², and with it α, without labels. Its stationary point in
+τ² is given by MacKay (1992),
 
     τ² = Σ_N ‖m_N − θ‖² / Σ_N γ_N,        m_N = θ_c − Λ⁻¹ s,        γ_N = Σ_i (1 − (Λ⁻¹)_ii / τ²),
 
@@ -64,9 +65,9 @@ def reestimate(elbo: LocalELBO, model: PyroProgram, guide: PyroProgram, support:
 def estimate_evidence(elbo: LocalELBO, model: PyroProgram, guide: PyroProgram, support: Any) -> Evidence:
     """Estimate the evidence around the centre of `elbo.local`.
 
-    The quadratic approximation must hold from the centre to the mode. Do not expand around a centre that overshot
-    (`diagnose(…).sharpness` above 2): with a structure that only approximates the curvature, such as its diagonal, the
-    result can then be arbitrarily wrong, including far too large.
+    The quadratic approximation must hold from the centre to the mode. Away from a mode, with a structure that only
+    approximates the curvature, such as its diagonal, the result can be far too large even if the step did not overshoot
+    (`diagnose(…).sharpness` below 2), and arbitrarily wrong if it did.
 
     With a `block`, only that block is integrated out. If the program has codes, ℓ_N is a bound; the result then
     estimates a bound, too, and inherits the noise of ℓ_N from the draws of the codes. The result is detached.
