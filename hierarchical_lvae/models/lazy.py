@@ -245,10 +245,10 @@ def _sum(part: Tensor) -> Sum:
 
 
 def _channels_last(part: Tensor) -> Tensor:
-    """Store kernels (G, O, C, 4, 4) that all neighbourhoods share as convolutions read them, if they are kernels.
+    """Put kernels (G, O, C, 4, 4) that all neighbourhoods share into the memory order that convolutions read.
 
-    Each of the nine maps of a layer would copy them otherwise; and local kernels, the sum of these and a product, then
-    get the same order.
+    Otherwise each of a layer's nine maps would copy them. Local kernels, the sum of these and a product, then have that
+    order, too. Other parameters are returned unchanged.
     """
     if part.dim() != 5 or not is_shared(part):
         return part

@@ -42,8 +42,8 @@ class Neighbourhood(Stateful, Protocol):
     of_data: ClassVar[bool] = True
     """Whether neighbours are other points of the data set, never the query itself."""
     capturable: ClassVar[bool] = False
-    """Whether a call, after `prepare`, computes only on the device of x: a CUDA graph may then contain it, and `update`
-    does nothing. Random numbers drawn on the host would be the same in each step of a graph."""
+    """Whether `update` does nothing, and a call, after `prepare`, computes only on the device of x. A CUDA graph may
+    then contain the call. (Random numbers drawn on the host would be the same in each of its steps.)"""
 
     def prepare(self) -> None:
         """Compute what is needed before the first step, unless it was restored; this may take minutes.
@@ -98,7 +98,7 @@ def gather(data: FactorImages, ids: Tensor, x: Tensor) -> Tensor:
 def distinct(below: Tensor, number: int) -> Tensor:
     """Draw `number` distinct integers from 0 … n - 1 for each n in `below` (B,), on its device: (B, number).
 
-    Each subset is equally likely, but not each order (Floyd's algorithm; Bentley and Floyd, 1987).
+    Floyd's algorithm (Bentley and Floyd, 1987) draws each subset with equal probability; then its order is shuffled.
 
     >>> import torch
     >>> distinct(torch.tensor([3, 1_000]), 3).sort().values[0]
@@ -110,7 +110,7 @@ def distinct(below: Tensor, number: int) -> Tensor:
         new = one % (below + last + 1)
         taken = (drawn == new[:, None]).any(1)
         drawn = torch.cat([drawn, torch.where(taken, below + last, new)[:, None]], 1)
-    return drawn
+    return drawn.gather(1, torch.rand_like(drawn, dtype=torch.float32).argsort(1))
 
 
 def without_self(ids: Tensor, own: Tensor, number: int) -> Tensor:
