@@ -1,12 +1,8 @@
 """The paper's tables: their records, and the runs that fill them."""
 
 import json
-import subprocess
-import sys
-import time
 from contextlib import contextmanager
 from dataclasses import replace
-from pathlib import Path
 
 import joblib
 import pytest
@@ -315,34 +311,6 @@ def test_the_table_tells_what_failed_and_the_command_too(tmp_path, monkeypatch):
     assert "| plain | 1 | 0.100 · failed | – · failed | – · failed |" in lines
     assert lines[-1].startswith(f"- plain, seed 0: failed: {tmp_path}/plain-0 is a file, not a directory")
     assert any(line.startswith("| local | 1 | 0.200 · 0.") for line in lines)
-
-
-def test_a_worker_ends_with_its_parent():
-    """However the parent ended; a fit would see SIGTERM, and write its checkpoint."""
-    worker = (
-        "import os, time; from hierarchical_lvae.experiments import workers; workers._end_with({}); time.sleep(600)"
-    )
-    parent = f"""
-import subprocess, sys, os, time
-child = subprocess.Popen([sys.executable, "-c", {worker!r}.format(os.getpid())])
-print(child.pid, flush=True)
-time.sleep(60)
-"""
-    with subprocess.Popen([sys.executable, "-c", parent], stdout=subprocess.PIPE, text=True) as process:
-        child = int(process.stdout.readline())
-        process.kill()
-    deadline = time.monotonic() + 60
-    while is_running(child) and time.monotonic() < deadline:
-        time.sleep(0.2)
-    assert not is_running(child)
-
-
-def is_running(pid):
-    """Whether a process is there, and no zombie."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except FileNotFoundError:
-        return False
 
 
 def main_(*arguments):

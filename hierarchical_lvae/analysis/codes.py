@@ -38,8 +38,8 @@ def encode(run: Run, number: int, codes: str = "local", seed: int = 0, part: Par
     found = []
     part = part or run.dataset.sub_sets[0]
     what = " ".join(["encode", *part.name.split(), f"({codes})"])
-    with seeded(seed), progress.bar(desc=what, total=number, unit="image") as bar:
-        size = part.stop - part.start
+    size = part.stop - part.start
+    with seeded(seed), progress.bar(desc=what, total=min(number, size), unit="image") as bar:
         rows = torch.randint(size, (number,)) if size >= LARGE * number else torch.randperm(size)[:number]
         for index in (part.start + rows).split(BATCH):
             index = index.to(run.options.device)

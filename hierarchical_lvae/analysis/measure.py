@@ -1,5 +1,6 @@
 """Measures of one local posterior: held-out density, evidence, pixels and cost."""
 
+import logging
 import math
 import statistics
 import time
@@ -26,6 +27,7 @@ from hierarchical_lvae.inference.predictive import Values, draws, log_likelihood
 from hierarchical_lvae.runs import Run
 from hierarchical_lvae.types import LocalInference, lookup
 
+log = logging.getLogger(__name__)
 ROUNDS, ENOUGH = 5, 5.0  # timed inferences at most, and seconds after which they stop
 
 
@@ -97,6 +99,8 @@ def draw_points(run: Run, number: int) -> Points:
         if support.shape[1] < 2:
             raise ValueError("K = 1 leaves no neighbour to hold out: use a run with more neighbours")
         support, held_out = support.tensor_split(2, dim=1)
+        given = support.shape[1]
+        log.info("adapting to %d of %d neighbours: the others are held out", given, given + held_out.shape[1])
     if torch.equal(support[:, 0], held_out[:, 0]):
         raise ValueError("the neighbours are copies of the images (0 or 1 pixels have no noise): none can be held out")
     return Points(x, support, held_out)

@@ -1,5 +1,7 @@
 """`hlvae compare`: compare the local posteriors of a run."""
 
+import logging
+import os
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +12,7 @@ from hierarchical_lvae.cli.failures import Failures
 from hierarchical_lvae.cli.names import Location, Names, Separated, option_of, where_options
 from hierarchical_lvae.inference import LOCAL_INFERENCE
 
+log = logging.getLogger(__name__)
 KNOWN = (*LOCAL_INFERENCE, *BLOCK_METHODS)
 
 
@@ -49,7 +52,7 @@ def compare(
     Prints two tables and writes compare.csv, posterior.nc (for ArviZ) and figures to RUN. Held-out points belong to
     the same neighbourhoods but are not adapted on; gains are relative to the point estimate, on the same points. If a
     method fails, the reason is printed, the other methods still run, and the exit code is 1. A pretrained run (see
-    `hlvae data list`) is first copied to runs/NAME.
+    `hlvae data list`) is first copied to runs/NAME. In a read-only directory, only the tables are printed.
 
     \b
     Examples:
@@ -63,6 +66,8 @@ def compare(
     from hierarchical_lvae.runs.pretrained import own_copy
 
     loaded = load_run(own_copy(run), **where)
+    if not os.access(loaded.directory, os.W_OK):
+        log.warning("%s is read-only: the tables are printed, and no files are written", loaded.directory)
     few, even = min(reference_neighbourhoods, neighbourhoods), num_draws + num_draws % 2
     settings = ComparisonSettings(neighbourhoods, few, even, warmup_steps=warmup_steps, seed=seed)
     result = compare_run(loaded, local, settings, block)

@@ -103,7 +103,7 @@ def download(name: str, data_dir: Path | None) -> None:
 
 @data.command()
 @click.argument("name", type=Name(["3dshapes"]))
-@click.option("--out", type=Location(), required=True, help="The .h5 file to write.")
+@click.option("--out", type=Location(), required=True, help="The .h5 file to write (about 870 MB).")
 @data_dir_option
 def render(name: str, out: Path, data_dir: Path | None) -> None:
     """Render the 3D Shapes replica to an .h5 file.
@@ -116,9 +116,12 @@ def render(name: str, out: Path, data_dir: Path | None) -> None:
     """
     from hierarchical_lvae.data import default_data_dir
     from hierarchical_lvae.data.export import write_h5
+    from hierarchical_lvae.data.paths import HDF5_SUFFIXES
     from hierarchical_lvae.data.shapes3d import replica
     from hierarchical_lvae.files import occupied
 
+    if out.suffix.lower() not in HDF5_SUFFIXES:
+        raise ValueError(f"{out} does not end in {' or '.join(HDF5_SUFFIXES)}: `--dataset` could not read it")
     if occupied(out):
         raise FileExistsError(f"{out} already exists: choose another --out")
     write_h5(replica(data_dir or default_data_dir()), out)

@@ -5,7 +5,7 @@ import re
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from functools import cache, partial
 from pathlib import Path
@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 from joblib import Parallel, cpu_count, delayed, parallel_config
 
 from hierarchical_lvae import progress
-from hierarchical_lvae.runs.directory import read_state
+from hierarchical_lvae.runs.directory import read_log, read_state
 from hierarchical_lvae.training.memory import keep_freed_memory
 
 LOOK_EVERY, ANSWER_WITHIN, PATIENCE = 5.0, 20.0, 60.0  # seconds
@@ -51,7 +51,9 @@ def compute(
     workers = workers._replace(jobs=min(workers.jobs, len(tasks)))
     here = workers == Workers()
     call = delayed(function if here else partial(_run_apart if workers.dask else _run_in_a_child, function))
-    with _backend(workers), _followed(steps) if progress.shown() and not here else nullcontext():
+    followed = _followed(steps) if progress.shown() and not here else nullcontext()
+    patient = nullcontext() if here or workers.dask else _stopped_after_their_checkpoints(steps)
+    with _backend(workers), followed, patient:
         yield from Parallel(return_as="generator_unordered", pre_dispatch="all")(call(*task) for task in tasks)
 
 
@@ -83,6 +85,38 @@ def _end_with(parent: int) -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
+@contextmanager
+def _stopped_after_their_checkpoints(runs: Iterable[Path]) -> Iterator[None]:
+    """On Ctrl-C, wait until each fit has written a checkpoint; joblib kills the workers once this process stops.
+
+    A terminal sends Ctrl-C to the workers, too, where it stops the fits. A second Ctrl-C stops at once.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    usual = signal.getsignal(signal.SIGINT)
+
+    def wait(number: int, frame: Any) -> None:
+        signal.signal(number, usual)
+        until = time.monotonic() + ANSWER_WITHIN
+        training = [*filter(_is_training, runs)]
+        while any(map(_is_training, training)) and time.monotonic() < until:
+            time.sleep(0.1)
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGINT, wait)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, usual)
+
+
+def _is_training(run: Path) -> bool:
+    with suppress(OSError, ValueError):
+        return read_state(run).status == "running"
+    return False
+
+
 def _backend(workers: Workers) -> AbstractContextManager[Any]:
     """Configure joblib for these workers."""
     if workers.dask is not None:
@@ -108,13 +142,14 @@ def _client(address: str) -> Any:
 
 @contextmanager
 def _followed(steps: Mapping[Path, int]) -> Iterator[None]:
-    """Show the progress of runs in other processes, read from their checkpoints."""
+    """Show the progress of runs in other processes, read from their logs and checkpoints."""
 
     def done() -> int:
         total = 0
         for path, number in steps.items():
             with suppress(OSError, ValueError):  # the run itself reports the error
-                total += min(read_state(path).step or 0, number)
+                logged = [entry["step"] for entry in read_log(path)]
+                total += min(max(read_state(path).step or 0, *logged[-1:], 0), number)
         return total
 
     def follow() -> None:

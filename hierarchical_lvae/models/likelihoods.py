@@ -5,6 +5,7 @@ Each is a module with two methods. Calling it on the decoder's output returns th
 mean: the observation process from which the paper draws neighbours.
 """
 
+import math
 from functools import cache
 
 import pyro.distributions as dist
@@ -13,6 +14,9 @@ from pyro.nn import PyroModule
 from torch import Tensor, nn
 
 from hierarchical_lvae.models.continuous_bernoulli import LogitContinuousBernoulli
+
+ROUNDING = 1e-3
+"""How far pixels may be outside [0, 1], as they can be after an interpolation."""
 
 
 class Bernoulli(PyroModule):
@@ -73,6 +77,23 @@ class ContinuousBernoulli(PyroModule):
 def learned_gaussian() -> Gaussian:
     """Build a Gaussian with a learned scale."""
     return Gaussian(learned=True)
+
+
+def check_pixels(name: str, images: Tensor) -> None:
+    """Check that all pixels are in [0, 1]; this reads two numbers on the host.
+
+    Raises:
+        ValueError: they are not.
+    """
+    if not images.numel():
+        return
+    least, most = torch.stack([images.min(), images.max()]).tolist()
+    if not (least >= -ROUNDING and most <= 1 + ROUNDING):  # nor is NaN
+        is_finite = math.isfinite(least) and math.isfinite(most)
+        remedy = f"rescale {name}" if is_finite else f"replace what is not finite in {name}"
+        if least >= 0 and 1 < most <= 255:
+            remedy = f"give {name} / 255"
+        raise ValueError(f"{name} has pixels from {least:g} to {most:g}, but they must be in [0, 1]: {remedy}")
 
 
 @cache

@@ -21,9 +21,11 @@ import pyro
 import pyro.distributions as dist
 import torch
 from pyro.nn import pyro_method
+from pyro.poutine.util import is_validation_enabled
 from torch import Tensor, nn
 
 from hierarchical_lvae.models import LIKELIHOODS
+from hierarchical_lvae.models.likelihoods import Gaussian, check_pixels
 from hierarchical_lvae.models.log_scale import LogScaleNormal
 from hierarchical_lvae.models.networks import Network, decoder, encoder
 from hierarchical_lvae.models.program import Program
@@ -126,7 +128,8 @@ class LocalVAE(Program):
                 queries, which are neighbourhoods of one point. (Use `pyro.poutine.uncondition` to generate images.)
 
         Raises:
-            ValueError: the images have another shape.
+            ValueError: the images have another shape, or pixels outside [0, 1]. (Pixels are checked only if Pyro's
+                validation is enabled, and not under a Gaussian.)
         """
         x = self._by_neighbourhood(x)
         with pyro.plate("neighbourhood", x.shape[0], dim=-2):
@@ -180,6 +183,8 @@ class LocalVAE(Program):
                 f"images have shape {tuple(x.shape)}: pass neighbourhoods of K images (B, K, C, H, W) or queries "
                 f"(B, C, H, W), with B and K at least 1 and (C, H, W) = {self.image_shape}"
             )
+        if is_validation_enabled() and not isinstance(self.likelihood, Gaussian):  # whose noise is not in [0, 1]
+            check_pixels("x", x)
         return x
 
 

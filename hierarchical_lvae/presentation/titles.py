@@ -1,5 +1,6 @@
 """Titles of figures and reports: what was trained, how, and on which data."""
 
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from hierarchical_lvae.data.paths import printable
@@ -19,10 +20,21 @@ def protocol(run: "Run") -> str:
     options = run.options
     source = " ".join(run.dataset.source.encode("utf-8", "replace").decode().split())  # it may contain a file name
     return (
-        f"{options.steps:,} steps, B = {options.batch}, "
+        f"{_steps(run)} steps, B = {options.batch}, "
         f"K = {options.num_neighbours} (preset {options.preset}, seed {options.seed})\n"
         f"{source}, {printable(options.neighbourhood)} neighbours"
     )
+
+
+def _steps(run: "Run") -> str:
+    """How many steps were taken, and of how many if the fit was not finished."""
+    from hierarchical_lvae.runs.directory import read_state
+
+    with suppress(OSError, ValueError):  # whoever needs the state reports the error
+        step = read_state(run.path).step if run.path else None
+        if step is not None and step != run.options.steps:
+            return f"{step:,} of {run.options.steps:,}"
+    return f"{run.options.steps:,}"
 
 
 def model(options: "FitOptions", usual: str = "pixel", reached: str = "") -> str:

@@ -94,10 +94,11 @@ def read_record(path: str | Path) -> dict[str, Any]:
     """
     path = located(path)
     if not is_run(path):
-        raise FileNotFoundError(
-            f"{path} is not a run directory ({'it has no options.json' if path.exists() else 'it does not exist'}): "
-            f"`{shlex.join(['hlvae', 'fit', '--dataset', '…', '--out', str(path)])}` creates one"
-        )
+        if path.exists():
+            why = "it has no options.json" if path.is_dir() else "it is a file"
+            raise FileNotFoundError(f"{path} is not a run directory ({why}): give the directory that a fit wrote")
+        creates = shlex.join(["hlvae", "fit", "--dataset", "…", "--out", str(path)])
+        raise FileNotFoundError(f"{path} is not a run directory (it does not exist): `{creates}` creates one")
     saved = read_json(path / OPTIONS)
     return saved | {key: saved[key] if isinstance(saved.get(key), dict) else {} for key in ("data", "versions")}
 

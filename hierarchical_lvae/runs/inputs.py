@@ -4,18 +4,14 @@ An error is one line with the argument, what was given, and the remedy. Checking
 numbers on the host; a training step does not pass through here.
 """
 
-import math
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from hierarchical_lvae.models import LocalVAE
-from hierarchical_lvae.models.likelihoods import Bernoulli, ContinuousBernoulli
+from hierarchical_lvae.models.likelihoods import Gaussian, check_pixels
 from hierarchical_lvae.runs.options import exactly
-
-ROUNDING = 1e-3
-"""How far pixels may be outside [0, 1], as they can be after an interpolation."""
 
 
 def check_images(x: Any, vae: LocalVAE) -> None:
@@ -30,7 +26,7 @@ def check_images(x: Any, vae: LocalVAE) -> None:
         raise ValueError(
             f"images x have shape {tuple(x.shape)}: give (B, C, H, W) with (C, H, W) = {tuple(vae.image_shape)}"
         )
-    _check_pixels("x", x)
+    check_pixels("x", x)
 
 
 def check_neighbours(x_N: Any, number: int, vae: LocalVAE) -> None:
@@ -52,8 +48,8 @@ def check_neighbours(x_N: Any, number: int, vae: LocalVAE) -> None:
         raise ValueError(
             f"x_N holds {len(x_N)} neighbourhoods, but B is {number}: give one neighbourhood for each of the B images"
         )
-    if isinstance(vae.likelihood, Bernoulli | ContinuousBernoulli):
-        _check_pixels("x_N", x_N)
+    if not isinstance(vae.likelihood, Gaussian):
+        check_pixels("x_N", x_N)
 
 
 def check_codes(z: Any, vae: LocalVAE) -> None:
@@ -101,15 +97,3 @@ def _check_tensor(name: str, value: Any, vae: LocalVAE) -> None:
         raise ValueError(
             f"{name} is on {value.device}, but the run is on {weights.device}: give {name}.to({str(weights.device)!r})"
         )
-
-
-def _check_pixels(name: str, images: Tensor) -> None:
-    if not images.numel():
-        return
-    least, most = torch.stack([images.min(), images.max()]).tolist()
-    if not (least >= -ROUNDING and most <= 1 + ROUNDING):  # nor is NaN
-        is_finite = math.isfinite(least) and math.isfinite(most)
-        remedy = f"rescale {name}" if is_finite else f"replace what is not finite in {name}"
-        if least >= 0 and 1 < most <= 255:
-            remedy = f"give {name} / 255"
-        raise ValueError(f"{name} has pixels from {least:g} to {most:g}, but they must be in [0, 1]: {remedy}")

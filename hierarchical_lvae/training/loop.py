@@ -228,13 +228,13 @@ def _train(run: Run, ranks: Ranks, checkpoint_every: float, watchers: tuple[Watc
                 losses, logged, start = [], done, time.perf_counter()
             bar.update(number)
             if ranks.any(bool(signals)):
-                checkpoint("interrupted")
-                number = signals[0] if signals else signal.SIGTERM
-                raise Interrupted(number, f"stopped after step {done}: resume with `{command('resume', out)}`")
+                break
             if time.monotonic() - written >= checkpoint_every:
                 written = checkpoint("running")
-    with _noted_divergence(out if ranks.writes else None):
-        checkpoint("finished")
+        checkpoint("interrupted" if done < options.steps else "finished")
+        if ranks.any(bool(signals)):
+            how = f"resume with `{command('resume', out)}`" if done < options.steps else "the fit is finished"
+            raise Interrupted(signals[0] if signals else signal.SIGTERM, f"stopped after step {done}: {how}")
     return run
 
 

@@ -45,6 +45,9 @@ def test_render_replaces_nothing(tmp_path):
     result = hlvae("data", "render", "3dshapes", "--out", file)
     assert result.exit_code == 1
     assert result.stderr == f"Error: {file} already exists: choose another --out\n"
+    result = hlvae("data", "render", "3dshapes", "--out", tmp_path / "mine.txt")
+    assert result.exit_code == 1
+    assert result.stderr == f"Error: {tmp_path}/mine.txt does not end in .h5 or .hdf5: `--dataset` could not read it\n"
 
 
 @pytest.mark.parametrize(

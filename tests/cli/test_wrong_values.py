@@ -101,7 +101,7 @@ BASE = {
     "data list": "",
     "data info": "digits",
     "data download": "3dshapes",
-    "data render": "3dshapes --out {new}",
+    "data render": "3dshapes --out {new}.h5",
 }
 """The other words of a command, or of one parameter's cases; arguments come first."""
 

@@ -1,6 +1,7 @@
 """The Local VAE as a Pyro program: its sites, and Pyro's own tools on it."""
 
 import math
+from contextlib import nullcontext
 
 import pyro
 import pytest
@@ -98,6 +99,16 @@ def test_impossible_sizes_are_refused(vae):
         vae.guide(torch.rand(8, 8))
     with pytest.raises(ValueError, match=r"image_shape is \(8, 8\): give \(C, H, W\)"):
         LocalVAE(image_shape=(8, 8))
+
+
+@pytest.mark.parametrize("validated", [True, False])
+def test_pixels_are_checked_if_pyro_validates(vae, validated):
+    wrong = torch.rand(B, K, 1, 8, 8) * 2 - 1
+    refused = pytest.raises(ValueError, match=r"x has pixels from -\S+ to \S+, but they must be in \[0, 1\]: rescale x")
+    with pyro.validation_enabled(validated), refused if validated else nullcontext():
+        vae.guide(wrong)
+    gaussian = LocalVAE(image_shape=(1, 8, 8), likelihood="gaussian")
+    pyro.poutine.trace(gaussian.model).get_trace(wrong).compute_log_prob()
 
 
 @pytest.mark.parametrize("images", [torch.rand(B, K, 1, 8, 8).double(), torch.ones(B, K, 1, 8, 8, dtype=torch.uint8)])

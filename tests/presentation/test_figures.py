@@ -8,7 +8,9 @@ from matplotlib.text import Text
 from hierarchical_lvae.presentation import plots
 from hierarchical_lvae.presentation.figures import compose, draw_figure3, save
 from hierarchical_lvae.presentation.titles import describe
-from hierarchical_lvae.runs import FitOptions, prepare
+from hierarchical_lvae.runs import FitOptions, load_run, prepare
+from hierarchical_lvae.runs.directory import State, write_state
+from hierarchical_lvae.training import fit
 
 HOSTILE = [
     "Ba$$in", "cost_$", "$x^2$", r"\frac{a}{b} $\frac{$", "line\nbreak\ttab", "色 🎨", "bytes \udcff", "\x00\x1b[0m",
@@ -126,6 +128,13 @@ def test_titles_fit_into_their_figures():
     figure.canvas.draw()
     box = figure._suptitle.get_window_extent()
     assert 0 <= box.x0 < box.x1 <= figure.bbox.width
+
+
+def test_the_title_of_an_unfinished_fit_says_so(tmp_path):
+    fit(FitOptions.of("quick", dataset="digits", batch=2, num_neighbours=2, latent_dim=3, steps=2), tmp_path / "run")
+    assert ", 2 steps, B = 2" in describe(load_run(tmp_path / "run"))
+    write_state(tmp_path / "run", State("interrupted", 1, 2))
+    assert ", 1 of 2 steps, B = 2" in describe(load_run(tmp_path / "run"))
 
 
 def test_any_file_name_is_one_line_of_the_title():

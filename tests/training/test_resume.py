@@ -19,7 +19,7 @@ from hierarchical_lvae.inference import LOCAL_INFERENCE
 from hierarchical_lvae.neighbourhoods import NEIGHBOURHOODS
 from hierarchical_lvae.presentation.figures import draw_all, draw_reconstructions
 from hierarchical_lvae.runs import FitOptions, load_run
-from hierarchical_lvae.runs.directory import claimed, truncate_log
+from hierarchical_lvae.runs.directory import State, claimed, read_state, truncate_log
 from hierarchical_lvae.training import fit, resume
 from hierarchical_lvae.types import Interrupted
 from tests.layers import layers_for
@@ -188,6 +188,14 @@ def test_signals_leave_a_checkpoint_and_their_exit_code(tmp_path, number, code):
     assert state["status"] == "interrupted"
     assert state["step"] > 0
     assert load_run(tmp_path / "run").options.steps == 100_000
+
+
+def test_a_signal_at_the_last_step_ends_a_finished_fit(tmp_path):
+    with pytest.raises(Interrupted, match="stopped after step 6: the fit is finished"):
+        fit(options(6), tmp_path / "run", watchers=stop_at(6))
+    fit(options(6), tmp_path / "unbroken")
+    assert read_state(tmp_path / "run") == State("finished", 6, 6)
+    assert model_bytes(tmp_path / "run") == model_bytes(tmp_path / "unbroken")
 
 
 def test_a_full_disk_is_one_line_and_the_checkpoint_stays(tmp_path):
