@@ -274,9 +274,7 @@ def test_an_existing_directory_is_not_written_to(tmp_path):
 
 
 def test_what_is_no_run_is_refused(tmp_path):
-    with pytest.raises(
-        FileNotFoundError, match=r"is not a run directory \(it has no options\.json\): give"
-    ):
+    with pytest.raises(FileNotFoundError, match=r"is not a run directory \(it has no options\.json\): give"):
         load_run(tmp_path)
 
 
