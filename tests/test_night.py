@@ -50,6 +50,13 @@ def test_the_ratios_are_those_of_the_pairs():
     assert "{:.1f}, {:.1f} and {:.1f} times".format(*(local / plain for local, plain in pairs)) in VERDICT
 
 
+def test_further_fits_of_the_plain_vae_are_on_the_page():
+    with (ROOT / "docs/night-plain.csv").open() as file:
+        (seed1, seed4, longer) = [row["d_without"] for row in csv.DictReader(file)]
+    assert f"D is {seed1} and {seed4}, where the table above, from an H100, has" in PAGE
+    assert f"{seed4} after 40,000 and {longer} after 80,000" in PAGE
+
+
 def test_with_colour_it_is_larger_in_some_seeds():
     counts = [
         sum(
