@@ -32,7 +32,7 @@ COLUMNS = {
 NOTES = (
     "random: number of random local parameters · held-out, gain ± standard error: nats per image",
     "evidence: nats per neighbourhood, for a block given the other weights; comparable only within one structure",
-    "and around a mode: around a step that is far from it, often far too high",
+    "evidence around a step that is far from the mode is often far too high",
     "calibration: error of pixel means at each point's own code, 0 is best · coverage: of their 90 % intervals",
     "k̂: good below 0.5, unreliable above 0.7 · LOO: leave-one-out density of support points, other weights fixed",
     "gain, cost (inference time): relative to the point estimate (one-step; for a block of a local head, exact)",

@@ -199,8 +199,7 @@ def _train(run: Run, ranks: Ranks, checkpoint_every: float, watchers: tuple[Watc
                 vae.alpha = min(max(vae.alpha * factor, ALPHA_RANGE[0]), ALPHA_RANGE[1])
             if is_logged:
                 seconds = time.perf_counter() - start
-                finite = [loss for loss in losses if math.isfinite(loss)]
-                norm = seen.norm if seen.is_finite else math.nan
+                finite, norm = [*filter(math.isfinite, losses)], seen.norm if seen.is_finite else math.nan
                 entry = {"step": done, "loss": sum(finite) / len(finite), "gradient_norm": norm}
                 if skipped := len(losses) - len(finite):
                     entry["skipped"] = skipped
@@ -233,7 +232,8 @@ def _train(run: Run, ranks: Ranks, checkpoint_every: float, watchers: tuple[Watc
                 written = checkpoint("running")
         checkpoint("interrupted" if done < options.steps else "finished")
         if ranks.any(bool(signals)):
-            how = f"resume with `{command('resume', out)}`" if done < options.steps else "the fit is finished"
+            how = f"the fit is finished, and `{command('figures', out)}` draws its figures"
+            how = how if done == options.steps else f"resume with `{command('resume', out)}`"
             raise Interrupted(signals[0] if signals else signal.SIGTERM, f"stopped after step {done}: {how}")
     return run
 

@@ -191,7 +191,7 @@ def test_signals_leave_a_checkpoint_and_their_exit_code(tmp_path, number, code):
 
 
 def test_a_signal_at_the_last_step_ends_a_finished_fit(tmp_path):
-    with pytest.raises(Interrupted, match="stopped after step 6: the fit is finished"):
+    with pytest.raises(Interrupted, match="stopped after step 6: the fit is finished, and `hlvae figures"):
         fit(options(6), tmp_path / "run", watchers=stop_at(6))
     fit(options(6), tmp_path / "unbroken")
     assert read_state(tmp_path / "run") == State("finished", 6, 6)
