@@ -199,7 +199,8 @@ def _train(run: Run, ranks: Ranks, checkpoint_every: float, watchers: tuple[Watc
                 vae.alpha = min(max(vae.alpha * factor, ALPHA_RANGE[0]), ALPHA_RANGE[1])
             if is_logged:
                 seconds = time.perf_counter() - start
-                finite, norm = [*filter(math.isfinite, losses)], seen.norm if seen.is_finite else math.nan
+                finite = [loss for loss in losses if math.isfinite(loss)]
+                norm = seen.norm if seen.is_finite else math.nan
                 entry = {"step": done, "loss": sum(finite) / len(finite), "gradient_norm": norm}
                 if skipped := len(losses) - len(finite):
                     entry["skipped"] = skipped
@@ -232,8 +233,9 @@ def _train(run: Run, ranks: Ranks, checkpoint_every: float, watchers: tuple[Watc
                 written = checkpoint("running")
         checkpoint("interrupted" if done < options.steps else "finished")
         if ranks.any(bool(signals)):
-            how = f"the fit is finished, and `{command('figures', out)}` draws its figures"
-            how = how if done == options.steps else f"resume with `{command('resume', out)}`"
+            how = f"resume with `{command('resume', out)}`"
+            if done == options.steps:
+                how = f"the fit is finished, and `{command('figures', out)}` draws its figures"
             raise Interrupted(signals[0] if signals else signal.SIGTERM, f"stopped after step {done}: {how}")
     return run
 
@@ -284,8 +286,7 @@ def _noted_divergence(out: Path | None) -> Iterator[None]:
 @contextmanager
 def _noted_signals() -> Iterator[list[int]]:
     """Collect SIGINT and SIGTERM, which are handled between two steps; a second signal has its usual effect."""
-    noted: list[int] = []
-    usual: dict[int, Any] = {}
+    noted, usual = list[int](), dict[int, Any]()
 
     def note(number: int, frame: Any) -> None:
         noted.append(number)
